@@ -1,0 +1,1 @@
+"""Contracts, records, tables, state, randomness, plug-in discovery, errors."""

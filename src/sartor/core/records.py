@@ -1,0 +1,147 @@
+"""What is written to the journal and read back: plain values, without torch or numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+from sartor.core.errors import ConfigError
+
+Arch: TypeAlias = tuple[int, ...]
+"""One option index per choice of the space; hashable and JSON-able."""
+
+Scalar: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision: a name and its finite options."""
+
+    name: str
+    options: tuple[Scalar, ...]
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ConfigError(f"choice {self.name!r} has no options; give it at least one")
+        if len(set(self.options)) != len(self.options):
+            raise ConfigError(f"choice {self.name!r} has duplicate options {self.options}; keep one of each")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An architecture to evaluate.
+
+    Attributes:
+        fidelity: Fraction of the full training budget, in (0, 1].
+        parent: Index of the trial whose trained weights the child inherits, or None.
+    """
+
+    arch: Arch
+    fidelity: float = 1.0
+    parent: int | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known about one evaluated proposal."""
+
+    index: int
+    arch: Arch
+    fidelity: float
+    metrics: Mapping[str, float] = field(hash=False)
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was evaluated without an error."""
+        return self.error is None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to minimise or maximise."""
+
+    metric: str
+    goal: Literal["min", "max"]
+
+    def loss(self, trial: Trial) -> float:
+        """Lower is better, whatever the goal; infinity for a failed trial."""
+        if not trial.ok:
+            return float("inf")
+        value = trial.metrics[self.metric]
+        return -value if self.goal == "max" else value
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper bound on a metric.
+
+    Attributes:
+        upper: The loosest bound; nothing above it is feasible.
+        levels: Tighter bounds that the same search serves too (several budgets, one supernet).
+    """
+
+    metric: str
+    upper: float
+    levels: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(level > self.upper for level in self.levels):
+            raise ConfigError(f"levels {self.levels} of {self.metric!r} must not exceed its bound {self.upper}")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A number of channels: fixed (`choice` is None, one size), or set by a choice (one size per option)."""
+
+    sizes: tuple[int, ...]
+    choice: int | None = None
+
+    def at(self, arch: Sequence[int]) -> int:
+        """The number of channels in `arch`."""
+        return self.sizes[0 if self.choice is None else arch[self.choice]]
+
+
+class LayerKey(NamedTuple):
+    """What the cost of a layer depends on; layers with equal keys share one latency-table entry (AOWS, section 4.1).
+
+    `kind` is `conv`, `separable` (depthwise + pointwise), `linear`, or another name that the cost models know.
+    `in_size` is the (height, width) of the feature map that enters the layer.
+    """
+
+    kind: str
+    in_size: tuple[int, int]
+    kernel: int
+    stride: int
+    bias: bool
+    c_in: int
+    c_out: int
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width after the layer (padding keeps the size, the stride divides it, rounding up)."""
+        return -(-self.in_size[0] // self.stride), -(-self.in_size[1] // self.stride)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a width space, with its channels given by choices."""
+
+    name: str
+    kind: str
+    in_size: tuple[int, int]
+    kernel: int
+    stride: int
+    bias: bool
+    c_in: Axis
+    c_out: Axis
+
+    def key(self, arch: Sequence[int]) -> LayerKey:
+        """The table key of this layer in `arch`."""
+        return self.sized(self.c_in.at(arch), self.c_out.at(arch))
+
+    def sized(self, c_in: int, c_out: int) -> LayerKey:
+        """The table key of this layer with `c_in` and `c_out` channels."""
+        return LayerKey(self.kind, self.in_size, self.kernel, self.stride, self.bias, c_in, c_out)

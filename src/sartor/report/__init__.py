@@ -1,0 +1,1 @@
+"""Pure functions of what a run folder holds: no torch, no search."""

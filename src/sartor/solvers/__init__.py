@@ -1,0 +1,1 @@
+"""Exact optimisation over tables of costs."""

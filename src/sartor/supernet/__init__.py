@@ -1,0 +1,1 @@
+"""Weight-sharing networks: gates, sliced layers, calibration."""

@@ -1,0 +1,1 @@
+"""Targets (where a network will run), one per module."""
