@@ -1,0 +1,177 @@
+"""Build objects from TOML tables by matching keys to constructor arguments."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sartor.core import plugins
+from sartor.core.errors import ConfigError
+
+TABLES = (
+    "space",
+    "task",
+    "target",
+    "budget",
+    "strategy",
+    "evaluator",
+    "latency_model",
+    "training",
+    "verification",
+    "limits",
+)
+"""The tables of a config, beside the keys `seed` and `title`."""
+
+
+def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
+    """`{name = "aows", epochs = 8}` becomes `Aows(*args, epochs=8)`.
+
+    Raises:
+        ConfigError: The plug-in or a setting is unknown, or a value has the wrong type; says what was meant, perhaps.
+    """
+    settings = dict(table)
+    if "name" not in settings:
+        raise ConfigError(f"[{kind}] has no name; known: {', '.join(plugins.names(kind))}")
+    return call(plugins.load(kind, settings.pop("name")), settings, *args)
+
+
+def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
+    """`constructor(*args, **settings)` after checking the settings' names and types."""
+    label = getattr(constructor, "__name__", str(constructor))
+    hints = _hints(constructor)
+    known = keywords(constructor)
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"{label} has no setting {key!r}; {_hint(key, known)}")
+        if key in hints and not _fits(value, hints[key]):
+            raise ConfigError(f"{label}.{key} must be {_words(hints[key])}, got {value!r}")
+    converted = {k: _converted(v, hints.get(k)) for k, v in settings.items()}
+    return constructor(*args, **converted)
+
+
+def keywords(constructor: Any) -> list[str]:
+    """The settings that a constructor takes."""
+    return [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A config file.
+
+    Raises:
+        ConfigError: It does not exist, is not TOML, or has an unknown table.
+    """
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    check(config)
+    return config
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Only known tables, each a table."""
+    known = ("seed", "title", *TABLES)
+    for key, value in config.items():
+        if key not in known:
+            raise ConfigError(f"a config has no {key!r}; {_hint(key, known)}")
+        if key in TABLES and not isinstance(value, Mapping):
+            raise ConfigError(f"{key} must be a table, as in [{key}] name = ..., got {value!r}")
+    if not isinstance(config.get("seed", 0), int):
+        raise ConfigError(f"seed must be a whole number, got {config['seed']!r}")
+
+
+def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `strategy.epochs=20` and the like; values are TOML, bare words are strings."""
+    result: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set takes key=value, as in strategy.epochs=20; got {assignment!r}")
+        *tables, last = key.strip().split(".")
+        table = result
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {assignment}: {name} is not a table")
+        table[last] = _value(text.strip())
+    check(result)
+    return result
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, table by table; a table that names another plug-in replaces the whole table."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        same = isinstance(value, Mapping) and isinstance(below, Mapping)
+        if same and value.get("name", below.get("name")) == below.get("name"):  # type: ignore[union-attr]
+            merged[key] = {**below, **value}  # type: ignore[dict-item]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+
+
+def _hints(constructor: Any) -> dict[str, Any]:
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # a name only known to type checkers: no check
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 - a flat table of types reads best
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, a) for a in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin in (tuple, list) or origin is Sequence:
+        inner = args[0] if args else Any
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if origin is dict or origin is Mapping:
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    return not inspect.isclass(hint) or isinstance(value, hint)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Lists of TOML become the tuples that frozen settings want."""
+    if isinstance(value, list) and typing.get_origin(hint) is tuple:
+        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    return value
+
+
+def _words(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, str(getattr(hint, "__name__", hint)).replace("typing.", ""))

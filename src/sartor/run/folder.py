@@ -1,0 +1,147 @@
+"""A run folder: one config, one journal, one owner at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+import tomli_w
+
+from sartor.core import state
+from sartor.core.errors import StateError
+from sartor.run.journal import FileJournal
+
+MOVABLE = ("limits",)
+"""Tables that may change between sessions: a larger limit goes on."""
+
+
+class RunFolder:
+    """`config.toml`, `journal.jsonl`, `artifacts/`, `result.json`, locked while it is open.
+
+    Raises:
+        StateError: The folder belongs to another config, another process has it open, or it is no run folder.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock: IO[str] | None = _lock(path)
+        try:
+            self._adopt(config)
+            self.journal = FileJournal(path / "journal.jsonl")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def artifacts(self) -> Path:
+        """Where files go that outlive a stage."""
+        (self.path / "artifacts").mkdir(exist_ok=True)
+        return self.path / "artifacts"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the result is there."""
+        return (self.path / "result.json").exists()
+
+    def stage_result(self, name: str) -> Any | None:
+        """What the stage called `name` gave, or None if it has not ended yet."""
+        results = [r["result"] for r in self.journal.read() if r["kind"] == "stage" and r["name"] == name]
+        return results[-1] if results else None
+
+    def end_stage(self, name: str, result: Any) -> None:
+        """Journal the result of a stage: it is never done again."""
+        self.journal.append({"kind": "stage", "name": name, "result": result})
+
+    def _adopt(self, config: Mapping[str, Any]) -> None:
+        path = self.path / "config.toml"
+        if not path.exists():
+            strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {".lock"})
+            if strangers:
+                raise StateError(
+                    f"{self.path} is not empty and not a run folder (it has {strangers[0]}); name a new one"
+                )
+            write_config(path, config)
+            return
+        old = tomllib.loads(path.read_text(encoding="utf-8"))
+        changed = [k for k in changed_keys(old, plain(config)) if k.split(".")[0] not in MOVABLE]
+        if changed:
+            raise StateError(
+                f"{self.path} belongs to a run with another config (changed: {', '.join(changed)}); "
+                "restore these settings or name a new folder"
+            )
+        write_config(path, config)
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a config as TOML, atomically."""
+    state.atomically(path, lambda part: part.write_text(tomli_w.dumps(plain(config)), encoding="utf-8"))
+
+
+def plain(value: Any) -> Any:
+    """The config as TOML keeps it: tuples as lists, paths as strings, no entry that is None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings in which two configs differ."""
+    changed: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) or isinstance(b, Mapping):
+            changed += changed_keys(
+                a if isinstance(a, Mapping) else {}, b if isinstance(b, Mapping) else {}, f"{prefix}{key}."
+            )
+        elif a != b:
+            changed.append(f"{prefix}{key}")
+    return changed
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder.
+
+    Raises:
+        StateError: It is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StateError(f"{path} does not exist; finish the run first: sartor fit with the same folder") from error
+    except json.JSONDecodeError as error:
+        raise StateError(f"{path} is not JSON ({error}); remove it and run the same command again") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON, atomically."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    state.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _lock(path: Path) -> IO[str]:
+    handle = (path / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+    except OSError as error:
+        handle.close()
+        raise StateError(f"another process works in {path}; wait for it, or name another folder") from error
+    return handle

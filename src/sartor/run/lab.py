@@ -1,0 +1,166 @@
+"""The lab: meters, journals and (after a crash) replays what a strategy does."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sartor.core.contracts import Evaluator, Problem
+from sartor.core.errors import (
+    BudgetSpentError,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    LeakError,
+    MissingExtraError,
+    TrialTimeoutError,
+)
+from sartor.core.records import Proposal, Trial
+from sartor.core.rng import derive
+from sartor.run.journal import Journal, read_trials
+
+FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError)
+"""Mistakes in the set-up: every other trial would fail the same way, so the search stops."""
+
+MAX_STARTS = 3
+"""A trial that took the whole process down this often (out of memory, say) is recorded as failed."""
+
+Progress = Callable[[float, float, str], None]
+
+
+class JournaledLab:
+    """Evaluates proposals one by one, in order.
+
+    `resume_at` is the number of trials that the checkpoint already knows. Journaled trials
+    after that were finished but not checkpointed: they are handed back instead of being run
+    again, as long as the strategy proposes the same things; at the first difference the rest
+    is dropped (by a `rewind` record; the journal itself is never rewritten).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        evaluator: Evaluator,
+        journal: Journal,
+        seed: int,
+        *,
+        max_trials: int | None = None,
+        trial_seconds: float | None = None,
+        resume_at: int = 0,
+        artifacts: Path | None = None,
+        progress: Progress | None = None,
+        on_trial: Callable[[Trial], None] | None = None,
+    ) -> None:
+        self.problem, self.evaluator, self.journal = problem, evaluator, journal
+        self.seed, self.max_trials, self.trial_seconds = seed, max_trials, trial_seconds
+        self.artifacts, self._progress, self._on_trial = artifacts, progress, on_trial
+        self.count, self._replay = resume_at, read_trials(journal)[resume_at:]
+        self._starts = _unfinished_starts(journal)
+        self.pending: list[dict[str, Any]] = []
+
+    def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Trials in the order of `proposals`; failures are data.
+
+        Raises:
+            BudgetSpentError: All trials that the run may make are made.
+        """
+        return [self._one(p) for p in proposals]
+
+    def log(self, **scalars: float) -> None:
+        """Hold scalars back until the step is checkpointed: what is journaled is never done twice."""
+        self.pending.append(scalars)
+
+    def artifact(self, name: str) -> Path:
+        """The path of a file that outlives the run."""
+        if self.artifacts is None:
+            raise CapabilityError(f"no run folder to keep {name!r} in; give the run a folder")
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        return self.artifacts / name
+
+    def progress(self, done: float, total: float, label: str = "") -> None:
+        """Hand on to whoever shows it."""
+        if self._progress is not None:
+            self._progress(done, total, label)
+
+    def _one(self, proposal: Proposal) -> Trial:
+        if self.max_trials is not None and self.count >= self.max_trials:
+            raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
+        trial = self._replayed(proposal) or self._run(proposal)
+        self.count += 1
+        if self._on_trial is not None:
+            self._on_trial(trial)
+        return trial
+
+    def _replayed(self, proposal: Proposal) -> Trial | None:
+        if not self._replay:
+            return None
+        trial = self._replay.pop(0)
+        if (trial.arch, trial.fidelity) == (proposal.arch, proposal.fidelity):
+            return trial
+        self._replay = []
+        self.journal.append({"kind": "rewind", "to": self.count})
+        return None
+
+    def _run(self, proposal: Proposal) -> Trial:
+        metrics = {m: float(c([proposal.arch])[0]) for m, c in (self.problem.costs or {}).items()}
+        error = None
+        if self._starts.get(self.count, 0) >= MAX_STARTS:
+            error = f"the process died {MAX_STARTS} times in this trial (out of memory?)"
+        else:
+            self.journal.append({"kind": "start", "index": self.count})
+            try:
+                with _time_limit(self.trial_seconds):
+                    metrics |= _finite(self.evaluator(proposal, derive(self.seed, "trial", self.count)))
+            except FATAL:
+                raise
+            except Exception as exc:  # noqa: BLE001 - one bad network must not end the search
+                error = f"{type(exc).__name__}: {exc}"
+        trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error)
+        self.journal.append({"kind": "trial", **asdict(trial)})
+        return trial
+
+
+def _unfinished_starts(journal: Journal) -> dict[int, int]:
+    starts: dict[int, int] = {}
+    for record in journal.read():
+        if record["kind"] == "start":
+            starts[record["index"]] = starts.get(record["index"], 0) + 1
+        elif record["kind"] == "trial":
+            starts.pop(record["index"], None)
+    return starts
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"metric {name!r} is {value}")
+    return dict(metrics)
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Interrupt the block after `seconds` (main thread on Unix; elsewhere there is no limit)."""
+    usable = seconds and hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if not usable or seconds is None:
+        yield
+        return
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        raise TrialTimeoutError(f"over its time limit of {seconds:g} s (limits.trial_seconds)")
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
