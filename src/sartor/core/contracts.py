@@ -204,6 +204,14 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class Shaped(Protocol):
+    """A space that knows what enters its networks."""
+
+    input_shape: tuple[int, ...]
+    """The shape of one input, without the batch: `(3, 224, 224)`."""
+
+
+@runtime_checkable
 class Scalable(Protocol):
     """A space that knows what scaling the reference network uniformly means."""
 

@@ -127,7 +127,12 @@ class LayerKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a width space, with its channels given by choices."""
+    """One layer of a width space, with its channels given by choices.
+
+    Attributes:
+        held: Feature maps, as (channels, (height, width)), that neither enter nor leave this layer but are needed after
+            it: the other branch of a residual sum. Only peak memory counts them.
+    """
 
     name: str
     kind: str
@@ -137,6 +142,7 @@ class Layer:
     bias: bool
     c_in: Axis
     c_out: Axis
+    held: tuple[tuple[Axis, tuple[int, int]], ...] = ()
 
     def key(self, arch: Sequence[int]) -> LayerKey:
         """The table key of this layer in `arch`."""
