@@ -113,6 +113,9 @@ class Strategy(ABC):
     smoke: ClassVar[Mapping[str, Any]] = {}
     """Settings for a run of seconds that still reaches every phase; the contract tests use them."""
 
+    evaluator: ClassVar[str] = "train"
+    """The evaluator it works with unless the config names another; `inherited` for those that train a supernet."""
+
     @abstractmethod
     def step(self, lab: Lab) -> bool:
         """Do one unit of work (a batch of trials, an epoch); False when finished."""
