@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import tomllib
@@ -43,6 +44,16 @@ def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
 
 def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
     """`constructor(*args, **settings)` after checking the settings' names and types."""
+    hints = validate(constructor, settings)
+    return constructor(*args, **{k: _converted(v, hints.get(k)) for k, v in settings.items()})
+
+
+def validate(constructor: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the settings' names and types; the type hints, for whoever converts.
+
+    Raises:
+        ConfigError: Says which setting of what, and what it takes.
+    """
     label = getattr(constructor, "__name__", str(constructor))
     hints = _hints(constructor)
     known = keywords(constructor)
@@ -51,12 +62,13 @@ def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
             raise ConfigError(f"{label} has no setting {key!r}; {_hint(key, known)}")
         if key in hints and not _fits(value, hints[key]):
             raise ConfigError(f"{label}.{key} must be {_words(hints[key])}, got {value!r}")
-    converted = {k: _converted(v, hints.get(k)) for k, v in settings.items()}
-    return constructor(*args, **converted)
+    return hints
 
 
 def keywords(constructor: Any) -> list[str]:
-    """The settings that a constructor takes."""
+    """The settings that a constructor takes: keyword-only ones, or the fields of a dataclass."""
+    if dataclasses.is_dataclass(constructor):
+        return [f.name for f in dataclasses.fields(constructor)]
     return [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
