@@ -113,6 +113,9 @@ class Strategy(ABC):
     smoke: ClassVar[Mapping[str, Any]] = {}
     """Settings for a run of seconds that still reaches every phase; the contract tests use them."""
 
+    within_limits: ClassVar[bool] = True
+    """Whether every proposal meets the constraints; False for a walk that starts outside them."""
+
     evaluator: ClassVar[str] = "train"
     """The evaluator it works with unless the config names another; `inherited` for those that train a supernet."""
 

@@ -1,0 +1,117 @@
+"""A problem's constraints as the solvers take them: budget levels, the best arch, and sampling probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sartor.core.contracts import Peaked, Problem, Separable, require
+from sartor.core.errors import CapabilityError
+from sartor.core.records import Arch
+from sartor.core.tables import Tables
+from sartor.solvers import chain, constrained
+from sartor.solvers.relaxation import Bound, Model, dual
+
+Decoder: TypeAlias = Literal["exact", "lagrangian"]
+
+
+def levels(problem: Problem) -> list[dict[str, float]]:
+    """The budgets that one search serves, loosest first, each metric -> upper bound.
+
+    A constraint with fewer levels than another repeats its tightest one.
+    """
+    bounds = {c.metric: problem.levels(c.metric) for c in problem.constraints}
+    count = max((len(b) for b in bounds.values()), default=1)
+    return [{m: b[min(i, len(b) - 1)] for m, b in bounds.items()} for i in range(count)]
+
+
+def within(problem: Problem, arch: Arch, limits: Mapping[str, float]) -> bool:
+    """Whether `arch` meets every limit."""
+    return all(float(problem.cost(m)([arch])[0]) <= upper for m, upper in limits.items())
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits with their cost tables.
+
+    Attributes:
+        additive: Costs that are sums (`Separable`).
+        peaks: Costs that are maxima (`Peaked`), one entry per table.
+    """
+
+    additive: tuple[Bound, ...]
+    peaks: tuple[Bound, ...]
+
+    @classmethod
+    def of(cls, problem: Problem, limits: Mapping[str, float], by: object) -> Budget:
+        """The tables of every limited metric.
+
+        Raises:
+            CapabilityError: A metric has no cost model, or one without tables.
+        """
+        additive: list[Bound] = []
+        peaks: list[Bound] = []
+        for metric, upper in limits.items():
+            cost = problem.cost(metric)
+            if isinstance(cost, Peaked):
+                peaks += [(tables, upper) for tables in cost.peaks()]
+            else:
+                additive.append((require(cost, Separable, by).tables(), upper))
+        return cls(tuple(additive), tuple(peaks))
+
+    def best(self, loss: Tables, decoder: Decoder = "exact") -> Arch:
+        """The arch with the least loss within the limits.
+
+        Args:
+            loss: Lower is better.
+            decoder: `exact` is optimal for every limit and honours all of them; `lagrangian` is AOWS's decoding, for
+                one additive limit, optimal on the convex hull only.
+
+        Raises:
+            BudgetError: No arch meets the limits.
+            CapabilityError: `lagrangian` with anything but one additive limit.
+        """
+        if decoder == "exact":
+            return constrained.optimum(loss, self.additive, peaks=self.peaks).arch
+        if len(self.additive) != 1 or self.peaks:
+            raise CapabilityError(
+                f"the lagrangian decoder takes one additive limit, here are {len(self.additive)} and "
+                f"{len(self.peaks)} peaks; use decoder = 'exact'"
+            )
+        return chain.lagrangian(loss, *self.additive[0]).arch
+
+    def probabilities(self, loss: Tables, temperature: float) -> list[Tensor]:
+        """Marginals of `exp(-(loss + sum_m gamma_m cost_m) / temperature)`, `(k_i,)` each (AOWS, eqs. 6 and 7).
+
+        The multipliers are those at which the most likely arch just meets the limits; archs over a peak have
+        probability zero.
+
+        Raises:
+            BudgetError: No arch meets the limits.
+        """
+        found = dual(Model.of(loss, self.additive, self.peaks))
+        energy = loss
+        for (tables, _), gamma in zip(self.additive, found.multipliers, strict=True):
+            energy = energy + tables * float(gamma)
+        for tables, upper in self.peaks:
+            energy = energy + _forbid(tables, upper)
+        return chain.marginals(energy, temperature)
+
+
+def _forbid(tables: Tables, upper: float) -> Tables:
+    """Infinite where tables that depend on one or two choices exceed `upper`, else zero."""
+    zeros = [torch.zeros_like(u) for u in tables.unary]
+    if not tables.pairwise:
+        live = [i for i, u in enumerate(tables.unary) if u.any()] or [0]
+        return Tables((*zeros[: live[0]], _wall(tables.unary[live[0]] + tables.constant, upper), *zeros[live[0] + 1 :]))
+    ((i, j), table), *_ = tables.pairwise.items()
+    value = tables.unary[i][:, None] + tables.unary[j] + table + tables.constant
+    return Tables(tuple(zeros), {(i, j): _wall(value, upper)})
+
+
+def _wall(value: Tensor, upper: float) -> Tensor:
+    return torch.zeros_like(value).masked_fill(value > upper, torch.inf)

@@ -1,0 +1,96 @@
+"""OWS: train a slimmable supernet, then solve for the best widths under the budget (Berman et al., CVPR 2020).
+
+Every image of a batch takes its own random path; what each width costs in loss is averaged; the network with the least
+predicted loss within the limits is found exactly. Deviations:
+
+* The decoder is exact for every budget, and for several at once; the paper's Lagrangian one, which reaches the convex
+  hull only, is `decoder = "lagrangian"`.
+* The predicted loss is an additive regression; the paper's mean is `statistics = "mean"`. See
+  `sartor.supernet.slimmable` for both and for how old images are forgotten.
+* The learning rate falls along a cosine; `schedule = "constant"` is as in the paper's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sartor.core.contracts import Lab, Problem, Strategy
+from sartor.core.records import Arch, Proposal
+from sartor.core.tables import Tables
+from sartor.solvers.budgets import Budget, Decoder, levels
+from sartor.supernet.slimmable import Estimator, Schedule, Slimmable, uniform
+
+__all__ = ["Ows"]
+
+
+class Ows(Strategy):
+    """Optimal width search.
+
+    Args:
+        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        seed: Of everything random.
+        epochs: Of supernet training; one is one step.
+        lr: Learning rate per 256 images of a batch.
+        schedule: `cosine` or `constant`.
+        weight_decay: Of SGD.
+        statistics: `least_squares` or `mean`: how the loss of a width is estimated.
+        half_life: Epochs after which an image counts half in the statistics.
+        smoothness: Weight, in images, of the assumption that neighbouring widths are alike.
+        decoder: `exact` or `lagrangian`.
+        device: `cpu` or `cuda`.
+    """
+
+    saved = ("training",)
+    smoke = {"epochs": 2}
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        epochs: int = 20,
+        lr: float = 0.1,
+        schedule: Schedule = "cosine",
+        weight_decay: float = 1e-5,
+        statistics: Estimator = "least_squares",
+        half_life: float = 1.0,
+        smoothness: float = 100.0,
+        decoder: Decoder = "exact",
+        device: str = "cpu",
+    ) -> None:
+        self.problem, self.estimator, self.decoder = problem, statistics, decoder
+        self.levels = levels(problem)
+        for limits in self.levels:  # a budget that nothing meets, or a cost without tables, shows before training
+            Budget.of(problem, limits, self).best(Tables.zeros(problem.space.choices), decoder)
+        self.training = Slimmable(
+            problem,
+            seed,
+            by=self,
+            epochs=epochs,
+            lr=lr,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            half_life=half_life,
+            smoothness=smoothness,
+            device=device,
+        )
+
+    def step(self, lab: Lab) -> bool:
+        """One epoch; at the end, evaluate the solution of every budget level."""
+        if not self.training.finished:
+            paths = uniform(self.problem.space.choices)
+            self.training.epoch(lab, lambda _: paths)
+            return True
+        self.training.save(lab, self.estimator)
+        lab.evaluate([Proposal(a) for a in dict.fromkeys(map(self.solve, self.levels))])
+        return False
+
+    def solve(self, limits: Mapping[str, float]) -> Arch:
+        """The arch with the least predicted loss under `limits`, metric -> upper bound.
+
+        Raises:
+            BudgetError: No arch meets them.
+            StateError: Nothing was trained yet.
+        """
+        loss = self.training.statistics.tables(self.estimator)
+        return self.problem.space.canonical(Budget.of(self.problem, limits, self).best(loss, self.decoder))
