@@ -1,0 +1,108 @@
+"""Numbers of a network, from the layers that its space lists or counted on the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.contracts import Layered, Shaped, Space
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch, LayerKey
+from sartor.core.rng import global_seed
+from sartor.core.tables import Tables
+
+Values = Mapping[str, Callable[[LayerKey], float]]
+"""Kind of layer -> the number of one such layer."""
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Use(NamedTuple):
+    """One use of a convolution or linear layer: the module, and the sizes of what enters and leaves it."""
+
+    module: nn.Module
+    before: torch.Size
+    after: torch.Size
+
+
+def covers(space: Space, values: Values) -> bool:
+    """Whether the space lists its layers, all of kinds that `values` knows."""
+    return isinstance(space, Layered) and all(layer.kind in values for layer in space.layers())
+
+
+def tabulate(space: Space, values: Values) -> Tables | None:
+    """The sum of `values` over the layers of the space, or None if `values` does not cover them."""
+    if not isinstance(space, Layered) or not covers(space, values):
+        return None
+    return Tables.of_layers(space.choices, space.layers(), lambda key: values[key.kind](key))
+
+
+class Counted:
+    """A number that is counted on the network of an arch; each arch is built once."""
+
+    def __init__(self, space: Space, count: Callable[[nn.Module], float]) -> None:
+        self._space, self._count = space, count
+        self._known: dict[Arch, float] = {}
+
+    def __call__(self, archs: Sequence[Arch]) -> Tensor:
+        """The numbers of `n` archs, shape `(n,)`, float64."""
+        return torch.tensor([self._of(self._space.canonical(tuple(a))) for a in archs], dtype=torch.float64)
+
+    def _of(self, arch: Arch) -> float:
+        if arch not in self._known:
+            with global_seed(0):  # building draws initial weights; a cost must not disturb the caller's randomness
+                self._known[arch] = self._measure(arch)
+        return self._known[arch]
+
+    def _measure(self, arch: Arch) -> float:
+        try:
+            with torch.device("meta"):
+                module = self._space.build(arch)
+            return self._count(module)
+        except (NotImplementedError, RuntimeError):  # the network needs real tensors
+            return self._count(self._space.build(arch))
+
+
+def input_shape(space: Space, given: Sequence[int] | None, by: object) -> tuple[int, ...]:
+    """The shape of one input: as given, or as the space says."""
+    if given is not None:
+        return tuple(given)
+    if isinstance(space, Shaped):
+        return tuple(space.input_shape)
+    raise ConfigError(
+        f"{type(by).__name__} needs the shape of an input, which {type(space).__name__} does not say; "
+        "give input_shape, for example [3, 224, 224]"
+    )
+
+
+def observe(module: nn.Module, shape: Sequence[int]) -> list[Use]:
+    """Every use of a convolution or linear layer in one forward pass of one input of this shape, in order."""
+    uses: list[Use] = []
+
+    def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        uses.append(Use(layer, inputs[0].shape, output.shape))
+
+    layers = [m for m in module.modules() if isinstance(m, (*_CONVS, nn.Linear))]
+    hooks = [m.register_forward_hook(note) for m in layers]
+    training, first = module.training, next(module.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    finally:
+        module.train(training)
+        for hook in hooks:
+            hook.remove()
+    return uses
+
+
+def use_macs(use: Use) -> float:
+    """Multiply-adds of one use; a convolution and its transpose touch every weight of a filter once per position."""
+    weight = use.module.weight
+    assert isinstance(weight, Tensor)
+    if isinstance(use.module, nn.Linear):
+        return float(use.after.numel() * weight.shape[1])
+    transposed = isinstance(use.module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    return float((use.before if transposed else use.after).numel() * weight[0].numel())

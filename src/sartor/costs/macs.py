@@ -1,0 +1,58 @@
+"""Multiply-adds of the convolutions and linear layers, for one input; nothing for normalisation and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from sartor.core.contracts import CostModel, Space
+from sartor.core.records import Arch, LayerKey
+from sartor.core.tables import Tables
+from sartor.costs._counting import Counted, input_shape, observe, tabulate, use_macs
+
+__all__ = ["Macs"]
+
+
+def _conv(key: LayerKey) -> float:
+    height, width = key.out_size
+    return height * width * key.kernel**2 * key.c_in * key.c_out
+
+
+def _separable(key: LayerKey) -> float:
+    height, width = key.out_size
+    return height * width * key.c_in * (key.kernel**2 + key.c_out)
+
+
+def _none(_key: LayerKey) -> float:
+    return 0
+
+
+_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pad": _none, "add": _none}
+
+
+class Macs(CostModel):
+    """Exact tables for spaces that list their layers; any other network is counted while it runs.
+
+    Args:
+        space: Whose networks are counted.
+        input_shape: Shape of one input without the batch, for spaces that do not say it.
+    """
+
+    metric = "macs"
+
+    def __init__(self, space: Space, *, input_shape: Sequence[int] | None = None) -> None:
+        self._space, self._shape = space, input_shape
+        self._cost = tabulate(space, _VALUES) or Counted(space, self._count)
+        if isinstance(self._cost, Tables):
+            self.tables = self._tables  # offers Separable only where it holds
+
+    def __call__(self, archs: Sequence[Arch]) -> Tensor:
+        return self._cost(archs)
+
+    def _tables(self) -> Tables:
+        assert isinstance(self._cost, Tables)
+        return self._cost
+
+    def _count(self, module: nn.Module) -> float:
+        return sum(use_macs(use) for use in observe(module, input_shape(self._space, self._shape, self)))
