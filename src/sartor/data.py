@@ -100,7 +100,7 @@ def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor
         raise ConfigError(f"{name} must be in (0, 1), got {fraction}; 0.1 holds out a tenth")
     rng = numpy_rng(seed, "split", name)
     rest, part = [], []
-    for label in labels.unique().tolist():
+    for label in torch.bincount(labels).nonzero().flatten().tolist():
         index = _shuffled(labels, label, rng)
         cut = max(1, round(fraction * len(index)))
         if cut >= len(index):
