@@ -28,7 +28,7 @@ def _none(_key: LayerKey) -> float:
     return 0
 
 
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pad": _none, "add": _none}
+_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pool": _none, "pad": _none, "add": _none}
 
 
 class Macs(CostModel):

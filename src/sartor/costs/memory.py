@@ -31,7 +31,7 @@ def _area(size: tuple[int, int]) -> int:
 
 
 # A sum overwrites one of its two terms: as much as one input and one output.
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pad": _conv, "add": _conv}
+_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pool": _conv, "pad": _conv, "add": _conv}
 
 
 class Memory(CostModel):

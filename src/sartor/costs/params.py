@@ -34,7 +34,7 @@ def _none(_key: LayerKey) -> float:
     return 0
 
 
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _linear, "pad": _none, "add": _none}
+_VALUES = {"conv": _conv, "separable": _separable, "linear": _linear, "pool": _none, "pad": _none, "add": _none}
 
 
 class Params(CostModel):
