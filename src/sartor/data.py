@@ -113,7 +113,7 @@ def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor
     return torch.cat(rest).sort().values, torch.cat(part).sort().values
 
 
-def subset(labels: Tensor, size: int, seed: int) -> Tensor:
+def draw_subset(labels: Tensor, size: int, seed: int) -> Tensor:
     """Indices, `(size,)`, of a stratified random subset; shares are rounded by the largest remainder.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -213,7 +213,10 @@ class _Training:
 def _length(task: Task) -> int:
     """Batches per epoch; an iterable that does not know is counted once, without training."""
     batches: Iterable[Batch] = task.train(torch_rng(0, "length"))
-    return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
+    try:
+        return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
+    except TypeError:
+        return sum(1 for _ in batches)
 
 
 def _check_finite(losses: list[Tensor], epoch: int) -> None:

@@ -62,7 +62,7 @@ class Recipe:
 
     epochs: int = 30
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.05
+    lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4

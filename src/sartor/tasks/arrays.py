@@ -1,0 +1,142 @@
+"""Images and labels in a NumPy archive (.npz) or a Parquet file with PNG bytes."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from sartor.core.contracts import Task
+from sartor.core.errors import ConfigError, DataError, MissingExtraError
+from sartor.data import Images, check_labels, draw_subset, existing, held_out, image_task
+
+__all__ = ["arrays"]
+
+
+def arrays(
+    *,
+    train: str | Path = "",
+    test: str | Path = "",
+    classes: int | None = None,
+    channels: int | None = None,
+    subset: int | None = None,
+    batch: int = 128,
+    valid: float = 0.1,
+    seed: int = 0,
+    augment: str | None = "shift_flip",
+) -> Task:
+    """Classification of images that fit into memory; all of one size.
+
+    A `.npz` file holds `x` (or `images`) and `y` (or `labels`): uint8 images `(n, H, W)`, `(n, H, W, C)` or
+    `(n, C, H, W)` with one or three channels, and integer labels `(n,)` from 0. A `.parquet` file has the columns `png`
+    (bytes) and `label`.
+
+    Args:
+        train: File with the training images.
+        test: File with the test images; if empty, a share `valid` of the training images is held out instead.
+        classes: Number of classes; None takes the largest label plus one.
+        channels: 1 or 3 converts the images of a Parquet file; None leaves them.
+        subset: Size of a stratified subset to use in place of all training images (validation included).
+        batch: Examples per training batch.
+        valid: Share of the training images held out for the search.
+        seed: Of the split and the subset, which do not depend on the seed of a run.
+        augment: `"shift_flip"`, `"shift"`, `"flip"` or `""`.
+
+    Raises:
+        DataError: A file is missing or holds something else; an image is corrupt; a class is too small to split.
+        ConfigError: A setting is out of range.
+        MissingExtraError: A Parquet file is given and pyarrow is not installed.
+    """
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"channels must be 1, 3 or absent, got {channels}")
+    images = _read(existing(train, "train"), channels)
+    if classes is None:
+        classes = int(images.labels.max()) + 1
+    check_labels(images.labels, classes, str(train))
+    if subset is not None:
+        images = images.take(draw_subset(images.labels, subset, seed))
+    if str(test):
+        test_images = _read(existing(test, "test"), channels)
+        if test_images.pixels.shape[1:] != images.pixels.shape[1:]:
+            sizes = f"{tuple(images.pixels.shape[1:])} and {tuple(test_images.pixels.shape[1:])}"
+            raise DataError(f"training and test images must have one shape (C, H, W), got {sizes}")
+    else:
+        images, test_images = held_out(images, valid, seed, "test")
+    rest, valid_images = held_out(images, valid, seed, "valid")
+    source = f"{Path(train).name}, {Path(test).name or 'test held out'}"
+    return image_task(rest, valid_images, test_images, classes=classes, batch=batch, augment=augment, source=source)
+
+
+def _read(path: Path, channels: int | None) -> Images:
+    readers = {".npz": _npz, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path} must end in {' or '.join(readers)}; convert it, or use the task image_folder")
+    return readers[path.suffix](path, channels)
+
+
+def _npz(path: Path, channels: int | None) -> Images:  # noqa: ARG001 - arrays are taken as they are
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            pixels, labels = _entry(archive, path, "x", "images"), _entry(archive, path, "y", "labels")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is not a readable .npz file ({error})") from error
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+        raise DataError(f"images of {path} must be uint8 of 3 or 4 dimensions, got {pixels.dtype} {pixels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != pixels.shape[:1]:
+        raise DataError(f"labels of {path} must be {len(pixels)} integers, got {labels.dtype} {labels.shape}")
+    return Images(_channels_first(torch.from_numpy(pixels), path), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _entry(archive: Any, path: Path, *names: str) -> np.ndarray[Any, Any]:
+    for name in names:
+        if name in archive:
+            return archive[name]  # type: ignore[no-any-return]
+    raise DataError(f"{path} has no array {' or '.join(names)}, only {', '.join(archive)}")
+
+
+def _channels_first(pixels: Tensor, path: Path) -> Tensor:
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if pixels.shape[-1] in (1, 3):
+        return pixels.permute(0, 3, 1, 2).contiguous()
+    if pixels.shape[1] in (1, 3):
+        return pixels
+    raise DataError(f"images of {path} have shape {tuple(pixels.shape)}; one axis, the second or last, must be 1 or 3")
+
+
+def _parquet(path: Path, channels: int | None) -> Images:
+    try:
+        # Lazy: an extra, which only this function needs.
+        parquet, arrow = importlib.import_module("pyarrow.parquet"), importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise MissingExtraError(f"reading {path} needs pyarrow; pip install 'sartor[parquet]'") from error
+    try:
+        table = parquet.read_table(path, columns=["png", "label"])
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{path} is not a Parquet file with the columns png and label ({error})") from error
+    if table.num_columns < 2 or not table.num_rows:
+        raise DataError(f"{path} must have the columns png and label and at least one row")
+    reading = {None: ImageReadMode.UNCHANGED, 1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}[channels]
+    pixels = [_decoded(bytes(png), reading, f"row {i} of {path}") for i, png in enumerate(table["png"].to_pylist())]
+    for i, image in enumerate(pixels):
+        if image.shape != pixels[0].shape:
+            shapes = f"{tuple(pixels[0].shape)} and {tuple(image.shape)}"
+            raise DataError(f"row {i} of {path}: all images must have one shape (C, H, W), got {shapes}")
+    labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+    return Images(torch.stack(pixels), labels)
+
+
+def _decoded(data: bytes, reading: ImageReadMode, where: str) -> Tensor:
+    try:
+        image: Tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), reading)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{where} is not a readable image ({str(error).splitlines()[0]}); remove it") from error
+    return image

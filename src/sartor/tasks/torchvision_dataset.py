@@ -1,0 +1,95 @@
+"""A classification data set of torchvision with a training and a test split, kept in memory."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.transforms import v2
+
+from sartor.core.contracts import Task
+from sartor.core.errors import ConfigError, DataError
+from sartor.data import Images, check_labels, draw_subset, existing, held_out, image_task
+
+__all__ = ["torchvision_dataset"]
+
+
+def torchvision_dataset(
+    *,
+    dataset: str = "CIFAR10",
+    root: str | Path = "",
+    download: bool = False,
+    size: int | None = None,
+    subset: int | None = None,
+    batch: int = 128,
+    valid: float = 0.1,
+    seed: int = 0,
+    augment: str | None = "shift_flip",
+) -> Task:
+    """A data set of `torchvision.datasets`, by the name of its class.
+
+    Args:
+        dataset: `CIFAR10`, `CIFAR100`, `MNIST`, `FashionMNIST`, `SVHN`, `STL10`, `GTSRB`, ...
+        root: Folder of the data, as torchvision lays it out.
+        download: Whether to download what is missing.
+        size: Height and width to resize to; needed if the images differ in size.
+        subset: Size of a stratified subset to use in place of all training images (validation included).
+        batch: Examples per training batch.
+        valid: Share of the training images held out for the search.
+        seed: Of the split and the subset, which do not depend on the seed of a run.
+        augment: `"shift_flip"`, `"shift"`, `"flip"` or `""`; digits and letters must not be flipped.
+
+    Raises:
+        DataError: The data is missing, or the images differ in size and `size` is not given.
+        ConfigError: There is no such data set, it has no training and test split, or a setting is out of range.
+    """
+    make = getattr(torchvision.datasets, dataset, None)
+    if make is None or not inspect.isclass(make):
+        raise ConfigError(f"torchvision has no data set {dataset!r}; see the classes of torchvision.datasets")
+    folder = Path(root).expanduser() if download and str(root) else existing(root, "root")
+    images, test_images = (_decoded(_opened(make, folder, part, download), size) for part in ("train", "test"))
+    classes = int(images.labels.max()) + 1
+    check_labels(images.labels, classes, dataset)
+    if subset is not None:
+        images = images.take(draw_subset(images.labels, subset, seed))
+    rest, valid_images = held_out(images, valid, seed, "valid")
+    return image_task(rest, valid_images, test_images, classes=classes, batch=batch, augment=augment, source=dataset)
+
+
+def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
+    known = inspect.signature(make).parameters
+    if "train" in known:
+        settings: dict[str, Any] = {"train": part == "train"}
+    elif "split" in known:
+        settings = {"split": part}
+    else:
+        raise ConfigError(f"{make.__name__} has no training and test split; use the task image_folder or loaders")
+    if "download" in known:
+        settings["download"] = download
+    try:
+        return make(root, **settings)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot open the {part} split of {make.__name__} in {root}: {reason}") from error
+
+
+def _decoded(dataset: Any, size: int | None) -> Images:
+    if not len(dataset):
+        raise DataError(f"{type(dataset).__name__} is empty; look at its folder")
+    pixels, labels = [], []
+    for i in range(len(dataset)):
+        image, label = dataset[i]
+        pixels.append(_resized(v2.functional.pil_to_tensor(image), size))
+        labels.append(int(label))
+        if pixels[-1].shape != pixels[0].shape:
+            shapes = f"{tuple(pixels[0].shape)} and {tuple(pixels[-1].shape)}"
+            raise DataError(f"images of {type(dataset).__name__} differ in shape, {shapes}; set size")
+    return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _resized(image: Tensor, size: int | None) -> Tensor:
+    return image if size is None else v2.functional.resize(image, [size, size], antialias=True)
