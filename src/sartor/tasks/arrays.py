@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
@@ -41,7 +44,7 @@ def arrays(
         train: File with the training images.
         test: File with the test images; if empty, a share `valid` of the training images is held out instead.
         classes: Number of classes; None takes the largest label plus one.
-        channels: 1 or 3 converts the images of a Parquet file; None leaves them.
+        channels: 1 or 3 converts the images of a Parquet file to grey or colour; None leaves them.
         subset: Size of a stratified subset to use in place of all training images (validation included).
         batch: Examples per training batch.
         valid: Share of the training images held out for the search.
@@ -115,17 +118,17 @@ def _channels_first(pixels: Tensor, path: Path) -> Tensor:
 def _parquet(path: Path, channels: int | None) -> Images:
     try:
         # Lazy: an extra, which only this function needs.
-        parquet, arrow = importlib.import_module("pyarrow.parquet"), importlib.import_module("pyarrow")
+        parquet, arrow, pillow = map(importlib.import_module, ("pyarrow.parquet", "pyarrow", "PIL.Image"))
     except ImportError as error:
-        raise MissingExtraError(f"reading {path} needs pyarrow; pip install 'sartor[parquet]'") from error
+        raise MissingExtraError(f"reading {path} needs pyarrow and pillow; pip install 'sartor[parquet]'") from error
     try:
         table = parquet.read_table(path, columns=["png", "label"])
     except (OSError, arrow.ArrowException) as error:
         raise DataError(f"{path} is not a Parquet file with the columns png and label ({error})") from error
     if table.num_columns < 2 or not table.num_rows:
         raise DataError(f"{path} must have the columns png and label and at least one row")
-    reading = {None: ImageReadMode.UNCHANGED, 1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}[channels]
-    pixels = [_decoded(bytes(png), reading, f"row {i} of {path}") for i, png in enumerate(table["png"].to_pylist())]
+    decode = partial(_decoded, open_image=pillow.open, channels=channels)
+    pixels = [decode(png, where=f"row {i} of {path}") for i, png in enumerate(table["png"].to_pylist())]
     for i, image in enumerate(pixels):
         if image.shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(image.shape)}"
@@ -134,9 +137,11 @@ def _parquet(path: Path, channels: int | None) -> Images:
     return Images(torch.stack(pixels), labels)
 
 
-def _decoded(data: bytes, reading: ImageReadMode, where: str) -> Tensor:
+def _decoded(data: bytes, *, open_image: Callable[[io.BytesIO], Any], channels: int | None, where: str) -> Tensor:
     try:
-        image: Tensor = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), reading)
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{where} is not a readable image ({str(error).splitlines()[0]}); remove it") from error
-    return image
+        image = open_image(io.BytesIO(data))
+        grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
+        pixels: Tensor = v2.functional.pil_to_tensor(image.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        raise DataError(f"{where} is not a readable image ({error}); remove it") from error
+    return pixels
