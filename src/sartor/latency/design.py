@@ -1,0 +1,175 @@
+"""From archs to the matrices of a regression: which table entries occur how often, their neighbours, physical terms.
+
+Source: Berman et al., "AOWS: Adaptive and optimal network width search with latency constraints", CVPR 2020,
+section 4.1 (entries keyed by the kind of layer, not by its place; neighbours of the monotone penalty).
+The physical terms are this package's own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise, product
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sartor.core.contracts import Layered
+from sartor.core.records import Arch, Layer, LayerKey
+from sartor.core.tables import Tables
+
+Floats: TypeAlias = NDArray[np.float64]
+
+BLOCK = 16
+"""Channels are processed in blocks of this many (the vector width of CPU kernels): cost is a staircase in channels."""
+
+
+class Design:
+    """The table entries of a width space.
+
+    Attributes:
+        keys: Every entry that some arch uses, sorted.
+        layers: The layers of the space.
+    """
+
+    def __init__(self, space: Layered) -> None:
+        self.choices = tuple(space.choices)
+        self.layers = tuple(space.layers())
+        self.keys: tuple[LayerKey, ...] = tuple(sorted({key for layer in self.layers for key in _keys(layer)}))
+        self._index = {key: i for i, key in enumerate(self.keys)}
+        self._correlations: dict[float, Floats] = {}
+
+    def matrix(self, archs: Sequence[Arch]) -> sparse.csr_array:
+        """How often each arch uses each entry, `(archs, keys)`: the M of AOWS."""
+        rows = [[self._index[layer.key(arch)] for layer in self.layers] for arch in archs]
+        columns = np.array(rows, dtype=np.int64).reshape(-1)
+        starts = np.arange(len(archs) + 1) * len(self.layers)
+        counts = sparse.csr_array((np.ones(len(columns)), columns, starts), shape=(len(archs), len(self.keys)))
+        counts.sum_duplicates()
+        return counts
+
+    def tables(self, values: Floats, constant: float = 0.0) -> Tables:
+        """The sum over layers of `values`, `(keys,)`, plus `constant`."""
+        tables = Tables.of_layers(self.choices, self.layers, lambda key: float(values[self._index[key]]))
+        return Tables(tables.unary, tables.pairwise, tables.constant + constant)
+
+    def macs(self) -> Floats:
+        """Multiply-adds of each entry, `(keys,)`."""
+        return np.array([macs(key) for key in self.keys])
+
+    @cached_property
+    def neighbours(self) -> sparse.csr_array:
+        """One row per pair of adjacent entries, +1 on the smaller and -1 on the larger: the D of AOWS.
+
+        Adjacent: equal but for c_in, or c_out, or in_size (or both channels, where one choice sets them together).
+        """
+        pairs = sorted({pair for axis in (_along_in, _along_out, _along_size) for pair in self._pairs(axis)})
+        if not pairs:
+            pairs = self._pairs(_along_both)
+        small, large = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        n, ones = len(pairs), np.ones(len(pairs))
+        entries = (np.concatenate([ones, -ones]), (np.tile(np.arange(n), 2), np.concatenate([small, large])))
+        return sparse.csr_array(sparse.coo_array(entries, shape=(n, len(self.keys))))
+
+    def _pairs(self, axis: Callable[[LayerKey], tuple[Any, Any]]) -> list[tuple[int, int]]:
+        lines: dict[Any, list[tuple[Any, int]]] = defaultdict(list)
+        for i, key in enumerate(self.keys):
+            rest, position = axis(key)
+            lines[rest].append((position, i))
+        return [(a, b) for line in lines.values() for (_, a), (_, b) in pairwise(sorted(line))]
+
+    @cached_property
+    def physical(self) -> Floats:
+        """Physical terms of each entry, `(keys, terms)`, each scaled to a mean of 1 over the entries that have it."""
+        rows = [terms(key) for key in self.keys]
+        names = sorted({name for row in rows for name in row})
+        raw = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+        used = np.maximum((raw > 0).sum(axis=0), 1)
+        return np.asarray(raw / np.maximum(raw.sum(axis=0) / used, 1e-30))
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], Floats]:
+        """Where the entries lie for a kernel: a class per entry, `(keys,)`, and coordinates, `(keys, 2)`.
+
+        Entries of one class differ in channels only; the coordinates are logarithms of channels.
+        """
+        classes: dict[Any, int] = {}
+        labels = [classes.setdefault(key[:5], len(classes)) for key in self.keys]
+        return np.array(labels, dtype=np.int64), np.log([[key.c_in, key.c_out] for key in self.keys])
+
+    def correlation(self, length: float) -> Floats:
+        """Prior correlation of the entries, `(keys, keys)`: how alike their deviations from the physical terms are.
+
+        Squared exponential in log channels within layers of one kind, size and stride, zero between others.
+        """
+        if length not in self._correlations:
+            label, place = self._places
+            squares = np.sum([(axis[:, None] - axis[None]) ** 2 for axis in place.T], axis=0) / length**2
+            self._correlations[length] = np.where(label[:, None] == label[None], np.exp(-squares / 2), 0.0)
+        return self._correlations[length]
+
+
+def macs(key: LayerKey) -> float:
+    """Multiply-adds of one layer; one image."""
+    pixels = prod(key.out_size)
+    if key.kind == "depthwise":
+        return float(pixels * key.kernel**2 * key.c_out)
+    if key.kind == "separable":
+        return float(pixels * (key.kernel**2 * key.c_in + key.c_in * key.c_out))
+    return float(pixels * key.kernel**2 * key.c_in * key.c_out)
+
+
+def terms(key: LayerKey) -> dict[str, float]:
+    """What may cost time in one layer; every term enters the latency with a non-negative factor of its own.
+
+    Per kind: blocked multiply-adds, weights to be read, bytes of input and output, and a constant. A separable layer
+    has the terms of its depthwise and of its pointwise part.
+    """
+    if key.kind == "separable":
+        depthwise = key._replace(kind="depthwise", c_out=key.c_in)
+        pointwise = key._replace(kind="conv", in_size=key.out_size, kernel=1, stride=1)
+        return terms(depthwise) | terms(pointwise)
+    c_in, c_out, pixels = _blocked(key.c_in), _blocked(key.c_out), prod(key.out_size)
+    if key.kind == "depthwise":
+        name = f"depthwise{key.kernel}/{key.stride}"
+        return {f"{name} macs": pixels * key.kernel**2 * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}
+    name = f"{key.kind}{key.kernel}/{key.stride}"
+    weights = key.kernel**2 * (c_in if key.c_in > BLOCK else key.c_in) * c_out
+    return {
+        f"{name} macs": float(weights * pixels),
+        f"{name} weights": float(weights),
+        f"{name} activations": float(prod(key.in_size) * c_in + pixels * c_out),
+        name: 1.0,
+    }
+
+
+def _blocked(channels: int) -> float:
+    return float(-(-channels // BLOCK) * BLOCK)
+
+
+def _keys(layer: Layer) -> set[LayerKey]:
+    both = layer.c_in.choice is not None and layer.c_in.choice == layer.c_out.choice
+    sizes = (
+        zip(layer.c_in.sizes, layer.c_out.sizes, strict=True) if both else product(layer.c_in.sizes, layer.c_out.sizes)
+    )
+    return {layer.sized(c_in, c_out) for c_in, c_out in sizes}
+
+
+def _along_in(key: LayerKey) -> tuple[Any, Any]:
+    return key._replace(c_in=0), key.c_in
+
+
+def _along_out(key: LayerKey) -> tuple[Any, Any]:
+    return key._replace(c_out=0), key.c_out
+
+
+def _along_both(key: LayerKey) -> tuple[Any, Any]:
+    return key._replace(c_in=0, c_out=0), (key.c_in, key.c_out)
+
+
+def _along_size(key: LayerKey) -> tuple[Any, Any]:
+    return key._replace(in_size=(0, 0)), key.in_size

@@ -1,0 +1,214 @@
+"""Latency models that are sums over layers, with non-negative entries, chosen and tuned by cross-validation.
+
+Sources: `table` is Eq. 7 of Berman et al., "AOWS: Adaptive and optimal network width search with latency
+constraints", CVPR 2020. Deviations: residuals are relative (the noise is multiplicative); a network has a constant
+overhead; entries that no sample contains keep the value of `physical` instead of an arbitrary one; the slack variables
+are eliminated, `min |Mx - y|^2 + K |max(Dx, 0)|^2, x >= 0`, and solved by L-BFGS-B.
+`physical` and `combined` are this package's own: non-negative least squares on per-layer terms, and a Gaussian process
+over the entries whose mean those terms are (generalised least squares, then kriging).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize, sparse
+
+from sartor.core.errors import ConfigError, DataError
+from sartor.core.records import Arch
+from sartor.core.rng import numpy_rng
+from sartor.latency.design import Design, Floats
+
+Kind: TypeAlias = Literal["macs", "table", "physical", "combined"]
+Settings: TypeAlias = Mapping[str, float]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
+    {
+        "macs": ({},),
+        "physical": ({},),
+        "table": tuple({"monotone": 10.0**power} for power in range(-3, 4)),
+        "combined": tuple(
+            {"spread": spread, "length": length} for spread, length in product((0.05, 0.1, 0.2, 0.4), (0.3, 0.7, 1.5))
+        ),
+    }
+)
+"""The settings that cross-validation chooses from."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Measured networks, ready to be fitted: `n` rows.
+
+    Attributes:
+        counts: How often each network has each table entry, `(n, keys)`.
+        y: Milliseconds, `(n,)`.
+        noise: Relative standard deviation of each measurement, `(n,)`.
+    """
+
+    counts: sparse.csr_array
+    y: Floats
+    noise: Floats
+
+    @classmethod
+    def of(cls, design: Design, archs: Sequence[Arch], y: Sequence[float], noise: Sequence[float]) -> Samples:
+        """The samples of some archs."""
+        return cls(design.matrix(archs), np.array(y, dtype=np.float64), np.array(noise, dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def rows(self, pick: NDArray[np.int64]) -> Samples:
+        """Some of them."""
+        return Samples(self.counts[pick], self.y[pick], self.noise[pick])
+
+    @property
+    def sigma(self) -> Floats:
+        """Standard deviation of each measurement in milliseconds, `(n,)`."""
+        return self.noise * self.y
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted latency model.
+
+    Attributes:
+        kind: Which.
+        values: Milliseconds of each table entry, `(keys,)`, non-negative.
+        constant: Milliseconds of every network.
+        settings: What cross-validation chose.
+        cv_error: NRMSE of the folds that were left out; NaN if it was not cross-validated.
+    """
+
+    kind: Kind
+    values: Floats
+    constant: float
+    settings: Settings = field(default_factory=dict)
+    cv_error: float = float("nan")
+
+    def predict(self, counts: sparse.csr_array) -> Floats:
+        """Milliseconds of networks given by their counts, `(n, keys)` -> `(n,)`."""
+        return np.asarray(counts @ self.values + self.constant)
+
+
+def nrmse(predicted: Floats, measured: Floats) -> float:
+    """Root of the mean squared error over the mean measurement."""
+    return float(np.sqrt(np.mean((predicted - measured) ** 2)) / np.mean(measured))
+
+
+def mape(predicted: Floats, measured: Floats) -> float:
+    """Mean absolute relative error."""
+    return float(np.mean(np.abs(predicted / measured - 1)))
+
+
+def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto", *, folds: int = 5) -> Model:
+    """The model of `kind`, its settings chosen by `folds`-fold cross-validation; `auto` chooses the kind as well.
+
+    Raises:
+        DataError: There are fewer samples than folds.
+    """
+    if kind == "auto":
+        return min((fit(design, samples, k, folds=folds) for k in KINDS), key=lambda model: model.cv_error)
+    if kind not in KINDS:
+        raise ConfigError(f"kind of a latency model must be auto or one of {', '.join(KINDS)}; got {kind!r}")
+    if len(samples) < folds:
+        raise DataError(f"{len(samples)} measured networks are too few for {folds} folds; measure more networks")
+    errors = [(_cross_validate(design, samples, kind, s, folds), s) for s in GRIDS[kind]]
+    error, settings = min(errors, key=lambda pair: pair[0])
+    return replace(fit_with(design, samples, kind, settings), cv_error=error)
+
+
+def fit_with(design: Design, samples: Samples, kind: Kind, settings: Settings) -> Model:
+    """The model of `kind` with given settings."""
+    return _FITTERS[kind](design, samples, settings)
+
+
+def violations(design: Design, values: Floats) -> float:
+    """Sum of all decreases of latency between neighbouring entries, the larger one being faster, in ms."""
+    return float(np.maximum(design.neighbours @ values, 0.0).sum())
+
+
+def _cross_validate(design: Design, samples: Samples, kind: Kind, settings: Settings, folds: int) -> float:
+    order = numpy_rng(0, "latency", "folds").permutation(len(samples))
+    predicted = np.empty(len(samples))
+    for fold in range(folds):
+        left_out = np.sort(order[fold::folds])
+        kept = np.setdiff1d(order, left_out)
+        predicted[left_out] = fit_with(design, samples.rows(kept), kind, settings).predict(samples.counts[left_out])
+    return nrmse(predicted, samples.y)
+
+
+def _linear(samples: Samples, per_key: Floats) -> tuple[Floats, float]:
+    """Non-negative factors of the columns of `per_key`, `(keys, terms)`, and a constant, by relative least squares."""
+    columns = np.column_stack([samples.counts @ per_key, np.ones(len(samples))])
+    scale = np.maximum(columns.max(axis=0), 1e-300)
+    factors, _ = optimize.nnls(columns / scale / samples.sigma[:, None], 1 / samples.noise)
+    factors = factors / scale
+    return np.asarray(per_key @ factors[:-1]), float(factors[-1])
+
+
+def _macs(design: Design, samples: Samples, settings: Settings) -> Model:
+    return Model("macs", *_linear(samples, design.macs()[:, None]), settings)
+
+
+def _physical(design: Design, samples: Samples, settings: Settings) -> Model:
+    return Model("physical", *_linear(samples, design.physical), settings)
+
+
+def _table(design: Design, samples: Samples, settings: Settings) -> Model:
+    start = _physical(design, samples, {})
+    scale = _scale(start)
+    M = sparse.csr_array(samples.counts @ sparse.diags_array(scale) * (1 / samples.sigma)[:, None])
+    D = sparse.csr_array(design.neighbours @ sparse.diags_array(scale / start.values.mean()))
+    y = (samples.y - start.constant) / samples.sigma
+    weight = settings["monotone"] * len(samples) / max(D.shape[0], 1)
+
+    def loss(z: Floats) -> tuple[float, Floats]:
+        residual, decrease = M @ z - y, np.maximum(D @ z, 0.0)
+        gradient = 2 * (M.T @ residual) + 2 * weight * (D.T @ decrease)
+        return float(residual @ residual + weight * (decrease @ decrease)), np.asarray(gradient)
+
+    bounds = optimize.Bounds(0, np.inf)
+    found = optimize.minimize(
+        loss, start.values / scale, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300, "maxcor": 20}
+    )
+    values = np.where(_seen(samples), found.x * scale, start.values)
+    return Model("table", np.asarray(values), start.constant, settings)
+
+
+def _combined(design: Design, samples: Samples, settings: Settings) -> Model:
+    start = _physical(design, samples, {})
+    scaled = samples.counts @ sparse.diags_array(_scale(start) * settings["spread"])
+    shared = scaled @ design.correlation(settings["length"])
+    covariance = np.asarray((scaled @ shared.T).T) + np.diag(samples.sigma**2)
+    lower = linalg.cholesky(covariance, lower=True)
+    # generalised least squares: the physical terms again, now with the covariance of what they leave unexplained
+    columns = np.column_stack([samples.counts @ design.physical, np.ones(len(samples))])
+    size = np.maximum(columns.max(axis=0), 1e-300)
+    whitened = linalg.solve_triangular(lower, np.column_stack([columns / size, samples.y]), lower=True)
+    factors = optimize.nnls(whitened[:, :-1], whitened[:, -1])[0] / size
+    residual = samples.y - columns @ factors
+    mean = design.physical @ factors[:-1]
+    delta = _scale(start) * settings["spread"] * (shared.T @ linalg.cho_solve((lower, True), residual))
+    return Model("combined", np.maximum(mean + delta, 0.0), float(factors[-1]), settings)
+
+
+def _scale(model: Model) -> Floats:
+    """Magnitude of each entry, bounded away from zero."""
+    return np.asarray(model.values + 0.05 * max(float(model.values.mean()), 1e-12))
+
+
+def _seen(samples: Samples) -> NDArray[np.bool_]:
+    return np.asarray(samples.counts.sum(axis=0) > 0)
+
+
+_FITTERS: Mapping[Kind, Callable[[Design, Samples, Settings], Model]] = MappingProxyType(
+    {"macs": _macs, "table": _table, "physical": _physical, "combined": _combined}
+)

@@ -1,0 +1,150 @@
+"""Which networks to measure: uniform, least-seen entries first, or what teaches most about the others.
+
+Sources: `coverage` is the biased sampler of Berman et al., "AOWS: Adaptive and optimal network width search with
+latency constraints", CVPR 2020, section 4.1; ties are broken at random instead of by the solver.
+`optimal` is greedy V-optimal design (the average prediction variance, as in Krause et al., "Near-optimal sensor
+placements in Gaussian processes", JMLR 2008) under the prior of the combined model. It needs no measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain as chained
+from itertools import islice
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from scipy import sparse
+
+from sartor import archs
+from sartor.core.contracts import Layered, Space, require
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch
+from sartor.latency.design import Design, Floats
+from sartor.solvers import chain
+
+Kind: TypeAlias = Literal["uniform", "coverage", "optimal"]
+
+CANDIDATES = 1000
+"""Random networks that `optimal` picks from."""
+JUDGES = 300
+"""Random networks whose mean predictive variance `optimal` lowers."""
+PATIENCE = 1000
+"""Draws in a row that bring no new network, before a space counts as exhausted."""
+
+
+def plan(space: Space, n: int, rng: np.random.Generator, kind: Kind = "optimal") -> list[Arch]:
+    """`n` distinct archs to measure, the most telling first; fewer if the space has no more.
+
+    The first three are the reference, the narrowest and the widest: they pin down the ends of the range.
+
+    Args:
+        space: What the networks are drawn from.
+        n: How many.
+        rng: Breaks ties, draws candidates.
+        kind: `uniform` draws at random; `coverage` takes paths through the entries seen least so far; `optimal` takes
+            what lowers the prediction variance of random networks most.
+
+    Raises:
+        ConfigError: `n` is not positive, or there is no such kind.
+        CapabilityError: The space cannot list its layers.
+    """
+    if n < 1 or kind not in get_args(Kind):
+        raise ConfigError(f"a plan needs n >= 1 and a kind of {get_args(Kind)}; got n={n}, kind={kind!r}")
+    design = Design(require(space, Layered, "a latency model"))
+    found: dict[Arch, None] = {}
+    idle = 0
+    first = [space.canonical(space.reference), archs.smallest(space), archs.largest(space)][:n]
+    for arch in chained(first, _SAMPLERS[kind](_Task(space, design, rng, first, n))):
+        idle = idle + 1 if arch in found else 0
+        found[arch] = None
+        if len(found) == n or idle == PATIENCE:
+            break
+    return list(found)
+
+
+def heldout(space: Space, n: int, rng: np.random.Generator, taken: list[Arch]) -> list[Arch]:
+    """`n` distinct uniformly random archs that are not among `taken`; fewer if the space has no more."""
+    found: dict[Arch, None] = {}
+    for _ in range(PATIENCE + 10 * n):
+        arch = archs.sample(space, rng)
+        if arch not in taken:
+            found[arch] = None
+        if len(found) == n:
+            break
+    return list(found)
+
+
+def coverage(design: Design, chosen: list[Arch]) -> int:
+    """How often the least-seen table entry occurs in `chosen`."""
+    return int(design.matrix(chosen).sum(axis=0).min())
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a sampler works on: `seen` are the archs that are in the plan already."""
+
+    space: Space
+    design: Design
+    rng: np.random.Generator
+    seen: list[Arch]
+    n: int
+
+
+def _uniform(task: _Task) -> Iterator[Arch]:
+    while True:
+        yield archs.sample(task.space, task.rng)
+
+
+def _coverage(task: _Task) -> Iterator[Arch]:
+    design = task.design
+    counts = np.asarray(design.matrix(task.seen).sum(axis=0), dtype=np.float64)
+    while True:
+        # reward 1 for a least-seen entry; the random part only breaks ties
+        reward = (counts == counts.min()) + task.rng.uniform(0, 0.5 / len(design.layers), len(counts))
+        arch = task.space.canonical(chain.minimum(design.tables(-reward))[0])
+        counts += design.matrix([arch]).toarray()[0]
+        yield arch
+
+
+def _optimal(task: _Task) -> Iterator[Arch]:
+    seen, draws = task.seen, _uniform(task)
+    pool = list(dict.fromkeys(islice(draws, max(CANDIDATES, 2 * task.n))))
+    everyone = [*seen, *pool, *islice(draws, JUDGES)]
+    covariance, noise = _prior(task.design, everyone)
+    for i in range(len(seen)):
+        covariance = _measured(covariance, i, noise)
+    for _ in range(min(task.n, len(pool))):
+        gains = (covariance[:, -JUDGES:] ** 2).sum(axis=1) / (np.diag(covariance) + noise)
+        best = len(seen) + int(np.argmax(gains[len(seen) : -JUDGES]))
+        covariance = _measured(covariance, best, noise)
+        covariance[best] = covariance[:, best] = 0.0  # measured once: it teaches no more
+        yield everyone[best]
+    yield from draws
+
+
+def _prior(design: Design, networks: list[Arch]) -> tuple[Floats, Floats]:
+    """Covariance of the latencies of some networks before any is measured, and the noise variance of each.
+
+    Every physical term is expected to take an equal share of the mean latency, and is uncertain by as much; the entries
+    deviate from the terms by a fifth.
+    """
+    counts = design.matrix(networks)
+    columns = counts @ design.physical
+    share = 1 / np.maximum(columns.mean(axis=0), 1e-300) / columns.shape[1]
+    scaled = counts @ sparse.diags_array(0.2 * (design.physical @ share))
+    deviation = np.asarray((scaled @ (scaled @ design.correlation(1.0)).T).T)
+    covariance = (columns * share) @ (columns * share).T + deviation
+    return covariance, (0.02 * (columns @ share)) ** 2
+
+
+def _measured(covariance: Floats, i: int, noise: Floats) -> Floats:
+    """The covariance after network `i` has been measured."""
+    return np.asarray(covariance - np.outer(covariance[i], covariance[i] / (covariance[i, i] + noise[i])))
+
+
+_SAMPLERS: Mapping[Kind, Callable[[_Task], Iterator[Arch]]] = MappingProxyType(
+    {"uniform": _uniform, "coverage": _coverage, "optimal": _optimal}
+)
