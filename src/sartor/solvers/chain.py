@@ -15,6 +15,7 @@ from torch import Tensor
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
+from sartor.solvers.constrained import optimum
 from sartor.solvers.frontier import Floats
 from sartor.solvers.relaxation import Model, dual
 from sartor.solvers.solution import Solution
@@ -68,8 +69,8 @@ def lagrangian(loss: Tables, cost: Tables, limit: float) -> Solution:
     model = Model.of(loss, [(cost, limit)])
     found = dual(model)
     if found.best is None:
-        raise BudgetError(model.impossible())
-    optimal = found.best.loss - found.bound <= 2 * model.loss.rounding()
+        return optimum(loss, [(cost, limit)])  # the limit lies within rounding of the smallest cost
+    optimal = found.best.loss - found.bound <= model.noise(found.multipliers)
     bound = found.best.loss if optimal else found.bound
     multiplier = float(found.multipliers[0])
     return Solution(found.best.arch, found.best.loss, found.best.costs, bound, optimal, multiplier, found.decoded)

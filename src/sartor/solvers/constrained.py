@@ -117,7 +117,7 @@ def optimum(loss: Tables, constraints: Sequence[Bound], *, peaks: Sequence[Bound
 def _close(model: Model, start: Dual, gap: float) -> Solution:
     """Close the gap between the relaxation and its best feasible arch, with wider and wider beams."""
     best, bound, labels = start.best, start.bound, start.decoded
-    tolerance = 2 * model.loss.rounding() + gap
+    tolerance = 2 * model.loss.rounding + gap
     guides = _guides(model, start) if _loss_of(best) - bound > tolerance else []
     for beam in BEAMS if guides else ():
         swept = _sweep(model, guides, _loss_of(best) - tolerance, beam)
@@ -132,8 +132,8 @@ def _close(model: Model, start: Dual, gap: float) -> Solution:
         if swept.dropped >= _loss_of(best) - tolerance:
             break
     if best is None:
-        raise BudgetError(model.impossible())
-    if best.loss - bound <= 3 * model.loss.rounding():
+        raise BudgetError(model.impossible() if bound == np.inf else "search ended early: " + model.impossible())
+    if best.loss - bound <= 3 * model.loss.rounding:
         bound = best.loss
     multiplier = float(start.multipliers[0]) if len(start.multipliers) == 1 else None
     return Solution(best.arch, best.loss, best.costs, min(bound, best.loss), bound >= best.loss, multiplier, labels)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import linprog
+from torch import Tensor
 
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, DivergedError
 from sartor.core.records import Arch
@@ -16,31 +17,42 @@ from sartor.solvers.frontier import Edge, Floats, Plan, completions, decode, pla
 
 Bound: TypeAlias = tuple[Tables, float]
 """Tables and the largest value an arch may have."""
+MAX_CUTS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """`Tables` as NumPy arrays."""
+    """`Tables` as NumPy arrays.
+
+    Attributes:
+        rounding: How far two orders of adding the entries of one arch can lie apart, at most.
+        ceiling: No arch without infinite entries has a larger value; -inf if there is none.
+    """
 
     unary: tuple[Floats, ...]
     pairwise: Mapping[Edge, Floats]
     constant: float
+    rounding: float
+    ceiling: float
 
     @classmethod
     def of(cls, tables: Tables) -> Terms:
         """Copies nothing that is float64 already."""
-        unary = tuple(np.asarray(u.detach().cpu().double().numpy()) for u in tables.unary)
-        pairwise = {e: np.asarray(t.detach().cpu().double().numpy()) for e, t in tables.pairwise.items()}
-        terms = cls(unary, pairwise, float(tables.constant))
-        if any(bool((np.isnan(a) | (a == -np.inf)).any()) for a in terms.arrays()):
-            raise DivergedError(
-                "solvers take finite entries or +inf (forbidden), a table holds NaN or -inf; mend the table"
-            )
-        return terms
+        unary = tuple(_array(u) for u in tables.unary)
+        return cls.build(unary, {e: _array(t) for e, t in tables.pairwise.items()}, float(tables.constant))
 
-    def arrays(self) -> list[Floats]:
-        """All terms."""
-        return [*self.unary, *self.pairwise.values(), np.array([self.constant])]
+    @classmethod
+    def build(cls, unary: tuple[Floats, ...], pairwise: Mapping[Edge, Floats], constant: float) -> Terms:
+        """Check the entries and find their range."""
+        arrays = [np.array([constant]), *unary, *pairwise.values()]
+        flat = np.concatenate([a.reshape(-1) for a in arrays])
+        if np.isnan(flat).any() or (flat == -np.inf).any():
+            raise DivergedError("solvers take finite entries or +inf (forbidden), a table holds NaN or -inf; mend it")
+        starts = np.cumsum([0, *(a.size for a in arrays[:-1])])
+        barred = np.isposinf(flat)
+        largest = float(np.maximum.reduceat(np.where(barred, 0.0, np.abs(flat)), starts).sum())
+        ceiling = float(np.maximum.reduceat(np.where(barred, -np.inf, flat), starts).sum())
+        return cls(unary, pairwise, constant, (len(arrays) + 2) * float(np.finfo(np.float64).eps) * largest, ceiling)
 
     def __call__(self, arch: Sequence[int]) -> float:
         """The same float64 number as `Tables.cost`: the same additions in the same order."""
@@ -51,11 +63,9 @@ class Terms:
             total += float(table[arch[i], arch[j]])
         return total
 
-    def rounding(self) -> float:
-        """How far two orders of adding the same entries can lie apart, at most."""
-        arrays = self.arrays()
-        largest = sum(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays)
-        return (len(arrays) + 2) * float(np.finfo(np.float64).eps) * largest
+
+def _array(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.detach().cpu().double().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +103,10 @@ class Model:
         forbidden = np.where(np.isinf(flats).any(axis=0), np.inf, 0.0)
         cost_flat = np.array([np.where(np.isinf(forbidden), 0.0, f) for f in flats[1 : 1 + len(costs)]])
         limits = np.array([min(float(limit), _roof(c)) for c, (_, limit) in zip(costs, constraints, strict=True)])
-        if np.isnan(limits).any():
-            raise ConfigError(f"limits are numbers, got {[float(limit) for _, limit in constraints]}; mend the limit")
-        slack, shape = np.array([c.rounding() for c in costs]), (len(costs), len(forbidden))
+        given = [float(limit) for _, limit in (*constraints, *peaks)]
+        if np.isnan(given).any():
+            raise ConfigError(f"limits are numbers, got {given}; mend the limit")
+        slack, shape = np.array([c.rounding for c in costs]), (len(costs), len(forbidden))
         return cls(main, costs, limits, slack, steps, flats[0] + forbidden, cost_flat.reshape(shape), forbidden)
 
     @property
@@ -110,6 +121,10 @@ class Model:
     def feasible(self, costs: Sequence[float]) -> bool:
         """Every cost within its limit, by the number that `Tables.cost` gives."""
         return all(c <= limit for c, limit in zip(costs, self.limits, strict=True))
+
+    def noise(self, multipliers: Floats) -> float:
+        """A relaxation this near to a loss has reached it: what rounding may hide."""
+        return 2 * self.loss.rounding + 2 * float(multipliers @ self.slack)
 
     def point(self, arch: Arch) -> Point:
         """The arch with its exact loss and costs."""
@@ -181,9 +196,13 @@ def _ban(terms: Terms, limit: float) -> Terms:
     i, j = (live + [c for c in range(len(zeros)) if c not in live])[:2] if len(zeros) > 1 else (0, 0)
     if i == j or len(live) < 2:
         value = terms.constant + terms.unary[i]
-        return Terms((*zeros[:i], np.where(value > limit, np.inf, 0.0), *zeros[i + 1 :]), {}, 0.0)
+        return Terms.build((*zeros[:i], _barred(value, limit), *zeros[i + 1 :]), {}, 0.0)
     value = terms.constant + terms.unary[i][:, None] + terms.unary[j] + terms.pairwise.get((i, j), 0.0)
-    return Terms(zeros, {(i, j): np.where(value > limit, np.inf, 0.0)}, 0.0)
+    return Terms.build(zeros, {(i, j): _barred(value, limit)}, 0.0)
+
+
+def _barred(value: Floats, limit: float) -> Floats:
+    return np.where((value > limit) | np.isinf(value), np.inf, 0.0)
 
 
 def dual(model: Model) -> Dual:
@@ -203,14 +222,14 @@ def dual(model: Model) -> Dual:
 
 def _walk(model: Model, over: Point, under: Point) -> Dual:
     """One constraint: walk the hull to the edge that crosses the limit (Handler and Zang, Networks 10, 1980)."""
-    tolerance, decoded = model.loss.rounding(), 2
+    decoded = 2
     while True:
         rise, fall = over.costs[0] - under.costs[0], max(under.loss - over.loss, 0.0)
         multiplier = np.array([fall / rise if rise > 0 else 0.0])
         bound, point = model.relaxed(multiplier)
         decoded += 1
         line = over.loss + multiplier[0] * (over.costs[0] - model.limits[0])
-        if bound >= line - tolerance - 2 * multiplier[0] * model.slack[0] or point in (over, under):
+        if bound >= line - model.noise(multiplier) or point in (over, under):
             return Dual(bound, multiplier, under if model.feasible(under.costs) else None, decoded)
         if model.feasible(point.costs):
             under = point
@@ -220,31 +239,37 @@ def _walk(model: Model, over: Point, under: Point) -> Dual:
 
 def _cut(model: Model, points: list[Point]) -> Dual:
     """Several constraints: Kelley's cutting planes (1960), one linear programme per relaxation."""
-    spread = max(p.loss for p in points) - min(p.loss for p in points) + model.loss.rounding()
-    box = 10 * spread / np.maximum(np.abs(np.array([p.costs for p in points]) - model.limits).max(axis=0), 1e-300)
-    ceiling = _ceiling(model.loss)
-    best_bound, best_at = -np.inf, np.zeros(len(box))
-    tolerance = max(1e-7 * spread, model.loss.rounding())
-    for _ in range(200):
+    losses, ceiling = [p.loss for p in points], model.loss.ceiling
+    spread = max(losses) - min(losses) + model.loss.rounding
+    box = 10 * spread / _spans(model, points)
+    last, best_bound, best_at = box * 1e12, -np.inf, np.zeros(len(box))
+    tolerance = max(1e-7 * spread, model.loss.rounding)
+    for _ in range(MAX_CUTS):
         value, at = _master(model, points, box)
         bound, point = model.relaxed(at)
         points.append(point)
         if bound > best_bound:
             best_bound, best_at = bound, at
-        if best_bound > ceiling:
+        if best_bound > ceiling + model.loss.rounding:
             raise BudgetError(model.impossible())
         if value - best_bound <= tolerance:
-            if not (at >= 0.999 * box).any():
+            if (at < 0.999 * box).all() or (box >= last).any():
                 break
             box = box * 10
     feasible = [p for p in points if model.feasible(p.costs)]
     return Dual(best_bound, best_at, min(feasible, key=lambda p: p.loss, default=None), len(points))
 
 
+def _spans(model: Model, points: Sequence[Point]) -> Floats:
+    """`(m,)` largest distance to each limit; at least the rounding, below which a cost is constant."""
+    excess = np.abs(np.array([p.costs for p in points]) - model.limits).max(axis=0)
+    return np.asarray(np.maximum(excess, model.slack + np.finfo(np.float64).tiny))
+
+
 def _master(model: Model, points: Sequence[Point], box: Floats) -> tuple[float, Floats]:
     """Highest point under all cuts: `max z` with `z <= loss_p + multipliers @ (costs_p - limits)`."""
     slopes = np.array([p.costs for p in points]) - model.limits
-    scale = np.maximum(np.abs(slopes).max(axis=0), 1e-300)
+    scale = _spans(model, points)
     losses = np.array([p.loss for p in points])
     base, unit = losses.min(), max(float(np.ptp(losses)), 1e-300)
     rows = np.hstack([np.ones((len(points), 1)), -slopes / scale])
@@ -258,11 +283,6 @@ def _master(model: Model, points: Sequence[Point], box: Floats) -> tuple[float, 
     return float(found.x[0]) * unit + base, found.x[1:] / scale * unit
 
 
-def _ceiling(terms: Terms) -> float:
-    """No arch that is allowed has a larger value."""
-    return sum(float(a[np.isfinite(a)].max(initial=-np.inf)) for a in terms.arrays())
-
-
 def _roof(terms: Terms) -> float:
     """A finite limit that no arch exceeds, to stand for +inf."""
-    return float(np.nan_to_num(_ceiling(terms), neginf=0.0, posinf=0.0)) + 1.0 + terms.rounding()
+    return (terms.ceiling if np.isfinite(terms.ceiling) else 0.0) + 1.0 + terms.rounding
