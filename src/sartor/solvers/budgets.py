@@ -103,14 +103,15 @@ class Budget:
 
 
 def _forbid(tables: Tables, upper: float) -> Tables:
-    """Infinite where tables that depend on one or two choices exceed `upper`, else zero."""
+    """Infinite where tables that depend on at most two choices (the relaxation checks that) exceed `upper`, else zero."""
     zeros = [torch.zeros_like(u) for u in tables.unary]
-    if not tables.pairwise:
-        live = [i for i, u in enumerate(tables.unary) if u.any()] or [0]
-        return Tables((*zeros[: live[0]], _wall(tables.unary[live[0]] + tables.constant, upper), *zeros[live[0] + 1 :]))
-    ((i, j), table), *_ = tables.pairwise.items()
-    value = tables.unary[i][:, None] + tables.unary[j] + table + tables.constant
-    return Tables(tuple(zeros), {(i, j): _wall(value, upper)})
+    live = sorted({i for i, u in enumerate(tables.unary) if u.any()} | {i for pair in tables.pairwise for i in pair})
+    if len(live) < 2:
+        i = live[0] if live else 0
+        return Tables((*zeros[:i], _wall(tables.unary[i] + tables.constant, upper), *zeros[i + 1 :]))
+    i, j = live
+    value = tables.unary[i][:, None] + tables.unary[j] + tables.constant
+    return Tables(tuple(zeros), {(i, j): _wall(value + tables.pairwise.get((i, j), 0.0), upper)})
 
 
 def _wall(value: Tensor, upper: float) -> Tensor:

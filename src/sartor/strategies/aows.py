@@ -45,7 +45,7 @@ class Aows(Strategy):
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
         statistics: `least_squares` or `mean`: how the loss of a width is estimated.
-        half_life: Epochs after which an image counts half in the statistics.
+        half_life: Fraction of the training after which an image counts half in the statistics.
         smoothness: Weight, in images, of the assumption that neighbouring widths are alike.
         decoder: `exact` or `lagrangian`.
         device: `cpu` or `cuda`.
@@ -53,6 +53,7 @@ class Aows(Strategy):
 
     saved = ("training", "history")
     smoke = {"epochs": 4, "resolve_every": 2}
+    evaluator = "inherited"
 
     def __init__(
         self,
@@ -66,8 +67,8 @@ class Aows(Strategy):
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
         statistics: Estimator = "least_squares",
-        half_life: float = 1.0,
-        smoothness: float = 100.0,
+        half_life: float = 0.2,
+        smoothness: float = 10.0,
         decoder: Decoder = "exact",
         device: str = "cpu",
     ) -> None:

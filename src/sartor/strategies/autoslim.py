@@ -38,6 +38,7 @@ class Autoslim(Strategy):
 
     saved = ("training", "trail")
     smoke = {"epochs": 2}
+    evaluator = "inherited"
     within_limits = False
 
     def __init__(
@@ -66,8 +67,8 @@ class Autoslim(Strategy):
             lr=lr,
             schedule=schedule,
             weight_decay=weight_decay,
-            half_life=1.0,
-            smoothness=100.0,
+            half_life=0.2,
+            smoothness=10.0,
             device=device,
         )
         self.trail: list[Arch] = [archs.largest(problem.space)]

@@ -34,7 +34,7 @@ class Ows(Strategy):
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
         statistics: `least_squares` or `mean`: how the loss of a width is estimated.
-        half_life: Epochs after which an image counts half in the statistics.
+        half_life: Fraction of the training after which an image counts half in the statistics.
         smoothness: Weight, in images, of the assumption that neighbouring widths are alike.
         decoder: `exact` or `lagrangian`.
         device: `cpu` or `cuda`.
@@ -42,6 +42,7 @@ class Ows(Strategy):
 
     saved = ("training",)
     smoke = {"epochs": 2}
+    evaluator = "inherited"
 
     def __init__(
         self,
@@ -53,8 +54,8 @@ class Ows(Strategy):
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
         statistics: Estimator = "least_squares",
-        half_life: float = 1.0,
-        smoothness: float = 100.0,
+        half_life: float = 0.2,
+        smoothness: float = 10.0,
         decoder: Decoder = "exact",
         device: str = "cpu",
     ) -> None:

@@ -4,7 +4,7 @@ Sandwich rule and in-place distillation: Yu and Huang, "Universally Slimmable Ne
 image and the statistics of single choices: Berman et al., "AOWS" (CVPR 2020), section 3. Deviations:
 
 * The paper keeps the last 100,000 values of every option and takes their mean. Here the sums that a mean and an
-  additive regression need are kept, and forgotten by half every `half_life` epochs: a few kilobytes, exact to resume.
+  additive regression need are kept, and forgotten with a half-life: a few kilobytes, exact to resume.
 * The default estimate is that regression (`least_squares`). The mean of an option also carries the luck of the other
   layers' random widths and, when AOWS narrows the sampling, their drift; the regression takes both out.
 * Neighbouring widths are tied by a weak penalty on second differences, so an option that was never sampled gets what
@@ -140,7 +140,7 @@ class Slimmable:
         schedule: `cosine` to zero (per epoch), or `constant` as in the paper's code.
         momentum: Of SGD.
         weight_decay: Of SGD.
-        half_life: Epochs after which an image counts half in the statistics.
+        half_life: Fraction of the training after which an image counts half in the statistics.
         smoothness: Of neighbouring options in the statistics, in images.
         device: `cpu` or `cuda`.
     """
@@ -177,7 +177,7 @@ class Slimmable:
             self.supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
         self.paths_rng, self.data_rng = torch_rng(seed, "paths"), torch_rng(seed, "data")
-        self.statistics = Statistics(self.choices, half_life=half_life, smoothness=smoothness)
+        self.statistics = Statistics(self.choices, half_life=half_life * epochs, smoothness=smoothness)
         self.done = 0
         """Epochs trained."""
         self.batches = 0
@@ -214,12 +214,10 @@ class Slimmable:
                 raise DivergedError(
                     f"the supernet's loss is {float(totals.sum())} in epoch {self.done + 1}; lower lr (now {self.lr})"
                 )
-            if index % 8 == 0:
-                lab.progress(self.done + min(1.0, index / (expected or math.inf)), self.epochs, "supernet epochs")
+            lab.progress(self.done + min(1.0, index / (expected or math.inf)), self.epochs, "supernet epochs")
         self.done, self.batches = self.done + 1, index
         widest, narrowest, random = (totals / max(1, images)).tolist()
         lab.log(epoch=self.done, loss=widest, loss_narrowest=narrowest, loss_random=random)
-        lab.progress(self.done, self.epochs, "supernet epochs")
 
     def save(self, lab: Lab, estimator: Estimator) -> None:
         """Write `supernet.safetensors` (the state dict) and `statistics.json` (tables and sample counts)."""

@@ -1,0 +1,262 @@
+"""What every strategy must do, as functions of a strategy class: also run on defective ones, to see that they fail."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from problems import small_problem
+from sartor import archs
+from sartor.core import state
+from sartor.core.contracts import Evaluator, Lab, Solvable, Strategy
+from sartor.core.errors import BudgetError
+from sartor.core.records import Constraint, Trial
+from sartor.evaluators.synthetic import Synthetic
+from sartor.run.journal import FileJournal, read_trials
+from sartor.run.runner import Limits, run
+
+MAX_TRIALS = 24
+
+
+class Dies(Evaluator):
+    """Interrupts the whole process at the n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        self.inner, self.calls = Synthetic(small_problem(), noise=0.01), calls
+
+    def __call__(self, proposal, seed):
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        return self.inner(proposal, seed)
+
+
+class Fails(Evaluator):
+    """Every network fails."""
+
+    def __call__(self, proposal, seed):
+        raise ValueError("diverged")
+
+
+class DiesInside(Lab):
+    """Interrupts the whole process at the n-th progress, log or artifact of a lab: in the middle of a step."""
+
+    def __init__(self, lab: Lab, calls: int) -> None:
+        self.lab, self.calls = lab, calls
+
+    def _count(self) -> None:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+
+    def evaluate(self, proposals):
+        return self.lab.evaluate(proposals)
+
+    def log(self, **scalars):
+        self._count()
+        self.lab.log(**scalars)
+
+    def artifact(self, name):
+        self._count()
+        return self.lab.artifact(name)
+
+    def progress(self, done, total, label=""):
+        self._count()
+        self.lab.progress(done, total, label)
+
+
+class Through(Strategy):
+    """Runs a strategy behind another lab."""
+
+    saved = ("inner",)
+
+    def __init__(self, inner: Strategy, calls: int) -> None:
+        self.inner, self.calls = inner, calls
+
+    def step(self, lab):
+        dying = DiesInside(lab, self.calls)
+        try:
+            return self.inner.step(dying)
+        finally:
+            self.calls = dying.calls
+
+
+class Reborn(Strategy):
+    """Rebuilds a strategy from its own state after every step."""
+
+    saved = ("inner",)
+
+    def __init__(self, cls: type[Strategy]) -> None:
+        self.cls, self.inner = cls, fresh(cls)
+
+    def step(self, lab):
+        going = self.inner.step(lab)
+        again = fresh(self.cls)
+        again.load_state_dict(self.inner.state_dict())
+        self.inner = again
+        return going
+
+
+def fresh(cls: type[Strategy], seed: int = 0) -> Strategy:
+    return cls(small_problem(), seed, **cls.smoke)
+
+
+def search(
+    strategy: Strategy, folder: Path, evaluator: Evaluator | None = None, max_trials: int | None = MAX_TRIALS
+) -> bool:
+    problem = small_problem()
+    judge = evaluator or Synthetic(problem, noise=0.01)
+    return run(strategy, problem, judge, folder=folder, seed=0, limits=Limits(trials=max_trials))
+
+
+def trials(folder: Path) -> list[Trial]:
+    return read_trials(FileJournal(folder / "journal.jsonl"))
+
+
+def saved(folder: Path) -> Any:
+    """The last checkpoint, without the wrappers of these checks."""
+    if not (folder / "state.pt").exists():
+        return None
+    data = state.load(folder / "state.pt")["strategy"]
+    return data["inner"] if data.keys() == {"inner"} else data
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "artifacts").glob("*"))}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bitwise equality of nested plain data; NaN equals NaN."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) or bool(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def assert_equal(a: Path, b: Path) -> None:
+    """Trials, final state and artifacts are the same, bit for bit."""
+    assert trials(a) == trials(b)
+    assert same(saved(a), saved(b))
+    assert artifacts(a) == artifacts(b)
+
+
+def is_final_with_keyword_settings(cls: type[Strategy]) -> None:
+    assert issubclass(cls, Strategy)
+    assert not inspect.isabstract(cls)
+    problem, seed, *settings = inspect.signature(cls).parameters.values()
+    assert (problem.name, seed.name) == ("problem", "seed")
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in settings)
+
+
+def documents_every_setting(cls: type[Strategy]) -> None:
+    words = inspect.getdoc(cls) or ""
+    for name in inspect.signature(cls).parameters:
+        assert f"{name}: " in words, f"{cls.__name__} does not document {name}"
+
+
+def finishes_with_trials(cls: type[Strategy], tmp_path: Path) -> None:
+    assert search(fresh(cls), tmp_path, max_trials=None)
+    assert trials(tmp_path)
+
+
+def proposes_only_archs_of_the_space(cls: type[Strategy], whole: Path) -> None:
+    problem = small_problem()
+    for t in trials(whole):
+        assert len(t.arch) == len(problem.space.choices)
+        assert all(0 <= a < len(c.options) for a, c in zip(t.arch, problem.space.choices, strict=True))
+        assert problem.space.canonical(t.arch) == t.arch
+        assert 0 < t.fidelity <= 1
+
+
+def stays_within_limits(cls: type[Strategy], whole: Path) -> None:
+    problem = small_problem()
+    assert all(problem.feasible(t.arch) for t in trials(whole))
+
+
+def same_seed_same_run(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
+    search(fresh(cls), tmp_path)
+    assert (tmp_path / "journal.jsonl").read_bytes() == (whole / "journal.jsonl").read_bytes()
+    assert_equal(tmp_path, whole)
+
+
+def killed_in_a_trial_resumes_exactly(cls: type[Strategy], whole: Path, tmp_path: Path, calls: int) -> None:
+    try:
+        search(fresh(cls), tmp_path, Dies(calls))
+    except KeyboardInterrupt:
+        search(fresh(cls), tmp_path)
+    assert_equal(tmp_path, whole)
+
+
+def killed_in_a_step_resumes_exactly(cls: type[Strategy], whole: Path, tmp_path: Path, calls: int) -> None:
+    try:
+        search(Through(fresh(cls), calls), tmp_path)
+    except KeyboardInterrupt:
+        search(Through(fresh(cls), 10**9), tmp_path)
+    assert_equal(tmp_path, whole)
+
+
+def larger_budget_goes_on_exactly(cls: type[Strategy], whole: Path, tmp_path: Path, first: int) -> None:
+    search(fresh(cls), tmp_path, max_trials=first)
+    search(fresh(cls), tmp_path)
+    assert_equal(tmp_path, whole)
+
+
+def saved_state_is_complete(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
+    search(Reborn(cls), tmp_path)
+    assert_equal(tmp_path, whole)
+
+
+def survives_failed_trials(cls: type[Strategy], tmp_path: Path) -> None:
+    search(fresh(cls), tmp_path, Fails())
+    assert trials(tmp_path)
+    assert all(t.error == "ValueError: diverged" for t in trials(tmp_path))
+
+
+def leaves_global_generators_alone(cls: type[Strategy], tmp_path: Path) -> None:
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    search(fresh(cls), tmp_path)
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def solves_within_limits(cls: type[Strategy], tmp_path: Path) -> None:
+    strategy, problem = fresh(cls), small_problem()
+    if not isinstance(strategy, Solvable):
+        pytest.skip(f"{cls.__name__} does not offer Solvable")
+    search(strategy, tmp_path)
+    rng, costs = np.random.default_rng(0), problem.costs or {}
+    every = list(archs.enumerate_all(problem.space))
+    for metrics in [("macs",), ("memory_bytes",), ("macs", "memory_bytes")]:
+        for _ in range(8):
+            witness = every[int(rng.integers(len(every)))]
+            limits = {m: float(costs[m]([witness])[0]) for m in metrics}
+            arch = strategy.solve(limits)
+            assert problem.space.canonical(arch) == arch
+            assert all(float(costs[m]([arch])[0]) <= upper for m, upper in limits.items())
+
+
+def refuses_limits_below_the_floor(cls: type[Strategy], tmp_path: Path) -> None:
+    strategy, problem = fresh(cls), small_problem()
+    if not isinstance(strategy, Solvable):
+        pytest.skip(f"{cls.__name__} does not offer Solvable")
+    search(strategy, tmp_path)
+    for metric, cost in (problem.costs or {}).items():
+        floor = float(cost(list(archs.enumerate_all(problem.space))).min())
+        with pytest.raises(BudgetError):
+            strategy.solve({metric: 0.99 * floor})
+
+
+def refuses_a_problem_below_the_floor(cls: type[Strategy], tmp_path: Path) -> None:
+    problem = replace(small_problem(), constraints=(Constraint("macs", 1.0),))
+    with pytest.raises(BudgetError):
+        run(cls(problem, 0, **cls.smoke), problem, Synthetic(problem), folder=tmp_path, seed=0)
