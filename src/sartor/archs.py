@@ -28,6 +28,23 @@ def mutate(space: Space, arch: Arch, rng: np.random.Generator) -> Arch:
     return space.canonical((*arch[:i], int(rng.choice(others)), *arch[i + 1 :]))
 
 
+def neighbours(space: Space, arch: Arch) -> list[Arch]:
+    """All archs one step away: one choice set to another option (an adjacent one, if the choice is ordered)."""
+    found: dict[Arch, None] = {}
+    for i, choice in enumerate(space.choices):
+        for k in range(len(choice.options)):
+            if k != arch[i] and (not choice.ordered or abs(k - arch[i]) == 1):
+                found[space.canonical((*arch[:i], k, *arch[i + 1 :]))] = None
+    found.pop(space.canonical(arch), None)
+    return list(found)
+
+
+def crossover(space: Space, mother: Arch, father: Arch, rng: np.random.Generator) -> Arch:
+    """Every choice from one of the two parents, by a fair coin."""
+    coins = rng.integers(2, size=len(mother))
+    return space.canonical(tuple(m if c else f for m, f, c in zip(mother, father, coins, strict=True)))
+
+
 def smallest(space: Space) -> Arch:
     """The first option of every choice: for width spaces the narrowest network."""
     return space.canonical((0,) * len(space.choices))

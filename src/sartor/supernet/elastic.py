@@ -95,7 +95,7 @@ class ElasticNorm(nn.BatchNorm2d):
             assert self.running_mean is not None
             assert self.running_var is not None
             size = count * (x.shape[2] * x.shape[3])
-            step = momentum * (count > 0)
+            step = momentum * (count > 0).to(count)
             self.running_mean[:c].lerp_(mean.detach(), step)
             self.running_var[:c].lerp_(var.detach() * size / (size - 1).clamp(min=1), step)
         scale = self.weight[:c] * torch.rsqrt(var + self.eps)

@@ -1,0 +1,39 @@
+"""Small instances of every space, for the contract tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from sartor.core import plugins
+from sartor.core.errors import SartorError
+
+# What a contract test cannot afford at its default size, and further variants worth testing.
+SETTINGS = {
+    "mobilenet_v1": {
+        "small": {"size": 16, "stem": "small", "classes": 5, "width": 0.25},
+        "imagenet": {"size": 64, "classes": 5, "width": 0.25, "divisor": 4},
+    },
+    "resnet_widths": {
+        "projection": {"blocks": (1, 2), "widths": (8, 16), "size": 8},
+        "pad": {"blocks": (2, 1, 1), "widths": (8, 16, 12), "size": 8, "shortcut": "pad", "classes": 3},
+        "imagenet": {"blocks": (1, 1), "widths": (8, 16), "size": 32, "stem": "imagenet"},
+    },
+}
+
+
+def _all():
+    for name in plugins.names("spaces"):
+        for label, settings in SETTINGS.get(name, {"default": {}}).items():
+            try:
+                yield pytest.param(plugins.load("spaces", name)(**settings), id=f"{name}-{label}")
+            except SartorError as error:  # it needs something that it has no default for (a network, a file)
+                reason = pytest.mark.skip(reason=str(error))
+                yield pytest.param(None, id=f"{name}-{label}", marks=reason)
+
+
+SPACES = list(_all())
+
+
+def spaces_with(*abilities):
+    """Those of the spaces that have all abilities."""
+    return [p for p in SPACES if all(isinstance(p.values[0], a) for a in abilities)]
