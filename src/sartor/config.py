@@ -29,6 +29,9 @@ TABLES = (
 )
 """The tables of a config, beside the keys `seed` and `title`."""
 
+UNIONS = (types.UnionType, typing.Union)
+SEQUENCES = (tuple, list, Sequence)
+
 
 def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
     """`{name = "aows", epochs = 8}` becomes `Aows(*args, epochs=8)`.
@@ -39,7 +42,10 @@ def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
     settings = dict(table)
     if "name" not in settings:
         raise ConfigError(f"[{kind}] has no name; known: {', '.join(plugins.names(kind))}")
-    return call(plugins.load(kind, settings.pop("name")), settings, *args)
+    name = settings.pop("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"[{kind}] name must be a string, got {name!r}")
+    return call(plugins.load(kind, name), settings, *args)
 
 
 def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
@@ -82,6 +88,8 @@ def read(path: Path) -> dict[str, Any]:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error}; name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     check(config)
@@ -96,38 +104,42 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"a config has no {key!r}; {_hint(key, known)}")
         if key in TABLES and not isinstance(value, Mapping):
             raise ConfigError(f"{key} must be a table, as in [{key}] name = ..., got {value!r}")
-    if not isinstance(config.get("seed", 0), int):
+    if not _fits(config.get("seed", 0), int):
         raise ConfigError(f"seed must be a whole number, got {config['seed']!r}")
 
 
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `strategy.epochs=20` and the like; values are TOML, bare words are strings."""
-    result: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
+    """Apply `strategy.epochs=20` and the like, merged over `config`; values are TOML, bare words are strings."""
+    top: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not key:
+        *tables, last = names = [name.strip() for name in key.split(".")]
+        if not equals or not all(names):
             raise ConfigError(f"--set takes key=value, as in strategy.epochs=20; got {assignment!r}")
-        *tables, last = key.strip().split(".")
-        table = result
+        below: Any = config
+        table = top
         for name in tables:
             table = table.setdefault(name, {})
-            if not isinstance(table, dict):
+            below = below.get(name, {})
+            if not isinstance(table, dict) or not isinstance(below, Mapping):
                 raise ConfigError(f"--set {assignment}: {name} is not a table")
         table[last] = _value(text.strip())
+    result = merge(config, top)
     check(result)
     return result
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """`top` over `base`, table by table; a table that names another plug-in replaces the whole table."""
-    merged = dict(base)
+    merged = {k: merge(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in top.items():
         below = merged.get(key)
-        same = isinstance(value, Mapping) and isinstance(below, Mapping)
-        if same and value.get("name", below.get("name")) == below.get("name"):  # type: ignore[union-attr]
-            merged[key] = {**below, **value}  # type: ignore[dict-item]
-        else:
+        if not isinstance(value, Mapping):
             merged[key] = value
+        elif isinstance(below, Mapping) and value.get("name", below.get("name")) == below.get("name"):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = merge(value, {})
     return merged
 
 
@@ -152,19 +164,18 @@ def _hints(constructor: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 - a flat table of types reads best
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
     if hint is None or hint is type(None):
         return value is None
-    if origin in (types.UnionType, typing.Union):
+    if origin in UNIONS:
         return any(_fits(value, a) for a in args)
     if origin is typing.Literal:
-        return value in args
-    if origin in (tuple, list) or origin is Sequence:
-        inner = args[0] if args else Any
-        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
-    if origin is dict or origin is Mapping:
+        return any(value == a and type(value) is type(a) for a in args)
+    if origin in SEQUENCES:
+        return isinstance(value, list | tuple) and _items_fit(value, hint)
+    if origin in (dict, Mapping):
         return isinstance(value, Mapping)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -175,15 +186,42 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 - a flat table 
     return not inspect.isclass(hint) or isinstance(value, hint)
 
 
+def _items_fit(value: Sequence[Any], hint: Any) -> bool:
+    inner = _inner(hint, len(value))
+    return len(inner) == len(value) and all(map(_fits, value, inner))
+
+
+def _inner(hint: Any, length: int) -> Sequence[Any]:
+    """The hints of a sequence's items: as many as there are items, unless the hint fixes their number."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and args[-1:] != (...,):
+        return args
+    return [args[0] if args else Any] * length
+
+
 def _converted(value: Any, hint: Any) -> Any:
-    """Lists of TOML become the tuples that frozen settings want."""
-    if isinstance(value, list) and typing.get_origin(hint) is tuple:
-        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
-    return value
+    """Lists of TOML become the tuples that frozen settings want, and strings become paths where the hint says so."""
+    origin = typing.get_origin(hint) or hint
+    if origin in UNIONS:
+        return _converted(value, next((a for a in typing.get_args(hint) if _fits(value, a)), Any))
+    if origin in SEQUENCES and isinstance(value, list | tuple):
+        items = map(_converted, value, _inner(hint, len(value)))
+        return tuple(items) if origin is tuple else list(items)
+    return Path(value) if hint is Path else value
 
 
 def _words(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, args))
+    if origin in UNIONS:  # None cannot be written in TOML: leave the key out
+        return " or ".join(_words(a) for a in args if a is not type(None))
+    if origin in SEQUENCES:
+        homogenous = not args or origin is not tuple or args[-1] is ...
+        return f"a list, each item {_words(args[0])}" if args and homogenous else _list_words(args)
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
     return names.get(hint, str(getattr(hint, "__name__", hint)).replace("typing.", ""))
+
+
+def _list_words(args: Sequence[Any]) -> str:
+    return f"a list of {len(args)}: {', '.join(map(_words, args))}" if args else "a list"

@@ -66,6 +66,10 @@ class Objective:
     metric: str
     goal: Literal["min", "max"]
 
+    def __post_init__(self) -> None:
+        if self.goal not in {"min", "max"}:
+            raise ConfigError(f"goal of {self.metric!r} must be 'min' or 'max', got {self.goal!r}")
+
     def loss(self, trial: Trial) -> float:
         """Lower is better, whatever the goal; infinity for a failed trial."""
         if not trial.ok:
@@ -98,6 +102,10 @@ class Axis:
 
     sizes: tuple[int, ...]
     choice: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.choice is None and len(self.sizes) != 1:
+            raise ConfigError(f"an axis that no choice sets has one size, got {self.sizes}; name its choice")
 
     def at(self, arch: Sequence[int]) -> int:
         """The number of channels in `arch`."""

@@ -28,7 +28,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        _refuse_strangers(path)
         self._lock: IO[str] | None = _lock(path)
         try:
             self._adopt(config)
@@ -46,6 +46,7 @@ class RunFolder:
     def close(self) -> None:
         """Let another process have the folder."""
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a forked worker may still have the file open
             self._lock.close()
             self._lock = None
 
@@ -72,14 +73,12 @@ class RunFolder:
     def _adopt(self, config: Mapping[str, Any]) -> None:
         path = self.path / "config.toml"
         if not path.exists():
-            strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {".lock"})
-            if strangers:
-                raise StateError(
-                    f"{self.path} is not empty and not a run folder (it has {strangers[0]}); name a new one"
-                )
             write_config(path, config)
             return
-        old = tomllib.loads(path.read_text(encoding="utf-8"))
+        try:
+            old = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StateError(f"{path} is not TOML ({error}); restore it or name a new folder") from error
         changed = [k for k in changed_keys(old, plain(config)) if k.split(".")[0] not in MOVABLE]
         if changed:
             raise StateError(
@@ -127,7 +126,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StateError(f"{path} does not exist; finish the run first: sartor fit with the same folder") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise StateError(f"{path} is not JSON ({error}); remove it and run the same command again") from error
 
 
@@ -137,8 +136,22 @@ def write_json(path: Path, data: Any) -> None:
     state.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def _refuse_strangers(path: Path) -> None:
+    """A folder that is not empty and no run folder is left as it is."""
+    if not path.is_dir():
+        return
+    own = {".lock", "config.toml", "config.toml.part"}  # the first two of a session that has just begun
+    names = {p.name for p in path.iterdir()}
+    if "config.toml" not in names and names - own:
+        raise StateError(f"{path} is not empty and not a run folder (it has {min(names - own)}); name a new one")
+
+
 def _lock(path: Path) -> IO[str]:
-    handle = (path / ".lock").open("w")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handle = (path / ".lock").open("w")
+    except OSError as error:
+        raise StateError(f"cannot write to {path}: {error}; name another folder") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
     except OSError as error:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,14 +21,15 @@ from sartor.core.errors import (
     DivergedError,
     LeakError,
     MissingExtraError,
+    StateError,
     TrialTimeoutError,
 )
 from sartor.core.records import Proposal, Trial
 from sartor.core.rng import derive
 from sartor.run.journal import Journal, read_trials
 
-FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError)
-"""Mistakes in the set-up: every other trial would fail the same way, so the search stops."""
+FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, StateError)
+"""Mistakes in the set-up and full disks: every other trial would fail the same way, so the search stops."""
 
 MAX_STARTS = 3
 """A trial that took the whole process down this often (out of memory, say) is recorded as failed."""
@@ -75,8 +76,14 @@ class JournaledLab:
         return [self._one(p) for p in proposals]
 
     def log(self, **scalars: float) -> None:
-        """Hold scalars back until the step is checkpointed: what is journaled is never done twice."""
-        self.pending.append(scalars)
+        """Hold scalars back until the step is checkpointed: what is journaled is never done twice.
+
+        Raises:
+            ConfigError: A scalar has a name that the journal needs itself.
+        """
+        if taken := {"kind", "step"} & scalars.keys():
+            raise ConfigError(f"a scalar may not be called {min(taken)!r}, which the journal needs; rename it")
+        self.pending.append({name: float(value) for name, value in scalars.items()})
 
     def artifact(self, name: str) -> Path:
         """The path of a file that outlives the run."""
@@ -91,6 +98,8 @@ class JournaledLab:
             self._progress(done, total, label)
 
     def _one(self, proposal: Proposal) -> Trial:
+        # Plain numbers, as the journal returns them: numpy's are neither JSON nor allowed in a checkpoint.
+        proposal = replace(proposal, arch=tuple(map(int, proposal.arch)), fidelity=float(proposal.fidelity))
         if self.max_trials is not None and self.count >= self.max_trials:
             raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
         trial = self._replayed(proposal) or self._run(proposal)
@@ -105,7 +114,7 @@ class JournaledLab:
         trial = self._replay.pop(0)
         if (trial.arch, trial.fidelity) == (proposal.arch, proposal.fidelity):
             return trial
-        self._replay = []
+        self._replay, self._starts = [], {}
         self.journal.append({"kind": "rewind", "to": self.count})
         return None
 
@@ -119,30 +128,45 @@ class JournaledLab:
             try:
                 with _time_limit(self.trial_seconds):
                     metrics |= _finite(self.evaluator(proposal, derive(self.seed, "trial", self.count)))
-            except FATAL:
+            except Exception as exc:
+                if isinstance(exc, FATAL):
+                    self._interrupted()
+                    raise
+                error = f"{type(exc).__name__}: {exc}"  # one bad network must not end the search
+            except BaseException:  # Ctrl-C
+                self._interrupted()
                 raise
-            except Exception as exc:  # noqa: BLE001 - one bad network must not end the search
-                error = f"{type(exc).__name__}: {exc}"
         trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error)
         self.journal.append({"kind": "trial", **asdict(trial)})
         return trial
 
+    def _interrupted(self) -> None:
+        """The trial ended early, but it did not take the process down."""
+        self.journal.append({"kind": "interrupt", "index": self.count})
+
 
 def _unfinished_starts(journal: Journal) -> dict[int, int]:
+    """Trial index -> how often the process died in it."""
     starts: dict[int, int] = {}
     for record in journal.read():
-        if record["kind"] == "start":
-            starts[record["index"]] = starts.get(record["index"], 0) + 1
-        elif record["kind"] == "trial":
-            starts.pop(record["index"], None)
+        match record["kind"]:
+            case "start":
+                starts[record["index"]] = starts.get(record["index"], 0) + 1
+            case "interrupt":
+                starts[record["index"]] -= 1
+            case "trial":
+                starts.pop(record["index"], None)
+            case "rewind":  # another architecture has that index now
+                starts.clear()
     return starts
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    for name, value in metrics.items():
+    plain = {name: float(value) for name, value in metrics.items()}
+    for name, value in plain.items():
         if not math.isfinite(value):
             raise DivergedError(f"metric {name!r} is {value}")
-    return dict(metrics)
+    return plain
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""Kill searches with SIGKILL at random lines of sartor's own code, go on, and compare: run by test_runner.py.
+
+Usage: crash.py FOLDER SESSIONS SEED. Prints one JSON object. A line is chosen by counting the line events of
+`sys.settrace` in sartor/run and sartor/core, so that a kill hits every place between two writes sooner or later. Forked
+children, because starting Python and importing torch takes longer than the searches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import sartor
+from run.toys import Score, Walk, outcome, problem, same
+from sartor.run.runner import run
+
+HERE = [str(Path(sartor.__file__).parent / part) for part in ("run", "core")]
+READING = {"read", "_parse", "read_logs", "read_trials", "_trial", "_unfinished_starts", "<genexpr>", "<listcomp>"}
+"""Functions that change nothing: nine lines in ten, and all alike for a kill."""
+
+
+def session(folder: Path, kill_at: int) -> int:
+    """Go on with the search in this process; the number of lines it took."""
+    lines = 0
+
+    def trace(frame, event, arg):
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(tuple(HERE)) or frame.f_code.co_name in READING:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    p = problem()
+    sys.settrace(trace)
+    try:
+        assert run(Walk(p, 0), p, Score(), folder=folder, seed=0)
+    finally:
+        sys.settrace(None)
+    return lines
+
+
+def child(folder: Path, kill_at: int) -> int:
+    """The same in a forked process; its wait status (0: finished, SIGKILL: killed)."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            session(folder, kill_at)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def main(folder: Path, sessions: int, seed: int) -> None:
+    import torch.utils.tensorboard
+
+    torch.set_num_threads(1)
+    length = session(folder / "whole", -1)
+    wanted = outcome(folder / "whole")
+    rng = np.random.default_rng(seed)
+    kills, different = 0, []
+    for i in range(sessions):
+        points = [int(rng.integers(1, length)) for _ in range(3)]
+        statuses = [child(folder / str(i), point) for point in points] + [child(folder / str(i), -1)]
+        kills += statuses.count(signal.SIGKILL)
+        if statuses[-1] != 0 or not same(list(outcome(folder / str(i))), list(wanted)):
+            different.append({"kill_at": points, "statuses": statuses})
+    print(json.dumps({"lines": length, "kills": kills, "trials": len(wanted[0]), "different": different}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
