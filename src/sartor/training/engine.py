@@ -81,6 +81,10 @@ class Engine(ABC):
         """The precision of the forward pass."""
 
     @abstractmethod
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes, elementwise."""
+
+    @abstractmethod
     def barrier(self) -> None:
         """Wait for the other processes."""
 
@@ -125,6 +129,9 @@ class Single(Engine):
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
     def barrier(self) -> None:
         pass
 
@@ -159,6 +166,9 @@ class Several(Engine):
 
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext()  # Fabric's wrapper of the network does it
+
+    def mean(self, values: Tensor) -> Tensor:
+        return self.fabric.all_reduce(values, reduce_op="mean")  # type: ignore[no-any-return]
 
     def barrier(self) -> None:
         self.fabric.barrier()

@@ -135,11 +135,10 @@ class _Training:
                     continue
                 losses.append(self._step(*share, rows=len(batch[0])))
                 if len(losses) % CHECK_EVERY == 0:
-                    _check_finite(losses, epoch)
+                    self._checked(losses, epoch)
         if not losses:
             raise DataError("the training split gave no batches; use more data or a smaller batch")
-        _check_finite(losses, epoch)
-        metrics = {"loss": float(torch.stack(losses).mean()), "lr": float(self.schedule.get_last_lr()[0])}
+        metrics = {"loss": float(self._checked(losses, epoch).mean()), "lr": float(self.schedule.get_last_lr()[0])}
         return metrics | self._validate(epoch)
 
     def _step(self, x: Tensor, y: Tensor, rows: int) -> Tensor:
@@ -155,6 +154,18 @@ class _Training:
         if self.average is not None:
             self.average.update(self.module)
         return loss.detach()
+
+    def _checked(self, losses: list[Tensor], epoch: int) -> Tensor:
+        """The losses of the steps, over all processes, `(steps,)`: so all processes stop at the same step."""
+        values = self.engine.mean(torch.stack(losses))
+        bad = (~values.isfinite()).nonzero().flatten()
+        if len(bad):
+            step = int(bad[0])
+            raise DivergedError(
+                f"the loss is {float(values[step])} at epoch {epoch + 1}, step {step + 1}; "
+                "lower lr, or set clip = 1 or a longer warmup"
+            )
+        return values
 
     def _taught(self, x: Tensor) -> Tensor | None:
         if self.teacher is None or not self.recipe.distil_weight:
@@ -217,14 +228,3 @@ def _length(task: Task) -> int:
         return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
     except TypeError:
         return sum(1 for _ in batches)
-
-
-def _check_finite(losses: list[Tensor], epoch: int) -> None:
-    values = torch.stack(losses)
-    bad = (~values.isfinite()).nonzero().flatten()
-    if len(bad):
-        step = int(bad[0])
-        raise DivergedError(
-            f"the loss is {float(values[step])} at epoch {epoch + 1}, step {step + 1}; "
-            "lower lr, or set clip = 1 or a longer warmup"
-        )

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+
+from cnn import small_cnn
+from sartor.core.errors import ConfigError
+from sartor.training import Recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("epochs", 0),
+        ("optimizer", "lion"),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("label_smoothing", 1.0),
+        ("distil_weight", 1.1),
+        ("temperature", 0.0),
+        ("ema", 1.0),
+        ("amp", "int8"),
+        ("clip", -1.0),
+        ("validate", -1),
+        ("warmup", -1.0),
+    ],
+)
+def test_settings_out_of_range_are_named(setting, value):
+    with pytest.raises(ConfigError, match=setting):
+        Recipe(**{setting: value})
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ConfigError, match="nesterov"):
+        Recipe(momentum=0.0)
+
+
+def test_of_a_table():
+    assert Recipe.of({"epochs": 3}) == Recipe(epochs=3)
+    assert Recipe.of(None) == Recipe()
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        Recipe.of({"epoch": 3})
+
+
+def test_only_weights_of_layers_decay():
+    module = small_cnn()
+    decayed, plain = Recipe(weight_decay=0.5).make_optimizer(module).param_groups
+    assert decayed["weight_decay"] == 0.5
+    assert {p.ndim for p in decayed["params"]} == {2, 4}
+    assert plain["weight_decay"] == 0
+    assert {p.ndim for p in plain["params"]} == {1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(module.parameters()))
+
+
+def test_frozen_parameters_are_not_trained():
+    module = small_cnn()
+    module[0].requires_grad_(False)
+    trained = [p for g in Recipe().make_optimizer(module).param_groups for p in g["params"]]
+    assert len(trained) == len(list(module.parameters())) - 2
+    with pytest.raises(ConfigError, match="nothing to train"):
+        Recipe().make_optimizer(module.requires_grad_(False))
+
+
+def test_schedule_rises_linearly_and_falls_to_zero():
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule = Recipe(warmup=2).make_schedule(optimizer, steps=5, epochs=6)
+    rates = []
+    for _ in range(30):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert rates[10] == 1
+    assert rates[20] == pytest.approx(0.5)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("warmup", "epochs", "steps"), [(1, 1, 1), (100, 2, 3), (0, 1, 4)])
+def test_a_short_training_still_learns(warmup, epochs, steps):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule = Recipe(warmup=warmup).make_schedule(optimizer, steps, epochs)
+    rates = []
+    for _ in range(steps * epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == 1
+    assert min(rates) > 0
