@@ -1,5 +1,7 @@
 (() => {
   const PRINT_WIDTH = 680;
+  const PRINT_SCALE = 0.75;
+  const heights = new Map();
   const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
   const plots = [...document.querySelectorAll(".plot")];
   const config = {
@@ -11,11 +13,14 @@
   for (const plot of plots) {
     const figure = JSON.parse(document.getElementById(plot.id + "-data").textContent);
     figure.layout.font.color = ink();
+    heights.set(plot, figure.layout.height);
     const options = { ...config, toImageButtonOptions: { filename: plot.id, scale: 2 } };
     Plotly.newPlot(plot, figure.data, figure.layout, options).then(() => { plot.dataset.drawn = "yes"; });
   }
-  const recolour = (extra) => plots.forEach((plot) => Plotly.relayout(plot, { "font.color": ink(), ...extra }));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => recolour({}));
-  addEventListener("beforeprint", () => recolour({ width: PRINT_WIDTH, "font.color": "#000000" }));
-  addEventListener("afterprint", () => recolour({ width: null, autosize: true }));
+  const relayout = (changes) => plots.forEach((plot) => Plotly.relayout(plot, changes(heights.get(plot))));
+  const screen = (height) => ({ "font.color": ink(), width: null, height, autosize: true });
+  const paper = (height) => ({ "font.color": "#000000", width: PRINT_WIDTH, height: PRINT_SCALE * height });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => relayout(screen));
+  addEventListener("beforeprint", () => relayout(paper));
+  addEventListener("afterprint", () => relayout(screen));
 })();

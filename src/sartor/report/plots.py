@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -37,6 +38,8 @@ GREY, BLUE, ORANGE, GREEN, RED, SKY = "#808080", "#0072B2", "#E69F00", "#009E73"
 SHOWN = 4000
 """More trials than this are thinned out: the page stays small and quick."""
 PANELS = 4
+POSITIONS = ("epoch", "step", "iteration", "generation", "round", "evaluations")
+"""Keys of a history that say when, not what."""
 MARKS = (("reference", GREY, "diamond", 12), ("uniform", ORANGE, "square", 12), ("winner", BLUE, "circle", 10))
 """Label, colour, symbol and size of the verified networks; the winner comes last, on top."""
 
@@ -78,7 +81,10 @@ def trade_off(result: Result) -> go.Figure | None:
         for name, limit in fitting.limits.items():
             if name == metric:
                 # Upright, so that budgets close to each other stay readable on a phone.
-                note = {"annotation_text": f"budget {bound(metric, limit)}", "annotation_font_color": RED}
+                note: dict[str, Any] = {
+                    "annotation_text": f"budget {bound(metric, limit)}",
+                    "annotation_font_color": RED,
+                }
                 note |= {"annotation_textangle": -90, "annotation_position": "bottom right"}
                 figure.add_vline(x=limit, line={"color": RED, "dash": "dash", "width": 1.5}, row="all", **note)
     figure.update_xaxes(**_cost_axis(metric), title_text="")
@@ -210,7 +216,7 @@ def stages(result: Result) -> go.Figure | None:
     figure.add_trace(
         go.Bar(x=spent, y=names, text=[duration(v) for v in spent], customdata=hover, showlegend=False, **style)
     )
-    figure.update_xaxes(title_text="time (s)", range=[0, 1.3 * max(max(spent), 1e-9)])
+    figure.update_xaxes(title_text="time (s)", range=[0, 1.3 * max([*spent, 1e-9])])
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
     return figure
 
@@ -294,34 +300,15 @@ def _add_trials(figure: go.Figure, trials: Sequence[tuple[int, float, float]], m
     dots = trials[::every]
     cost = f"modelled {name_of(metric)} %{{x:.4~g}} ms" if metric.endswith("_ms") else f"{name_of(metric)} %{{x:.4~s}}"
     hover = f"candidate %{{customdata}}<br>{cost}<br>estimated accuracy %{{y:.2%}}<extra></extra>"
-    common: dict[str, Any] = {"hovertemplate": hover}
-    figure.add_trace(
-        go.Scatter(
-            x=[c for _, c, _ in dots],
-            y=[a for _, _, a in dots],
-            customdata=[i for i, _, _ in dots],
-            mode="markers",
-            name="candidates (estimates of the search)",
-            marker={"color": SKY, "size": 6, "opacity": 0.55},
-            **common,
-        ),
-        row=row,
-        col=1,
-    )
     best = [trials[i] for i in pareto([(c, a) for _, c, a in trials])]
-    figure.add_trace(
-        go.Scatter(
-            x=[c for _, c, _ in best],
-            y=[a for _, _, a in best],
-            customdata=[i for i, _, _ in best],
-            mode="lines",
-            name="best estimates",
-            line={"color": GREEN, "width": 2, "shape": "hv"},
-            **common,
-        ),
-        row=row,
-        col=1,
-    )
+    looks: list[tuple[str, Sequence[tuple[int, float, float]], dict[str, Any]]] = [
+        ("candidates (estimates)", dots, {"mode": "markers", "marker": {"color": SKY, "size": 6, "opacity": 0.55}}),
+        ("best estimates", best, {"mode": "lines", "line": {"color": GREEN, "width": 2, "shape": "hv"}}),
+    ]
+    for name, points, look in looks:
+        indices, costs, accuracies = zip(*points, strict=True)
+        trace = go.Scatter(x=costs, y=accuracies, customdata=indices, name=name, hovertemplate=hover, **look)
+        figure.add_trace(trace, row=row, col=1)
 
 
 def _verified(group: Sequence[Network], metric: str, colour: str, symbol: str, size: int) -> go.Scatter:
@@ -380,10 +367,10 @@ def _heldout_trace(pairs: Sequence[tuple[float, Measured | None]]) -> go.Scatter
 
 def _steps(history: Sequence[Raw]) -> tuple[list[float], str]:
     """Position of every history entry and the name of its unit; entries are counted if positions are missing."""
-    for key in ("epoch", "step", "iteration", "generation", "round", "evaluations"):
-        found = [number(h.get(key)) for h in history]
-        if all(f is not None for f in found) and all(a <= b for a, b in zip(found, found[1:], strict=False)):  # type: ignore[operator]
-            return [f for f in found if f is not None], key
+    for key in POSITIONS:
+        found = numbers([h.get(key) for h in history])
+        if len(found) == len(history) and all(a <= b for a, b in pairwise(found)):
+            return found, key
     return [float(i) for i in range(1, len(history) + 1)], "record"
 
 
@@ -392,7 +379,7 @@ def _panels(history: Sequence[Raw]) -> dict[str, list[str]]:
     keys = dict.fromkeys(k for h in history for k, v in h.items() if number(v) is not None)
     panels: dict[str, list[str]] = {}
     for key in keys:
-        if key not in ("epoch", "step", "iteration", "generation", "round", "evaluations"):
+        if key not in POSITIONS:
             panels.setdefault(_kind(key), []).append(key)
     order = sorted(panels, key=lambda axis: {"loss": 0, "accuracy": 1, "latency (ms)": 2}.get(axis, 3))
     return {axis: panels[axis] for axis in order[:PANELS]}
