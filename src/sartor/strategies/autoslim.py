@@ -112,6 +112,8 @@ class Autoslim(Strategy):
         return list(dict.fromkeys(map(self.problem.space.canonical, narrower)))
 
     def _rank(self, trial: Trial) -> tuple[float, float]:
-        """Loss, then the tightest level's costs in units of their limits."""
-        share = sum(float(self.problem.cost(m)([trial.arch])[0]) / max(u, 1e-300) for m, u in self.levels[-1].items())
-        return self.problem.objectives[0].loss(trial), share
+        return self.problem.objectives[0].loss(trial), self._share(trial.arch)
+
+    def _share(self, arch: Arch) -> float:
+        """The tightest level's costs in units of their limits."""
+        return sum(float(self.problem.cost(m)([arch])[0]) / upper for m, upper in self.levels[-1].items())
