@@ -1,1 +1,30 @@
 """Fit a neural network to a budget: measured latency, MACs, parameters or memory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sartor.core.contracts import Task as Task
+    from sartor.core.errors import SartorError as SartorError
+    from sartor.jobs.fit import Fit as Fit
+    from sartor.jobs.fit import fit as fit
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Fit": "sartor.jobs.fit",
+    "fit": "sartor.jobs.fit",
+    "SartorError": "sartor.core.errors",
+    "Task": "sartor.core.contracts",
+}
+
+__all__ = ["Fit", "SartorError", "Task", "__version__", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are used: `sartor --help` needs no torch."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'sartor' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

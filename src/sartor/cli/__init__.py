@@ -1,1 +1,89 @@
-"""The command line, one module per command."""
+"""The command line, one module per command; a module is found by its name and imported only when it runs."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import signal
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sartor import __version__
+from sartor.core.errors import SartorError
+from sartor.core.plugins import names
+
+OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
+"""Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: deliberate errors become one line on stderr and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        _overview()
+        return OK
+    if arguments[0] == "--version":
+        sys.stdout.write(f"sartor {__version__}\n")
+        return OK
+    name = arguments[0]
+    if name not in names("cli"):
+        near = difflib.get_close_matches(name, names("cli"), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names('cli'))}"
+        sys.stderr.write(f"sartor: no command {name!r}; {hint}\n")
+        return MISTAKE
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(name, arguments[1:])
+    except SartorError as error:
+        sys.stderr.write(f"sartor: {' '.join(str(error).split())}\n")
+        return MISTAKE
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"sartor: stopped; nothing is lost. To go on, run the same again: sartor {' '.join(arguments)}\n"
+        )
+        return STOPPED
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name)(import_module(f"sartor.cli.{name}").run)
+    try:
+        code = app(arguments, prog_name=f"sartor {name}", standalone_mode=False)
+    except Exception as error:
+        # typer's own mistakes (a missing argument, an unknown option) know how to show themselves
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()
+        return MISTAKE
+    return int(code or OK)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _overview() -> None:
+    console = Console()
+    console.print("sartor fits a neural network to a budget: measured latency, MACs, parameters or memory.\n")
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for name in names("cli"):
+        table.add_row(f"[bold]{name}[/bold]", _purpose(name))
+    console.print(table)
+    console.print(
+        "\n[bold]sartor fit[/bold] without arguments shows what it does; [bold]sartor COMMAND --help[/bold] says more."
+    )
+
+
+def _purpose(name: str) -> str:
+    """First line of the module's docstring, read without importing it."""
+    spec = find_spec(f"sartor.cli.{name}")
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]

@@ -93,6 +93,18 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     state.atomically(path, lambda part: part.write_text(tomli_w.dumps(plain(config)), encoding="utf-8"))
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a run folder.
+
+    Raises:
+        StateError: There is none: it is no run folder.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StateError(f"{path} does not exist: {path.parent} is no run folder") from error
+
+
 def plain(value: Any) -> Any:
     """The config as TOML keeps it: tuples as lists, paths as strings, no entry that is None."""
     if isinstance(value, Mapping):
@@ -107,10 +119,8 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) or isinstance(b, Mapping):
-            changed += changed_keys(
-                a if isinstance(a, Mapping) else {}, b if isinstance(b, Mapping) else {}, f"{prefix}{key}."
-            )
+        if all(isinstance(t, Mapping) or t is None for t in (a, b)):
+            changed += changed_keys(a or {}, b or {}, f"{prefix}{key}.")
         elif a != b:
             changed.append(f"{prefix}{key}")
     return changed

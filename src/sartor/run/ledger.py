@@ -69,14 +69,14 @@ class Ledger:
         return {"stages": rows, "total_seconds": sum(r["seconds"] for r in rows), "wall_seconds": self._wall()}
 
     def _wall(self) -> float:
-        """Wall time of earlier sessions as booked, and of this one by the clock."""
+        """Wall time of earlier sessions as booked, and of this one by the clock, to its last booking."""
         earlier, current = 0.0, 0.0
         for record in self._journal.read():
             if record["kind"] == "time":
                 if record["stage"] == "start":
                     earlier, current = earlier + current, 0.0
                 current += record["seconds"]
-        return earlier + self._age_before + time.monotonic() - self._begin
+        return earlier + self._age_before + self._last - self._begin
 
 
 def process_age() -> float:

@@ -1,0 +1,54 @@
+"""Find, train, verify and export the best network inside a budget."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    str, typer.Argument(help="A TOML file, or a packaged recipe; `sartor list recipes` names them.", show_default=True)
+]
+Folder = Annotated[Path | None, typer.Argument(help="The run folder [default: runs/NAME]. The same again goes on.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: strategy.epochs=20. Repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print result.json instead of the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def run(
+    recipe: Config = "digits",
+    folder: Folder = None,
+    set_: Set = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Find, train, verify and export the best network inside a budget.
+
+    Without arguments: the packaged recipe, offline, on real data. Killed or stopped, the same command goes on; on a
+    finished folder it shows the result. Exit status 0: the budget is met as measured; 1: it is not; 2: a mistake.
+    """
+    # torch is slow to import: not for --help
+    from sartor import config, recipes  # noqa: PLC0415
+    from sartor.jobs.fit import fit_config  # noqa: PLC0415
+    from sartor.report.table import summary  # noqa: PLC0415
+    from sartor.run.ledger import process_age  # noqa: PLC0415
+    from sartor.run.progress import display  # noqa: PLC0415
+
+    path = recipes.path(recipe) if recipe in recipes.names() else Path(recipe)
+    settings = config.override(config.read(path), set_ or [])
+    place = folder or Path("runs") / path.stem
+    if (place / "result.json").exists() and not quiet:
+        sys.stderr.write(f"finished: {place} holds the result of this run\n")
+    fit = fit_config(settings, place, display=display(quiet=quiet), age=process_age())
+    if as_json:
+        sys.stdout.write(json.dumps(fit.result, indent=1) + "\n")
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        Console().print(summary(fit.result))
+        sys.stdout.write(f"\n{place}/report.html shows it all; {place}/model.* is the network. ")
+        sys.stdout.write(f"Measure it again: sartor verify {place}\n")
+    return 0 if fit.verdict == "PASS" else 1

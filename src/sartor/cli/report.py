@@ -1,0 +1,31 @@
+"""Write the report page of a finished run again, and show its table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of the table.")] = False,
+) -> int:
+    """Write `report.html` from `result.json`, and show the table."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import: not for --help
+
+    from sartor.report.page import write_page  # noqa: PLC0415
+    from sartor.report.table import summary  # noqa: PLC0415
+    from sartor.run.folder import read_json  # noqa: PLC0415
+
+    result = read_json(folder / "result.json")
+    page = write_page(folder)
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    else:
+        Console().print(summary(result))
+        sys.stdout.write(f"{page}\n")
+    return 0

@@ -1,0 +1,131 @@
+"""The stage between search and training: which network, given what the target really measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sartor import archs
+from sartor.core.contracts import CostModel, Scalable, Solvable, Strategy
+from sartor.core.errors import BudgetError
+from sartor.core.records import Arch, Objective, Trial
+from sartor.jobs.budget import human
+from sartor.jobs.meter import Meter
+from sartor.jobs.stages import Job
+
+ROUNDS = 40
+LOOKS = 6
+"""How many networks are measured, at most, to find the best one whose measured latency is inside the budget."""
+MARGIN = 0.998
+"""How far below what is needed the next limit is set, so that rounding does not bring the same network back."""
+SLACK = 0.97
+"""A network this far below the budget wastes it: the limit is loosened, if that gives another network."""
+
+
+def solve(
+    strategy: Strategy,
+    trials: Sequence[Trial],
+    costs: Mapping[str, CostModel],
+    limits: Mapping[str, float],
+    objective: Objective,
+) -> Arch:
+    """The best arch under `limits`: asked of the strategy if it can tell, else the best trial.
+
+    Raises:
+        BudgetError: No arch, or no trial of the search, meets the limits.
+    """
+    if isinstance(strategy, Solvable):
+        return strategy.solve(limits)
+    inside = [t for t in trials if t.ok and all(float(costs[m]([t.arch])[0]) <= v for m, v in limits.items())]
+    if not inside:
+        words = ", ".join(f"{m} <= {human(m, v)}" for m, v in limits.items())
+        raise BudgetError(f"none of the {len(trials)} trials of the search meets {words}; search longer")
+    return min(inside, key=objective.loss).arch
+
+
+class Chooser:
+    """Finds the best network whose *measured* latency is inside the budget, without training anything again.
+
+    The latency model is right within some per cent. So the network that the strategy names is measured, and if it
+    misses the budget, the limit is tightened by as much and the strategy asked again; if it leaves room, loosened.
+    """
+
+    def __init__(self, job: Job, meter: Meter | None, propose: Any, costs: Mapping[str, CostModel]) -> None:
+        """`propose(limits)` names the best arch under limits, or raises BudgetError."""
+        self._job, self._meter, self._propose, self._costs = job, meter, propose, costs
+
+    def choose(self, limits: Mapping[str, float], *, start: float | None = None) -> dict[str, Any]:
+        """The arch for one point of the budget, and what was measured on the way.
+
+        Args:
+            limits: Metric -> bound.
+            start: The modelled latency to begin with, instead of the bound itself.
+        """
+        if self._meter is None or "latency_ms" not in limits:
+            arch = self._propose(limits)
+            return {"arch": list(arch), "looks": [], "limit": None}
+        budget = limits["latency_ms"]
+        limit, looks, best = start or budget, list[dict[str, Any]](), None
+        low, high = 0.0, float("inf")  # limits known to give networks inside, and outside, the budget
+        for number in range(LOOKS):
+            self._job.display.bar(number, LOOKS, "measuring the choice")
+            arch = self._ask({**limits, "latency_ms": limit}, looks)
+            look = next((x for x in looks if x["arch"] == list(arch)), None) or self._look(arch, looks)
+            look = {**look, "limit": limit}
+            if look["measured"]["high"] <= budget:
+                best, low = look if best is None or limit > best["limit"] else best, max(low, limit)
+                if look["measured"]["high"] >= SLACK * budget:
+                    break
+                wish = limit * min(budget / look["measured"]["high"], 1.2)
+            else:
+                high = min(high, limit)
+                wish = limit * budget / look["measured"]["high"] * MARGIN
+            limit = wish if low < wish < high else (low + min(high, 2 * low)) / 2 if low else wish
+            if low and high / low < 1.005:
+                break
+        self._job.display.bar(1, 1, "measuring the choice")
+        if best is None:
+            raise BudgetError(_missed(budget, looks))
+        return {"arch": best["arch"], "looks": looks, "limit": best["limit"]}
+
+    def _ask(self, limits: Mapping[str, float], looks: Sequence[Mapping[str, Any]]) -> Arch:
+        try:
+            return tuple(self._propose(limits))
+        except BudgetError:
+            if looks:
+                raise BudgetError(_missed(limits["latency_ms"], looks)) from None
+            # the model may put even the smallest network above a budget that it meets when measured
+            return archs.smallest(self._job.parts.space)
+
+    def _look(self, arch: Arch, looks: list[dict[str, Any]]) -> dict[str, Any]:
+        assert self._meter is not None
+        measured = self._meter.compare({"candidate": arch}, rounds=ROUNDS)["candidate"]
+        self._job.ledger.count(measured=1)
+        self._job.ledger.book()
+        modelled = float(self._costs["latency_ms"]([arch])[0])
+        looks.append({"arch": list(arch), "modelled": modelled, "measured": measured.as_dict()})
+        return looks[-1]
+
+
+def uniform(job: Job, costs: Mapping[str, CostModel], limits: Mapping[str, float]) -> Arch:
+    """The widest uniformly scaled network whose modelled costs are under `limits`.
+
+    Raises:
+        BudgetError: Not even the narrowest is.
+    """
+    space = job.parts.space
+    assert isinstance(space, Scalable)
+    candidates = dict.fromkeys(space.scaled(step / 100) for step in range(2, 201))
+    inside = [a for a in candidates if all(float(costs[m]([a])[0]) <= v for m, v in limits.items())]
+    if not inside:
+        raise BudgetError(f"no uniformly scaled network meets {dict(limits)}")
+    main = next(iter(limits))
+    return max(inside, key=lambda a: float(costs[main]([a])[0]))
+
+
+def _missed(budget: float, looks: Sequence[Mapping[str, Any]]) -> str:
+    tried = ", ".join(f"{x['measured']['value']:.3g} ms" for x in looks)
+    return (
+        f"no network was found whose measured latency is inside {budget:.3g} ms (measured: {tried}); "
+        "raise the budget, or measure more networks for the latency model"
+    )

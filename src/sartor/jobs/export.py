@@ -1,0 +1,43 @@
+"""Export the winner of a finished run for another target, checked against PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from sartor import config, exporting
+from sartor.core.errors import StateError
+from sartor.jobs.parts import assemble
+from sartor.run.folder import read_config, read_json
+
+
+def export(folder: Path, target: str, out: Path, *, point: int = 0) -> dict[str, Any]:
+    """Prepare the trained winner on `target`.
+
+    Args:
+        folder: A finished run folder.
+        target: Name of a target.
+        out: Folder for its files.
+        point: Which point of the budget, counted from 0.
+
+    Returns:
+        `file`, and `relative_error` of its outputs against PyTorch's.
+
+    Raises:
+        StateError: There is no such point, or the run is not finished.
+        TargetError: The target cannot run the network, or runs it with other results.
+    """
+    result = read_json(folder / "result.json")
+    if not 0 <= point < len(result["curve"]):
+        raise StateError(f"{folder} has {len(result['curve'])} networks, counted from 0; there is no {point}")
+    parts = assemble(read_config(folder / "config.toml"))
+    entry = result["curve"][point]
+    module = parts.build(tuple(entry["winner"]["arch"]), "train")
+    module.load_state_dict(load_file(folder / entry["folder"] / "model.safetensors"))
+    module.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    session = config.build("targets", {"name": target}).prepare(module, parts.task.example, out)
+    error = exporting.parity(session, module, parts.task.example, tolerance=parts.verification.tolerance)
+    return {"file": str(session.artifact) if session.artifact else None, "relative_error": error, "target": target}

@@ -1,0 +1,83 @@
+"""Latencies on the target, always as a ratio to the reference network timed in the same rounds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sartor import archs, measure
+from sartor.core.contracts import Session, Templated
+from sartor.core.records import Arch
+from sartor.core.rng import derive
+from sartor.jobs.parts import Parts
+from sartor.measure import Estimate
+
+OnRound = Callable[[int, int], None]
+
+
+class Meter:
+    """Measures networks of the space on the target.
+
+    The weights do not matter for the time, so untrained networks stand for trained ones; what the final verdict rests
+    on is measured again from the exported files (sartor.jobs.verification).
+
+    Attributes:
+        anchor: Milliseconds of the reference, fixed once per run: every other latency is a ratio times this.
+    """
+
+    def __init__(self, parts: Parts, anchor: Estimate | None = None, *, sessions: int = 2) -> None:
+        self._parts, self._sessions_each = parts, sessions
+        self._folder = tempfile.TemporaryDirectory(prefix="sartor-")
+        self._make = self._maker()
+        self._references = [self.session(parts.space.reference) for _ in range(max(2, sessions))]
+        self.anchor = anchor
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._folder.cleanup()
+
+    def session(self, arch: Arch) -> Callable[[], object]:
+        """A call of a freshly prepared `arch` on the example input."""
+        return self._make(arch).bind(self._parts.task.example)
+
+    def set_anchor(self, *, rounds: int = 60, on_round: OnRound | None = None) -> Estimate:
+        """Measure the reference in milliseconds."""
+        timed = measure.interleave({"reference": self._references}, rounds=rounds, on_round=on_round)
+        self.anchor = measure.absolute(timed, "reference")
+        return self.anchor
+
+    def compare(
+        self, networks: Mapping[str, Arch], *, rounds: int, on_round: OnRound | None = None
+    ) -> dict[str, Estimate]:
+        """Several networks in the same rounds, each from fresh sessions; milliseconds by name."""
+        calls: dict[str, Sequence[Callable[[], object]]] = {
+            name: [self.session(arch) for _ in range(self._sessions_each)] for name, arch in networks.items()
+        }
+        timed = measure.interleave({"reference": self._references, **calls}, rounds=rounds, on_round=on_round)
+        return {name: self._milliseconds(measure.ratio(timed, name, "reference")) for name in networks}
+
+    def brief(self, arch: Arch, *, rounds: int) -> Estimate:
+        """One network, briefly: for the hundreds that a latency model needs; milliseconds."""
+        seed = derive(self._parts.seed, "meter", *arch) % 2**31
+        ratio = measure.against_reference(self._references[0], self.session(arch), rounds=rounds, seed=seed)
+        return self._milliseconds(ratio)
+
+    def _milliseconds(self, ratio: Estimate) -> Estimate:
+        assert self.anchor is not None, "set_anchor comes first"
+        return ratio.scaled(self.anchor.value)
+
+    def _maker(self) -> Callable[[Arch], Session]:
+        parts, folder = self._parts, Path(self._folder.name)
+        if isinstance(parts.target, Templated):
+            prepare = parts.target.template(parts.build(archs.largest(parts.space), "template"), parts.task.example)
+            return lambda arch: prepare(_shapes_only(parts, arch))
+        return lambda arch: parts.target.prepare(parts.build(arch, "meter"), parts.task.example, folder)
+
+
+def _shapes_only(parts: Parts, arch: Arch) -> nn.Module:
+    with torch.device("meta"):
+        return parts.space.build(arch)
