@@ -1,0 +1,146 @@
+"""How well do the latency models predict networks that they have not seen, and from how many measurements?
+
+Measures MobileNet-v1 (64x64, ImageNet stem) on ONNX Runtime, one thread, then fits every model to growing subsets:
+
+    python benchmarks/latency_model.py --visits visits.jsonl --minutes 20
+
+Measuring goes in sweeps over all networks in a new random order, with fresh sessions each time, so that slow drift of the
+machine and the luck of a session's memory layout reach all networks alike; held-out networks come up twice per sweep.
+It appends to `--visits`, continues where it was interrupted, and `--minutes 0` only fits. The training networks are
+planned in equal parts: uniform, coverage, optimal; the held-out ones are uniformly random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sartor import archs, measure
+from sartor.core.records import Arch
+from sartor.core.rng import numpy_rng
+from sartor.latency import models
+from sartor.latency.design import Design
+from sartor.latency.plan import heldout, plan
+from sartor.latency.samples import Header, Sample, append
+from sartor.latency.sweeps import Visit, combine
+from sartor.spaces.mobilenet_v1 import MobilenetV1
+from sartor.targets.onnxruntime import OnnxRuntime
+
+RESULTS = Path(__file__).parent / "results"
+CHUNK = 30  # sessions alive together
+ROUNDS = 4  # visits of each session
+RUNS = 12  # timed calls per visit
+
+
+def planned(space: MobilenetV1, training: int, held: int) -> tuple[dict[str, list[Arch]], list[Arch]]:
+    """Training archs by kind of plan, and held-out ones."""
+    part = training // 4
+    kinds: dict[str, list[Arch]] = {}
+    for kind, n in (("coverage", part), ("optimal", part), ("uniform", training - 2 * part)):
+        kinds[kind] = plan(space, n, numpy_rng(0, "benchmark", kind), kind)  # type: ignore[arg-type]
+    taken = [arch for chosen in kinds.values() for arch in chosen]
+    return kinds, heldout(space, held, numpy_rng(0, "benchmark", "heldout"), taken)
+
+
+def schedule(everyone: list[Arch], held: list[Arch], sweep: int) -> Iterator[list[Arch]]:
+    """The chunks of one sweep."""
+    rng = numpy_rng(0, "benchmark", "sweep", sweep)
+    halves = np.array_split(rng.permutation(len(everyone)), 2)
+    for part in halves:
+        todo = list(dict.fromkeys([*(everyone[i] for i in part), *held]))
+        todo = [todo[i] for i in rng.permutation(len(todo))]
+        yield from (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))
+
+
+def quick(call: Callable[[], object], runs: int = RUNS) -> list[float]:
+    """Milliseconds of some calls, ascending, after two untimed ones."""
+    call()
+    call()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - start) * 1e-6)
+    return sorted(times)
+
+
+def sweep_for(path: Path, space: MobilenetV1, everyone: list[Arch], held: list[Arch], minutes: float) -> None:
+    """Measure for some minutes, behind the chunks that the file already holds."""
+    end = time.perf_counter() + 60 * minutes
+    done = {(v["sweep"], v["chunk"]) for v in lines(path)}
+    target, example = OnnxRuntime(threads=1), torch.zeros(1, 3, 64, 64)
+    template = target.template(space.build(archs.largest(space)), example)
+
+    def call(arch: Arch) -> Callable[[], object]:
+        with torch.device("meta"):
+            module = space.build(arch)
+        return template(module).bind(example)
+
+    for sweep in range(1000):
+        for number, chunk in enumerate(schedule(everyone, held, sweep)):
+            if (sweep, number) in done:
+                continue
+            if time.perf_counter() > end:
+                return
+            start = time.perf_counter()
+            rows = visit([space.reference, *(a for a in chunk if a != space.reference)], call, sweep, number)
+            with path.open("a") as file:
+                file.writelines(json.dumps({"sweep": sweep, "chunk": number, **row}) + "\n" for row in rows)
+            print(f"sweep {sweep}, chunk {number}: {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def visit(chunk: list[Arch], call: Callable[[Arch], Callable[[], object]], sweep: int, number: int) -> list[dict[str, Any]]:
+    """Time the networks of a chunk in interleaved rounds."""
+    calls = [call(arch) for arch in chunk]
+    rng, rows = numpy_rng(0, "benchmark", "order", sweep, number), []
+    gc.collect()
+    gc.disable()
+    for turn in range(ROUNDS):
+        for j in rng.permutation(len(chunk)):
+            ms = quick(calls[j])
+            picked = {"min": ms[0], "q25": ms[len(ms) // 4], "median": ms[len(ms) // 2]}
+            rows.append({"round": turn, "arch": chunk[j], **{k: round(v, 5) for k, v in picked.items()}})
+    gc.enable()
+    return rows
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """What the visits file holds; a torn last line is left out."""
+    if not path.is_file():
+        return []
+    content = path.read_text()
+    return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
+
+
+def visits(path: Path, statistic: str, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Visit]:
+    """The visits of the file, by one statistic of the calls of a visit."""
+    found = [v for v in lines(path) if keep(v)]
+    return [Visit(tuple(v["arch"]), (v["sweep"], v["chunk"], v["round"]), v[statistic]) for v in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visits", type=Path, required=True, help="raw timings, JSON lines; grows")
+    parser.add_argument("--minutes", type=float, default=20, help="how long to measure; 0 only fits")
+    parser.add_argument("--training", type=int, default=500)
+    parser.add_argument("--heldout", type=int, default=100)
+    parser.add_argument("--classes", type=int, default=1000)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    space = MobilenetV1(classes=args.classes, size=64)
+    kinds, held = planned(space, args.training, args.heldout)
+    everyone = list(dict.fromkeys(arch for chosen in kinds.values() for arch in chosen)) + held
+    if args.minutes:
+        sweep_for(args.visits, space, everyone, held, args.minutes)
+
+
+if __name__ == "__main__":
+    main()
