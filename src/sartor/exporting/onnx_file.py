@@ -6,11 +6,10 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -53,17 +52,15 @@ def trace_onnx(module: nn.Module, example: Tensor, *, batch: str = "fixed", opti
     """
     options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
     options |= {"input_names": ["input"], "output_names": ["output"]}
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         if batch == "open":
             shapes = ({0: torch.export.Dim("batch")},)
-            try:
-                return torch.onnx.export(module, (example,), dynamic_shapes=shapes, **options)
-            except Exception:  # whatever stops an open batch is found again, or gone, below
-                logging.getLogger(__name__).debug("cannot leave the batch open", exc_info=True)
+            with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
+                return torch.onnx.export(module, (several(example),), dynamic_shapes=shapes, **options)
         try:
             return torch.onnx.export(module, (example,), **options)
         except Exception as error:
-            raise TargetError(f"cannot export {type(module).__name__} to ONNX: {_reason(error)}") from error
+            raise TargetError(f"cannot export {type(module).__name__} to ONNX: {reason(error)}") from error
 
 
 @contextmanager
@@ -79,9 +76,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def several(example: Tensor) -> Tensor:
+    """At least two inputs: tracing takes a batch of one for a constant."""
+    return example if len(example) > 1 else torch.cat([example, example])
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, no log lines of the exporter: what matters comes as an exception."""
+def quiet() -> Iterator[None]:
+    """No warnings and log lines of an exporter: what matters comes as an exception."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -92,7 +94,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The operator that the exporter stumbled over, else the first line of the innermost cause."""
     lines = []
     cause: BaseException | None = error
@@ -150,15 +152,3 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     span = float(b.max() - b.min()) if b.numel() else 0.0
     scale = span or float(b.abs().max() if b.numel() else 0.0)
     return 0.0 if difference == 0 else difference / scale if scale else float("inf")
-
-
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Open an ONNX file.
-
-    Raises:
-        TargetError: there is none, or it is damaged.
-    """
-    try:
-        return onnx.load(str(path))
-    except Exception as error:
-        raise TargetError(f"cannot read {path} as ONNX: {error}; export the network again") from error

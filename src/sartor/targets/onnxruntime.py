@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
-from sartor.exporting import export_onnx, parity
+from sartor.exporting import OnnxTemplate, export_onnx, parity
 
 __all__ = ["OnnxRuntime"]
 
@@ -48,6 +48,10 @@ class OnnxRuntime(Target):
             raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
         return self._open(str(artifact), artifact)
 
+    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.contracts.Templated`."""
+        return OnnxTemplate(module, example, lambda data: self._open(data, None))
+
     def describe(self) -> Mapping[str, str]:
         return {
             "runtime": "onnxruntime",
@@ -62,7 +66,7 @@ class OnnxRuntime(Target):
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = list(dict.fromkeys([self.provider, "CPUExecutionProvider"]))
         try:

@@ -1,0 +1,86 @@
+"""PyTorch on an NVIDIA GPU; the artifact is a `torch.export` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.contracts import Session, Target
+from sartor.core.errors import TargetError
+from sartor.exporting import export_pt2, load_pt2, parity, with_sane_weights
+
+__all__ = ["TorchCuda"]
+
+
+class TorchCuda(Target):
+    """Eager PyTorch on one GPU; every timed call ends with a synchronisation.
+
+    Args:
+        device: Index of the GPU.
+        half: Run in float16.
+        tolerance: Largest error of the outputs against the module's on the CPU, relative to their range; 0 stands for
+            1e-3, and 2e-2 with `half`.
+    """
+
+    def __init__(self, *, device: int = 0, half: bool = False, tolerance: float = 0.0) -> None:
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not 0 <= device < found:
+            raise TargetError(f"there is no GPU {device} (PyTorch sees {found}); use target torch_cpu or onnxruntime")
+        self.device, self.half = f"cuda:{device}", half
+        self.tolerance = tolerance or (2e-2 if half else 1e-3)
+
+    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+        path = folder / "model.pt2"
+        copy = deepcopy(module).to(self.device, self._type)
+        export_pt2(copy, example.to(self.device, self._type), path)
+        session = self.load(path)
+        parity(session, module, example, tolerance=self.tolerance)
+        return session
+
+    def load(self, artifact: Path) -> Session:
+        return _Session(load_pt2(artifact, self.device), self.device, self._type, artifact)
+
+    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
+
+        def session(narrow: nn.Module) -> Session:
+            ready = with_sane_weights(narrow, example).to(self.device, self._type)
+            return _Session(ready, self.device, self._type, None)
+
+        session(module)(example)
+        return session
+
+    def describe(self) -> Mapping[str, str]:
+        return {
+            "runtime": "torch (eager)",
+            "version": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device),
+            "precision": "float16" if self.half else "float32",
+        }
+
+    @property
+    def _type(self) -> torch.dtype:
+        return torch.float16 if self.half else torch.float32
+
+
+class _Session:
+    def __init__(self, run: Callable[[Tensor], Tensor], device: str, dtype: torch.dtype, artifact: Path | None) -> None:
+        self._run, self._device, self._type, self.artifact = run, device, dtype, artifact
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self._run(x.to(self._device, self._type)).float().cpu()
+
+    def bind(self, x: Tensor) -> Callable[[], object]:
+        run, device, x = self._run, torch.device(self._device), x.to(self._device, self._type)
+
+        def call() -> None:
+            with torch.inference_mode():
+                run(x)
+            torch.cuda.synchronize(device)
+
+        return call
