@@ -70,8 +70,8 @@ def existing(path: str | Path, setting: str) -> Path:
     return found
 
 
-def check_labels(labels: Tensor, classes: int, source: str) -> None:
-    """Labels, `(n,)`, must be in [0, classes).
+def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
+    """The number of classes: `classes`, or the largest label plus one; labels, `(n,)`, must be in [0, classes).
 
     Raises:
         DataError: One is not, or there are none.
@@ -79,8 +79,10 @@ def check_labels(labels: Tensor, classes: int, source: str) -> None:
     if not len(labels):
         raise DataError(f"{source} has no examples")
     low, high = int(labels.min()), int(labels.max())
+    classes = high + 1 if classes is None else classes
     if low < 0 or high >= classes:
         raise DataError(f"labels of {source} must be in 0..{classes - 1}, found {low}..{high}; renumber them from 0")
+    return classes
 
 
 def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:

@@ -59,9 +59,7 @@ def arrays(
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1, 3 or absent, got {channels}")
     images = _read(existing(train, "train"), channels)
-    if classes is None:
-        classes = int(images.labels.max()) + 1
-    check_labels(images.labels, classes, str(train))
+    classes = check_labels(images.labels, classes, str(train))
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
     if str(test):

@@ -52,8 +52,7 @@ def torchvision_dataset(
         raise ConfigError(f"torchvision has no data set {dataset!r}; see the classes of torchvision.datasets")
     folder = Path(root).expanduser() if download and str(root) else existing(root, "root")
     images, test_images = (_decoded(_opened(make, folder, part, download), size) for part in ("train", "test"))
-    classes = int(images.labels.max()) + 1
-    check_labels(images.labels, classes, dataset)
+    classes = check_labels(images.labels, None, dataset)
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
     rest, valid_images = held_out(images, valid, seed, "valid")

@@ -1,0 +1,84 @@
+"""What every evaluator must do."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchmetrics.classification import MulticlassAccuracy
+
+from problems import small_problem
+from sartor.core import plugins
+from sartor.core.contracts import Evaluator, Problem
+from sartor.core.records import Proposal
+from sartor.core.rng import global_seed
+
+# Settings that make each affordable; none of the others needs any.
+MAKERS = {
+    "train": lambda make, problem, folder: make(problem, recipe={"epochs": 2, "device": "cpu"}),
+    "inherited": lambda make, problem, folder: make(problem, supernet=supernet(problem, folder), device="cpu"),
+    "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
+}
+
+
+def supernet(problem, folder):
+    with global_seed(0):
+        save_file(problem.space.supernet().state_dict(), folder / "supernet.safetensors")
+    return folder / "supernet.safetensors"
+
+
+def sealed_problem() -> Problem:
+    problem = small_problem()
+    metrics = {"accuracy": lambda: MulticlassAccuracy(2, average="micro")}
+    return replace(problem, task=replace(problem.task, metrics=metrics).sealed())
+
+
+@pytest.fixture(params=plugins.names("evaluators"))
+def evaluator(request, tmp_path):
+    return MAKERS[request.param](plugins.load("evaluators", request.param), sealed_problem(), tmp_path)
+
+
+def test_no_evaluator_is_left_out():
+    assert len(plugins.names("evaluators")) >= 3
+    assert set(MAKERS) == set(plugins.names("evaluators"))
+
+
+@pytest.mark.parametrize("name", plugins.names("evaluators"))
+def test_settings_are_keywords_with_defaults_and_documented(name):
+    cls = plugins.load("evaluators", name)
+    assert issubclass(cls, Evaluator)
+    assert not inspect.isabstract(cls)
+    assert cls.__name__.lower() == name.replace("_", "")
+    problem, *settings = inspect.signature(cls).parameters.values()
+    assert problem.name == "problem"
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in settings)
+    assert not [p.name for p in settings if f"{p.name}: " not in inspect.getdoc(cls)]
+
+
+def test_metrics_are_finite_and_hold_the_objective(evaluator):
+    metrics = evaluator(Proposal((1, 2, 3)), 0)
+    assert "accuracy" in metrics
+    assert all(type(v) is float and math.isfinite(v) for v in metrics.values())
+
+
+def test_the_seed_decides(evaluator, tmp_path):
+    """Called again, and after other calls, the same proposal and seed give the same metrics."""
+    twin = copy.copy(evaluator)
+    first = evaluator(Proposal((3, 0, 1)), 5)
+    evaluator(Proposal((0, 0, 0)), 6)
+    torch.rand(3)
+    assert evaluator(Proposal((3, 0, 1)), 5) == first
+    assert twin(Proposal((3, 0, 1)), 5) == first
+
+
+def test_global_generators_are_left_alone(evaluator):
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    evaluator(Proposal((1, 1, 1)), 0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pictures import write_folder
+from sartor.core.errors import ConfigError, DataError
+from sartor.core.rng import torch_rng
+from sartor.tasks.image_folder import image_folder
+
+
+def sizes(task):
+    return [task.describe[k] for k in ("train", "valid", "test")]
+
+
+def test_flat_layout_is_split(tmp_path):
+    task = image_folder(root=write_folder(tmp_path / "f", 20), size=16, valid=0.2, test=0.1)
+    assert sizes(task) == [28, 8, 4]
+    assert task.describe["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_folders_of_splits_are_used(tmp_path, name):
+    for part, count in (("train", 10), (name, 3), ("test", 2)):
+        write_folder(tmp_path / part, count)
+    assert sizes(image_folder(root=tmp_path, size=16)) == [20, 6, 4]
+
+
+def test_a_missing_test_folder_is_drawn_from_training(tmp_path):
+    write_folder(tmp_path / "train", 10)
+    write_folder(tmp_path / "val", 3)
+    assert sizes(image_folder(root=tmp_path, size=16, test=0.2)) == [16, 6, 4]
+
+
+def test_batches_do_not_depend_on_workers_or_cache(tmp_path):
+    root = write_folder(tmp_path / "f", 12)
+    alone, cached, helped = (
+        image_folder(root=root, size=16, batch=8, **settings)
+        for settings in ({"cache_gb": 0}, {"cache_gb": 1}, {"workers": 2})
+    )
+    list(cached.train(torch_rng(5)))  # fills the cache
+    for batches in zip(*(t.train(torch_rng(0)) for t in (alone, cached, helped)), strict=True):
+        assert torch.equal(batches[0][0], batches[1][0])
+        assert torch.equal(batches[0][0], batches[2][0])
+        assert torch.equal(batches[0][1], batches[2][1])
+
+
+def test_validation_takes_the_middle(tmp_path):
+    folder = write_folder(tmp_path / "f", 10)
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[1:15, 9:23] = 255  # what remains of the middle 16 x 16 after the crop to 14 x 14
+    for path in folder.rglob("*.png"):
+        Image.fromarray(pixels).save(path)
+    task = image_folder(root=folder, size=14)
+    white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(task.example, white.reshape(1, 3, 1, 1).expand(1, 3, 14, 14))
+
+
+def test_a_corrupt_image_is_named(tmp_path):
+    root = write_folder(tmp_path / "f", 10)
+    for path in root.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"\d\.png is not a readable image"):
+        image_folder(root=root, size=16)
+
+
+def test_what_is_wrong_is_told(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        image_folder(root=tmp_path / "nothing")
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    (tmp_path / "empty" / "cat" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"no images .*\.jpg, \.jpeg, \.png"):
+        image_folder(root=tmp_path / "empty")
+    write_folder(tmp_path / "s" / "train", 10)
+    write_folder(tmp_path / "s" / "val", 2, classes=("cat", "cow"))
+    with pytest.raises(DataError, match="without training images: cow"):
+        image_folder(root=tmp_path / "s")
+    with pytest.raises(DataError, match="class 0 has 1 examples left"):
+        image_folder(root=write_folder(tmp_path / "tiny", 2))
+    with pytest.raises(ConfigError, match="size >= 8"):
+        image_folder(root=tmp_path / "tiny", size=1)
