@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sartor.run.scalars import Scalars
+
+
+def test_nothing_to_write_opens_nothing(tmp_path: Path) -> None:
+    with Scalars(tmp_path) as scalars:
+        scalars.write(1, [])
+        scalars.write(2, [{"step": 2}])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Scalars(tmp_path) as scalars:
+        scalars.write(1, [{"step": 1, "loss": 0.5}, {"step": 1, "accuracy": 0.25}])
+        scalars.write(2, [{"step": 2, "loss": 0.125}])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["accuracy", "loss"]
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.125)]
+    assert [(e.step, e.value) for e in events.Scalars("accuracy")] == [(1, 0.25)]
+
+
+def test_without_tensorboard_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what an import of a missing module does
+    with Scalars(tmp_path) as scalars:
+        scalars.write(1, [{"step": 1, "loss": 0.5}])
+        scalars.write(2, [{"step": 2, "loss": 0.5}])
+    assert list(tmp_path.iterdir()) == []
