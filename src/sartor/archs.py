@@ -89,10 +89,11 @@ def sample_feasible(problem: Problem, rng: np.random.Generator, tries: int = 100
         if problem.feasible(arch):
             return arch
     current = list(sample(problem.space, rng))
-    while any(current):
-        i = int(rng.choice([i for i, a in enumerate(current) if a]))
-        current[i] -= 1
-        arch = problem.space.canonical(tuple(current))
-        if problem.feasible(arch):
-            return arch
-    raise BudgetError(f"no network of {type(problem.space).__name__} meets {problem.limits()}; loosen the budget")
+    while not problem.feasible(arch := problem.space.canonical(tuple(current))):
+        larger = [i for i, a in enumerate(current) if a]
+        if not larger:
+            raise BudgetError(
+                f"no network of {type(problem.space).__name__} meets {problem.limits()}; loosen the budget"
+            )
+        current[int(rng.choice(larger))] -= 1
+    return arch

@@ -16,6 +16,14 @@ from sartor.core.errors import ConfigError
 from sartor.supernet.gates import Cut
 
 
+def _leading(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """The first rows and columns of `weight`, `(c_out, c_in, ...)`."""
+    # The backward pass of a slice fills a tensor of zeros as large as the source: no slice where all of it is used.
+    if rows < weight.shape[0]:
+        weight = weight[:rows]
+    return weight[:, :columns] if columns < weight.shape[1] else weight
+
+
 class ElasticConv(nn.Conv2d):
     """A convolution with all its input channels or, if `groups` is the number of channels, a depthwise one."""
 
@@ -49,7 +57,7 @@ class ElasticConv(nn.Conv2d):
             cut: The output channels that run.
         """
         out = cut.width
-        weight = self.weight[:out] if self.depthwise else self.weight[:out, : x.shape[1]]
+        weight = _leading(self.weight, out, 1 if self.depthwise else x.shape[1])
         bias = None if self.bias is None else self.bias[:out]
         groups = out if self.depthwise else 1
         return nn.functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
@@ -108,7 +116,7 @@ class ElasticLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x`, `(batch, c_in)` with the first `c_in` features, to `(batch, out_features)`."""
-        return nn.functional.linear(x, self.weight[:, : x.shape[1]], self.bias)
+        return nn.functional.linear(x, _leading(self.weight, len(self.weight), x.shape[1]), self.bias)
 
 
 class Kit(NamedTuple):
