@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sartor.core.contracts import Separable, Space
+from sartor.core.errors import ConfigError
+from sartor.core.records import Axis, Choice, Layer
+from sartor.costs.macs import Macs
+
+
+class Widths(Space):
+    """An MLP on images: what no table knows."""
+
+    choices = (Choice("hidden", (3, 5), ordered=True),)
+
+    def build(self, arch):
+        hidden = self.choices[0].options[arch[0]]
+        layers = (nn.Conv2d(2, 4, 3, 2, groups=2), nn.ConvTranspose2d(4, 6, 2, stride=2), nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(6 * 36, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+
+
+def test_counted_by_hand():
+    macs = Macs(Widths(), input_shape=(2, 8, 8))
+    conv = 3 * 3 * 4 * 9  # one input channel per group
+    transposed = 3 * 3 * 4 * 6 * 4  # every input value meets every weight of its channel once
+    for option, hidden in enumerate((3, 5)):
+        assert float(macs([(option,)])[0]) == conv + transposed + 216 * hidden + hidden * 2
+
+
+def test_a_space_must_say_its_input_or_the_setting_must():
+    with pytest.raises(ConfigError, match="Macs needs the shape of an input, which Widths"):
+        Macs(Widths())([(0,)])
+
+
+def test_layers_of_an_unknown_kind_are_counted_instead():
+    class Odd(Widths):
+        def layers(self):
+            one, two = Axis((2,)), Axis((3, 5), 0)
+            return [Layer("odd", "attention", (8, 8), 1, 1, False, one, two)]
+
+    assert not isinstance(Macs(Odd(), input_shape=(2, 8, 8)), Separable)
+
+
+def test_a_network_that_keeps_its_mode():
+    networks = []
+
+    class Kept(Widths):
+        def build(self, arch):
+            networks.append(super().build(arch))
+            return networks[-1]
+
+    macs = Macs(Kept(), input_shape=(2, 8, 8))
+    assert torch.equal(macs([(1,)]), macs([(1,)]))
+    assert len(networks) == 1  # remembered
+    assert networks[0].training
+    assert not networks[0][0]._forward_hooks
