@@ -272,9 +272,9 @@ def test_progress_is_handed_on() -> None:
     assert heard == [(1, 2, "epoch")]
 
 
-def test_on_trial_hears_of_replayed_trials_too() -> None:
+def test_on_trial_hears_of_each_trial_once_over_all_sessions() -> None:
     journal, heard = MemoryJournal(), []
-    lab(journal).evaluate([Proposal(A)])
+    lab(journal, on_trial=heard.append).evaluate([Proposal(A)])
     trials = lab(journal, on_trial=heard.append).evaluate([Proposal(A), Proposal(B)])
     assert heard == trials
 

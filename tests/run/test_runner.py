@@ -17,7 +17,7 @@ from run.toys import Draws, Score, Walk, outcome, problem, same
 from sartor.core import state
 from sartor.core.errors import ConfigError, StateError
 from sartor.run.journal import FileJournal, read_logs, read_trials
-from sartor.run.runner import Limits, run
+from sartor.run.runner import Limits, restore, run
 
 CRASH = Path(__file__).with_name("crash.py")
 
@@ -111,6 +111,17 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
     evaluator = Score()
     assert walk(tmp_path, evaluator=evaluator)
     assert evaluator.calls == []
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def test_restore_loads_the_last_checkpoint_and_runs_nothing(tmp_path: Path) -> None:
+    assert not restore(Walk(problem(), 0), tmp_path)
+    assert not walk(tmp_path, limits=Limits(trials=7))
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    strategy = Walk(problem(), 9)
+    assert restore(strategy, tmp_path)
+    assert strategy.done == 3
+    assert same(strategy.state_dict(), state.load(tmp_path / "state.pt")["strategy"])
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 

@@ -102,10 +102,12 @@ class JournaledLab:
         proposal = replace(proposal, arch=tuple(map(int, proposal.arch)), fidelity=float(proposal.fidelity))
         if self.max_trials is not None and self.count >= self.max_trials:
             raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
-        trial = self._replayed(proposal) or self._run(proposal)
+        trial = self._replayed(proposal)
+        if trial is None:
+            trial = self._run(proposal)
+            if self._on_trial is not None:
+                self._on_trial(trial)
         self.count += 1
-        if self._on_trial is not None:
-            self._on_trial(trial)
         return trial
 
     def _replayed(self, proposal: Proposal) -> Trial | None:

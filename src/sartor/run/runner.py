@@ -66,7 +66,7 @@ def run(
         seed: Of the run; trial `i` gets the stream `("trial", i)`.
         limits: When to stop early.
         progress: Told how much of a step is done.
-        on_trial: Called after each trial, replayed ones included.
+        on_trial: Called after each trial that was run; not for those that an earlier session ran.
         on_step: Called with the number of each step that is checkpointed.
 
     Returns:
@@ -108,6 +108,18 @@ def run(
             if on_step is not None:
                 on_step(step)
     return finished
+
+
+def restore(strategy: Strategy, folder: Path) -> bool:
+    """Put the last checkpoint of `folder` into `strategy` without running anything; False if there is none.
+
+    Raises:
+        StateError: The checkpoint is of another strategy, or none of sartor.
+    """
+    path = folder / "state.pt"
+    if path.exists():
+        strategy.load_state_dict(state.load(path)["strategy"])
+    return path.exists()
 
 
 def _resume(strategy: Strategy, path: Path, journal: FileJournal) -> tuple[int, int, bool]:
