@@ -118,6 +118,9 @@ def test_the_page_is_whole_and_fetches_nothing(page):
     assert text.count("plotly.js v") == 1
     assert "default-src 'none'" in text
     assert not list(page.parent.glob("*.part"))
+    figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    assert len(figures) == 6
+    assert not any("<" in figure for figure in figures), "nothing in a figure can end its script element"
 
 
 def test_the_page_says_what_a_person_asks(page):
@@ -125,7 +128,7 @@ def test_the_page_says_what_a_person_asks(page):
     for words in (
         "digits on resnet14",
         "PASS0.94 ms (0.93-0.95) <= 0.96 ms",
-        "2.04xfaster than the reference",
+        "2.04xthe speed of the reference",
         "At latency <= 0.96 ms: gain over uniform scaling: +1.9 points",
         "aimed at a tighter limit once (0.931 ms)",
         "fitted to 120 networks and tried on 40 others; its error there: NRMSE 2.1 %",

@@ -170,7 +170,9 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
 def _against_reference(reference: Network, winner: Network, metric: str, where: str) -> Iterator[tuple[str, str]]:
     before, after = reference.cost(metric), winner.cost(metric)
     if before and after and after.value > 0:
-        words = "faster than the reference" if metric.endswith("_ms") else f"fewer {name_of(metric)} than the reference"
+        words = (
+            "the speed of the reference" if metric.endswith("_ms") else f"fewer {name_of(metric)} than the reference"
+        )
         yield f"{digits(before.value / after.value)}x", f"{words}{where}"
     same = reference.accuracy_on == winner.accuracy_on
     if reference.accuracy and winner.accuracy and same:
@@ -225,11 +227,11 @@ def _notes(result: Result) -> Iterator[str]:
         where = f"At {limits_of(fitting)}: " if len(result.fittings) > 1 else ""
         sentence = gain_sentence(fitting, result.test_examples)
         if sentence:
-            yield f"{where}{sentence if where else sentence[0].upper() + sentence[1:]}."
+            yield _capital(f"{where}{sentence}.")
         rounds = len(fitting.tightened)
         if rounds:
             limits = [amount(result.metric, number(t.get("limit"))) for t in fitting.tightened]
-            yield (
+            yield _capital(
                 f"{where}the first choice was measured over the budget; the search then aimed at a tighter limit "
                 f"{'once' if rounds == 1 else f'{rounds} times'} ({', '.join(limits)})."
             )
@@ -272,7 +274,10 @@ def _model(result: Result) -> str:
     model = result.latency_model
     if not model:
         return ""
-    known = [(label, number(model.get(key))) for key, label in (("nrmse", "NRMSE"), ("mape", "mean absolute error"))]
+    known = [
+        (label, number(model.get(key)))
+        for key, label in (("nrmse", "NRMSE"), ("mape", "mean absolute percentage error"))
+    ]
     errors = ", ".join(f"{label} {100 * v:.1f} %" for label, v in known if v is not None) or "not recorded"
     fitted, held = (number(model.get(k)) for k in ("training_networks", "heldout_networks"))
     kind = text(model.get("kind")) or "kind not recorded"
@@ -401,6 +406,10 @@ def _row(head: str, cells: Sequence[str], kind: str = "") -> str:
 
 def _total(result: Result, key: str) -> int:
     return int(sum(number(s.get(key)) or 0 for s in result.stages))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _esc(value: str) -> str:

@@ -38,6 +38,8 @@ GREY, BLUE, ORANGE, GREEN, RED, SKY = "#808080", "#0072B2", "#E69F00", "#009E73"
 SHOWN = 4000
 """More trials than this are thinned out: the page stays small and quick."""
 PANELS = 4
+UPRIGHT = 16
+"""With more layers than this, plotly turns their names upright, which takes height."""
 POSITIONS = ("epoch", "step", "iteration", "generation", "round", "evaluations")
 """Keys of a history that say when, not what."""
 MARKS = (("reference", GREY, "diamond", 12), ("uniform", ORANGE, "square", 12), ("winner", BLUE, "circle", 10))
@@ -93,7 +95,7 @@ def trade_off(result: Result) -> go.Figure | None:
     if apart:
         figure.update_yaxes(title_text="verified accuracy", row=1, col=1)
         figure.update_yaxes(title_text="estimate in the search", row=2, col=1)
-        figure.layout.annotations = figure.layout.annotations[: len(figure.layout.annotations) // 2]
+        figure.layout.annotations = [a for a in figure.layout.annotations if a.xref == "x"]
     return figure
 
 
@@ -110,7 +112,7 @@ def widths(result: Result) -> go.Figure | None:
     if not known:
         return None
     layers = list(dict.fromkeys(layer for _, found, _, _ in known for layer in found))
-    figure = _figure("Width of every layer", 420)
+    figure = _figure("Width of every layer", 420 + 5 * (max(map(len, layers)) if len(layers) > UPRIGHT else 0))
     for name, found, colour, shown in known:
         heights = [found.get(layer) for layer in layers]
         hover = f"{html.escape(name)}<br>%{{x}}: %{{y}}<extra></extra>"
