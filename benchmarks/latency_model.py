@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,9 +36,9 @@ from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.targets.onnxruntime import OnnxRuntime
 
 RESULTS = Path(__file__).parent / "results"
-CHUNK = 30  # sessions alive together
-ROUNDS = 4  # visits of each session
-RUNS = 12  # timed calls per visit
+CHUNK = 175  # sessions alive together: some 4 GB
+ROUNDS = 12  # visits of each session
+RUNS = 6  # timed calls per visit
 
 
 def planned(space: MobilenetV1, training: int, held: int) -> tuple[dict[str, list[Arch]], list[Arch]]:
@@ -60,16 +61,19 @@ def schedule(everyone: list[Arch], held: list[Arch], sweep: int) -> Iterator[lis
         yield from (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))
 
 
-def quick(call: Callable[[], object], runs: int = RUNS) -> list[float]:
-    """Milliseconds of some calls, ascending, after two untimed ones."""
+def quick(call: Callable[[], object]) -> dict[str, float]:
+    """Median milliseconds of some calls, after an untimed one: by the wall clock, and of the processor's time.
+
+    With one thread the two differ by the time that other processes were given the core.
+    """
     call()
-    call()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter_ns()
+    walls, cpus = [], []
+    for _ in range(RUNS):
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         call()
-        times.append((time.perf_counter_ns() - start) * 1e-6)
-    return sorted(times)
+        cpus.append((time.thread_time_ns() - cpu) * 1e-6)
+        walls.append((time.perf_counter_ns() - wall) * 1e-6)
+    return {"wall": round(statistics.median(walls), 5), "cpu": round(statistics.median(cpus), 5)}
 
 
 def sweep_for(path: Path, space: MobilenetV1, everyone: list[Arch], held: list[Arch], minutes: float) -> None:
@@ -97,7 +101,9 @@ def sweep_for(path: Path, space: MobilenetV1, everyone: list[Arch], held: list[A
             print(f"sweep {sweep}, chunk {number}: {time.perf_counter() - start:.1f} s", flush=True)
 
 
-def visit(chunk: list[Arch], call: Callable[[Arch], Callable[[], object]], sweep: int, number: int) -> list[dict[str, Any]]:
+def visit(
+    chunk: list[Arch], call: Callable[[Arch], Callable[[], object]], sweep: int, number: int
+) -> list[dict[str, Any]]:
     """Time the networks of a chunk in interleaved rounds."""
     calls = [call(arch) for arch in chunk]
     rng, rows = numpy_rng(0, "benchmark", "order", sweep, number), []
@@ -105,9 +111,7 @@ def visit(chunk: list[Arch], call: Callable[[Arch], Callable[[], object]], sweep
     gc.disable()
     for turn in range(ROUNDS):
         for j in rng.permutation(len(chunk)):
-            ms = quick(calls[j])
-            picked = {"min": ms[0], "q25": ms[len(ms) // 4], "median": ms[len(ms) // 2]}
-            rows.append({"round": turn, "arch": chunk[j], **{k: round(v, 5) for k, v in picked.items()}})
+            rows.append({"round": turn, "arch": chunk[j], **quick(calls[j])})
     gc.enable()
     return rows
 
@@ -120,10 +124,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
 
 
-def visits(path: Path, statistic: str, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Visit]:
-    """The visits of the file, by one statistic of the calls of a visit."""
+def visits(path: Path, clock: str, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Visit]:
+    """The visits of the file, by the `wall` or the `cpu` clock."""
     found = [v for v in lines(path) if keep(v)]
-    return [Visit(tuple(v["arch"]), (v["sweep"], v["chunk"], v["round"]), v[statistic]) for v in found]
+    return [Visit(tuple(v["arch"]), (v["sweep"], v["chunk"], v["round"]), v[clock]) for v in found]
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
     {
         "macs": ({},),
         "physical": ({},),
-        "table": tuple({"monotone": 10.0**power} for power in range(-3, 4)),
+        "table": tuple({"monotone": 10.0**power} for power in range(6)),
         "combined": tuple(
-            {"spread": spread, "length": length} for spread, length in product((0.05, 0.1, 0.2, 0.4), (0.3, 0.7, 1.5))
+            {"spread": spread, "length": length} for spread, length in product((0.1, 0.2, 0.4, 0.8), (0.7, 1.5, 3.0))
         ),
     }
 )
@@ -177,7 +177,7 @@ def _table(design: Design, samples: Samples, settings: Settings) -> Model:
 
     bounds = optimize.Bounds(0, np.inf)
     found = optimize.minimize(
-        loss, start.values / scale, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300, "maxcor": 20}
+        loss, start.values / scale, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200, "maxcor": 20}
     )
     values = np.where(_seen(samples), found.x * scale, start.values)
     return Model("table", np.asarray(values), start.constant, settings)

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from latency.toy import Toy, device, latencies
+from sartor import archs
+from sartor.core.errors import ConfigError, DataError
+from sartor.core.rng import numpy_rng
+from sartor.latency import models
+from sartor.latency.design import Design
+
+SPACE = Toy()
+DESIGN = Design(SPACE)
+RNG = numpy_rng(0, "toy")
+EVERYONE = list(archs.enumerate_all(SPACE))
+ORDER = RNG.permutation(len(EVERYONE))
+TRAIN, HELD = ([EVERYONE[i] for i in part] for part in (ORDER[:200], ORDER[200:400]))
+NOISE = 0.02
+
+
+def measured(noise: float) -> models.Samples:
+    truth = latencies(SPACE, TRAIN)
+    y = truth * np.exp(noise * numpy_rng(1, "noise").standard_normal(len(truth)))
+    return models.Samples.of(DESIGN, TRAIN, y, [max(noise, 0.001)] * len(y))
+
+
+def error(model: models.Model) -> float:
+    return models.nrmse(model.predict(DESIGN.matrix(HELD)), latencies(SPACE, HELD))
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict[models.Kind, models.Model]:
+    return {kind: models.fit(DESIGN, measured(NOISE), kind, folds=3) for kind in models.KINDS}
+
+
+@pytest.mark.parametrize("kind", ["table", "combined"])
+def test_totals_of_an_additive_device_are_recovered_to_below_the_noise(
+    fits: dict[models.Kind, models.Model], kind: models.Kind
+) -> None:
+    assert error(fits[kind]) < NOISE
+    assert fits[kind].cv_error == pytest.approx(np.hypot(NOISE, error(fits[kind])), rel=0.3)
+
+
+def test_more_detail_predicts_better(fits: dict[models.Kind, models.Model]) -> None:
+    assert error(fits["combined"]) < error(fits["physical"]) < error(fits["macs"])
+
+
+def test_auto_takes_the_model_with_the_least_cross_validation_error(fits: dict[models.Kind, models.Model]) -> None:
+    best = models.fit(DESIGN, measured(NOISE), folds=3)
+    assert best.kind == min(fits, key=lambda kind: fits[kind].cv_error)
+    assert np.array_equal(best.values, fits[best.kind].values)
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_entries_are_never_negative(kind: models.Kind) -> None:
+    model = models.fit_with(DESIGN, measured(0.3), kind, models.GRIDS[kind][0])
+    assert model.values.min() >= 0
+    assert model.constant >= 0
+
+
+def test_a_latency_that_is_linear_in_macs_is_recovered_exactly() -> None:
+    counts = DESIGN.matrix(TRAIN)
+    y = counts @ (2e-6 * DESIGN.macs()) + 0.3
+    model = models.fit(DESIGN, models.Samples(counts, y, np.full(len(y), 0.01)), "macs")
+    assert model.constant == pytest.approx(0.3)
+    assert model.values == pytest.approx(2e-6 * DESIGN.macs())
+
+
+def test_violations_of_monotonicity_fall_as_the_penalty_grows() -> None:
+    data = measured(0.1)
+    found = [
+        models.violations(DESIGN, models.fit_with(DESIGN, data, "table", {"monotone": k}).values)
+        for k in (0.0, 1.0, 1e2, 1e5)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 0.1 * found[0]
+
+
+def test_cross_validation_wants_less_monotony_of_a_device_that_is_faster_with_more_channels() -> None:
+    counts = DESIGN.matrix(TRAIN)
+    noise = np.exp(0.03 * numpy_rng(1, "noise").standard_normal(len(TRAIN)))
+    shrinking, growing = (counts @ np.array([0.01 + f(key.c_out) for key in DESIGN.keys]) for f in (_shrink, _grow))
+    chosen = [
+        models.fit(DESIGN, models.Samples(counts, y * noise, np.full(len(y), 0.03)), "table", folds=3)
+        for y in (shrinking, growing)
+    ]
+    assert chosen[0].settings["monotone"] < chosen[1].settings["monotone"]
+
+
+def _shrink(channels: int) -> float:
+    return 8.0 / channels
+
+
+def _grow(channels: int) -> float:
+    return channels / 64
+
+
+def test_entries_never_seen_follow_the_physical_terms() -> None:
+    narrow = [a for a in TRAIN if max(a) < 5]
+    y = latencies(SPACE, narrow)
+    data = models.Samples.of(DESIGN, narrow, y, [0.01] * len(y))
+    unseen = np.asarray(data.counts.sum(axis=0)) == 0
+    physical = models.fit_with(DESIGN, data, "physical", {})
+    truth = np.array([device(key) for key in DESIGN.keys])
+    assert unseen.any()
+    for kind in ("table", "combined"):
+        values = models.fit_with(DESIGN, data, kind, models.GRIDS[kind][3]).values
+        assert values[unseen].min() > 0
+        assert values[unseen].sum() == pytest.approx(truth[unseen].sum(), rel=0.3)
+        assert kind == "combined" or values[unseen] == pytest.approx(physical.values[unseen])
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_a_noisier_sample_counts_less(kind: models.Kind) -> None:
+    wrong = measured(0.0).y
+    wrong[:20] *= 3
+    settings = models.GRIDS[kind][0]
+    trusting, careful = (
+        models.fit_with(DESIGN, models.Samples(DESIGN.matrix(TRAIN), wrong, noise), kind, settings)
+        for noise in (np.full(len(TRAIN), 0.01), np.where(np.arange(len(TRAIN)) < 20, 5.0, 0.01))
+    )
+    good = models.fit_with(DESIGN, measured(0.0), kind, settings)
+    counts = DESIGN.matrix(HELD)
+    distances = [models.nrmse(m.predict(counts), good.predict(counts)) for m in (careful, trusting)]
+    assert distances[0] < 0.3 * distances[1]
+
+
+def test_errors() -> None:
+    with pytest.raises(ConfigError, match="kind of a latency model"):
+        models.fit(DESIGN, measured(NOISE), "cubic")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="too few"):
+        models.fit(DESIGN, measured(NOISE).rows(np.arange(3)), "macs")

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from latency.toy import Toy
+from sartor import archs
+from sartor.core.errors import ConfigError
+from sartor.core.rng import numpy_rng
+from sartor.latency.design import Design
+from sartor.latency.models import Samples, fit_with, nrmse
+from sartor.latency.plan import Kind as PlanKind
+from sartor.latency.plan import coverage, heldout, plan
+from sartor.spaces.mobilenet_v1 import MobilenetV1
+
+KINDS: tuple[PlanKind, ...] = ("uniform", "coverage", "optimal")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_is_distinct_repeatable_and_begins_with_the_landmarks(kind: PlanKind) -> None:
+    space = Toy()
+    first, second = (plan(space, 20, numpy_rng(3, "plan"), kind) for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 20
+    assert {space.reference, archs.smallest(space), archs.largest(space)} <= set(first[:3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_space_that_is_exhausted_ends_the_plan(kind: PlanKind) -> None:
+    space = Toy((8, 16))
+    assert sorted(plan(space, 50, numpy_rng(0, "plan"), kind)) == sorted(archs.enumerate_all(space))
+
+
+def test_coverage_sees_every_entry_far_sooner_than_uniform_draws() -> None:
+    space = Toy()
+    design = Design(space)
+    assert coverage(design, plan(space, 45, numpy_rng(0, "plan"), "coverage")) >= 1
+    for repeat in range(5):
+        assert coverage(design, plan(space, 90, numpy_rng(repeat, "plan"), "uniform")) == 0
+
+
+@pytest.mark.slow
+def test_coverage_of_mobilenet_v1() -> None:
+    space = MobilenetV1(size=64)
+    design, rng = Design(space), numpy_rng(0, "plan")
+    assert coverage(design, plan(space, 260, rng, "coverage")) >= 1
+    assert coverage(design, plan(space, 1000, rng, "uniform")) == 0
+
+
+def test_an_optimal_plan_predicts_random_networks_better_than_uniform_draws() -> None:
+    space = Toy()
+    design = Design(space)
+    rng = numpy_rng(0, "truth")
+    everyone = list(archs.enumerate_all(space))
+    everything, physical = design.matrix(everyone), design.physical
+
+    def error(kind: PlanKind, repeat: int) -> float:
+        chosen = design.matrix(plan(space, 16, numpy_rng(repeat, "plan"), kind))
+        truth = physical @ numpy_rng(repeat, "factors").exponential(size=physical.shape[1])
+        noise = np.exp(0.02 * rng.standard_normal(chosen.shape[0]))
+        model = fit_with(design, Samples(chosen, chosen @ truth * noise, np.full(len(noise), 0.02)), "physical", {})
+        return nrmse(model.predict(everything), everything @ truth)
+
+    optimal, uniform = (np.mean([error(kind, r) for r in range(4)]) for kind in ("optimal", "uniform"))
+    assert optimal < uniform
+
+
+def test_heldout_networks_are_new() -> None:
+    space = Toy()
+    taken = plan(space, 30, numpy_rng(0, "plan"), "uniform")
+    held = heldout(space, 40, numpy_rng(0, "held"), taken)
+    assert len(set(held)) == 40
+    assert not set(held) & set(taken)
+
+
+def test_errors() -> None:
+    with pytest.raises(ConfigError, match="n >= 1"):
+        plan(Toy(), 0, numpy_rng(0, "plan"))
+    with pytest.raises(ConfigError, match="kind"):
+        plan(Toy(), 5, numpy_rng(0, "plan"), "clever")  # type: ignore[arg-type]
