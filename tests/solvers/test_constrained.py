@@ -27,8 +27,8 @@ def check(found, loss, constraints):
 @pytest.mark.parametrize("kind", ["real", "integer", "decimal"])
 @pytest.mark.parametrize("bounds", [1, 2, 3])
 def test_optimum_equals_enumeration(kind, bounds):
-    infeasible = 0
-    for seed in range(60):
+    infeasible, count = 0, 60 // bounds
+    for seed in range(count):
         rng = np.random.default_rng(seed)
         sizes = [int(k) for k in rng.integers(1, 5, int(rng.integers(1, 6)))]
         edges = couplings(rng, len(sizes), SHAPES[seed % 3])
@@ -44,7 +44,7 @@ def test_optimum_equals_enumeration(kind, bounds):
         assert found.optimal
         assert found.bound == found.loss == pytest.approx(oracle.loss, abs=1e-10)
         assert (found.multiplier is not None) == (bounds == 1)
-    assert infeasible < 45
+    assert infeasible < 0.75 * count
 
 
 def test_equal_sums_that_round_differently_stay_feasible_and_optimal():
@@ -115,13 +115,14 @@ def test_a_gap_is_kept_and_certified():
         assert rough.loss - rough.bound <= 0.2 + 1e-9
 
 
-def test_more_labels_than_the_beam_holds_leave_an_honest_bound(monkeypatch):
-    monkeypatch.setattr(constrained, "BEAMS", (2, 4))
+@pytest.mark.parametrize("kind", ["real", "decimal"])
+def test_more_labels_than_the_beam_holds_leave_an_honest_bound(monkeypatch, kind):
+    monkeypatch.setattr(constrained, "BEAMS", (1, 2))
     rng = np.random.default_rng(0)
     proved = 0
     for _ in range(40):
         sizes = [4] * 5
-        loss, cost = tables(rng, sizes, []), tables(rng, sizes, chain_edges(5))
+        loss, cost = tables(rng, sizes, []), tables(rng, sizes, chain_edges(5), kind=kind)
         limit = reachable_limit(rng, cost, brute.archs(cost))
         found, oracle = constrained.optimum(loss, [(cost, limit)]), brute.optimum(loss, [(cost, limit)])
         assert found.bound <= oracle.loss + 1e-12 <= found.loss + 1e-9

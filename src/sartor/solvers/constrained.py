@@ -7,7 +7,7 @@ from the Lagrangian relaxation cannot beat the incumbent (Handler and Zang 1980;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
-from sartor.solvers.frontier import Floats, Ints, completions
+from sartor.solvers.frontier import Floats, Ints, Plan, completions
 from sartor.solvers.relaxation import Bound, Dual, Model, Point, dual
 from sartor.solvers.solution import Solution
 
@@ -23,8 +23,6 @@ BEAMS = (256, 1 << 13, 1 << 18)
 """Labels kept per step, pass by pass; the last bounds the memory."""
 WINDOW = 48
 """With several constraints, each label is compared with so many before it."""
-MAX_ANSWERS = 1000
-"""Whole archs looked at, by loss, in search of one within the true limits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +80,25 @@ class Sweep:
     """What one pass over the labels found.
 
     Attributes:
-        archs: Within the threshold and the relaxed limits, by loss.
+        last: Whole archs within the threshold and the relaxed limits.
+        trail: `(parent, option)` of the labels kept, per step.
         labels: Labels extended.
         dropped: Least completion bound among labels dropped to keep the beam narrow, +inf if none was.
     """
 
-    archs: list[Arch]
+    plan: Plan
+    last: Labels
+    trail: Sequence[tuple[Ints, Ints]]
     labels: int
     dropped: float
+
+    def archs(self) -> Iterator[Arch]:
+        """The whole archs, by loss."""
+        for label in np.argsort(self.last.loss, kind="stable").tolist():
+            arch, at = [0] * len(self.plan.sizes), label
+            for step, (parent, option) in zip(reversed(self.plan.steps), reversed(self.trail), strict=True):
+                arch[step.choice], at = int(option[at]), int(parent[at])
+            yield tuple(arch)
 
 
 def optimum(loss: Tables, constraints: Sequence[Bound], *, peaks: Sequence[Bound] = (), gap: float = 0.0) -> Solution:
@@ -120,16 +129,9 @@ def _close(model: Model, start: Dual, gap: float) -> Solution:
     tolerance = 2 * model.loss.rounding + gap
     guides = _guides(model, start) if _loss_of(best) - bound > tolerance else []
     for beam in BEAMS if guides else ():
-        swept = _sweep(model, guides, _loss_of(best) - tolerance, beam)
-        before, best = best, _better(model, swept, best)
-        labels += swept.labels
-        if swept.dropped == np.inf and _hidden(swept, best, before):
-            # An arch that exceeds a limit by rounding won: it may have dominated one that does not.
-            swept = _sweep(model, guides, _loss_of(before) - tolerance, beam, margin=True)
-            best = _better(model, swept, before)
-            labels += swept.labels
-        bound = max(bound, min(swept.dropped, _loss_of(best) - tolerance))
-        if swept.dropped >= _loss_of(best) - tolerance:
+        best, lower, more = _pass(model, guides, best, tolerance, beam)
+        bound, labels = max(bound, min(lower, _loss_of(best) - tolerance)), labels + more
+        if lower >= _loss_of(best) - tolerance:
             break
     if best is None:
         raise BudgetError(model.impossible() if bound == np.inf else "search ended early: " + model.impossible())
@@ -139,9 +141,18 @@ def _close(model: Model, start: Dual, gap: float) -> Solution:
     return Solution(best.arch, best.loss, best.costs, min(bound, best.loss), bound >= best.loss, multiplier, labels)
 
 
-def _hidden(swept: Sweep, best: Point | None, before: Point | None) -> bool:
-    """Whether the best arch within the relaxed limits is not within the true ones."""
-    return bool(swept.archs) and (best is before or best is None or best.arch != swept.archs[0])
+def _pass(
+    model: Model, guides: Sequence[Guide], best: Point | None, tolerance: float, beam: int
+) -> tuple[Point | None, float, int]:
+    """The best point after a sweep, the least loss of what the sweep may have missed, and the labels it took."""
+    threshold = _loss_of(best) - tolerance
+    swept = _sweep(model, guides, threshold, beam)
+    first, found = next(swept.archs(), None), _better(model, swept, best)
+    if first is None or (found is not None and found.arch == first):
+        return found, swept.dropped, swept.labels
+    # The first arch exceeds a limit by rounding: it may have dominated one that does not.
+    again = _sweep(model, guides, threshold, beam, margin=True)
+    return _better(model, again, found), again.dropped, swept.labels + again.labels
 
 
 def _loss_of(point: Point | None) -> float:
@@ -149,11 +160,10 @@ def _loss_of(point: Point | None) -> float:
 
 
 def _better(model: Model, swept: Sweep, best: Point | None) -> Point | None:
-    for arch in swept.archs:
-        point = model.point(arch)
-        if model.feasible(point.costs):
-            return point if point.loss < _loss_of(best) else best
-    return best
+    """The first arch within the true limits, if its loss is less than that of `best`."""
+    points = (model.point(arch) for arch in swept.archs())
+    found = next((p for p in points if model.feasible(p.costs)), None)
+    return found if found is not None and found.loss < _loss_of(best) else best
 
 
 def _guides(model: Model, start: Dual) -> list[Guide]:
@@ -192,16 +202,8 @@ def _sweep(model: Model, guides: Sequence[Guide], threshold: float, beam: int, m
             order = np.argpartition(bounds, beam)
             dropped, labels = min(dropped, float(bounds[order[beam]])), labels.take(order[:beam])
         trail.append((labels.parent, labels.option))
-    best = np.argsort(labels.loss, kind="stable")[:MAX_ANSWERS]
     offset = model.loss.constant - float(lead.multipliers @ model.room)
-    return Sweep([_trace(model, trail, int(i)) for i in best], work, dropped + offset)
-
-
-def _trace(model: Model, trail: Sequence[tuple[Ints, Ints]], label: int) -> Arch:
-    arch = [0] * len(model.steps.sizes)
-    for step, (parent, option) in zip(reversed(model.steps.steps), reversed(trail), strict=True):
-        arch[step.choice], label = int(option[label]), int(parent[label])
-    return tuple(arch)
+    return Sweep(model.steps, labels, trail, work, dropped + offset)
 
 
 def _undominated(state: Ints, loss: Floats, cost: Floats, margin: Floats | None) -> Ints:
