@@ -4,10 +4,11 @@ Measures MobileNet-v1 (64x64, ImageNet stem) on ONNX Runtime, one thread, then f
 
     python benchmarks/latency_model.py --visits visits.jsonl --minutes 20
 
-Measuring goes in sweeps over all networks in a new random order, with fresh sessions each time, so that slow drift of the
-machine and the luck of a session's memory layout reach all networks alike; held-out networks come up twice per sweep.
-It appends to `--visits`, continues where it was interrupted, and `--minutes 0` only fits. The training networks are
-planned in equal parts: uniform, coverage, optimal; the held-out ones are uniformly random.
+Measuring goes in sweeps over all networks in a new random order, with fresh sessions each time, so that slow drift of
+the machine and the luck of a session's memory layout reach all networks alike; held-out networks come up twice per
+sweep. It appends to `--visits`, continues where it was interrupted, and `--minutes 0` only fits. Half of the training
+networks are uniformly random, a quarter each is planned by coverage and by optimal design; the held-out ones are
+uniformly random. The noise of the held-out measurements is judged by comparing two halves of their sessions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from sartor.targets.onnxruntime import OnnxRuntime
 RESULTS = Path(__file__).parent / "results"
 CHUNK = 175  # sessions alive together: some 4 GB
 ROUNDS = 12  # visits of each session
-RUNS = 6  # timed calls per visit
+RUNS = 12  # timed calls per visit
 
 
 def planned(space: MobilenetV1, training: int, held: int) -> tuple[dict[str, list[Arch]], list[Arch]]:
@@ -124,10 +125,81 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
 
 
-def visits(path: Path, clock: str, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Visit]:
+def visits(path: Path, clock: str) -> list[Visit]:
     """The visits of the file, by the `wall` or the `cpu` clock."""
-    found = [v for v in lines(path) if keep(v)]
-    return [Visit(tuple(v["arch"]), (v["sweep"], v["chunk"], v["round"]), v[clock]) for v in found]
+    return [Visit(tuple(v["arch"]), (v["sweep"], v["chunk"], v["round"]), v[clock]) for v in lines(path)]
+
+
+def scatter(path: Path, clock: str, reference: Arch, held: list[Arch]) -> float:
+    """Relative standard deviation of a held-out network's latency, from two halves of its sessions; NaN if one each."""
+    sessions: dict[Arch, dict[tuple[int, int], int]] = {}
+    halves: tuple[list[Visit], list[Visit]] = ([], [])
+    for v in visits(path, clock):
+        own = sessions.setdefault(v.arch, {})
+        halves[own.setdefault(v.block[:2], len(own)) % 2].append(v)  # type: ignore[index]
+    a, b = ({s.arch: s.ratio for s in combine(half, reference)} for half in halves)
+    both = [arch for arch in held if arch in a and arch in b]
+    if len(both) < 2:
+        return float("nan")
+    return float(np.std([np.log(a[arch] / b[arch]) for arch in both]) / 2)
+
+
+def judge(design: Design, train: list[Sample], held: list[Sample], scatter: float) -> list[dict[str, Any]]:
+    """Every model fitted to `train`, with its errors on `held`."""
+    data = models.Samples.of(design, *zip(*((s.arch, s.latency_ms, s.noise) for s in train), strict=True))
+    counts, truth = design.matrix([s.arch for s in held]), np.array([s.latency_ms for s in held])
+    rows = []
+    for kind in models.KINDS:
+        start = time.process_time()
+        model = models.fit(design, data, kind)
+        predicted = model.predict(counts)
+        error = models.nrmse(predicted, truth)
+        row = {
+            "kind": kind,
+            "networks": len(train),
+            "nrmse": error,
+            "without_noise": float(np.sqrt(max(0.0, error**2 - scatter**2))),
+            "mape": models.mape(predicted, truth),
+            "cv": model.cv_error,
+            "fit_seconds": time.process_time() - start,
+            "settings": dict(model.settings),
+        }
+        rows.append(row)
+        print(
+            f"  {kind:9} {len(train):4} networks: NRMSE {error:.2%} (without noise {row['without_noise']:.2%}), "
+            f"MAPE {row['mape']:.2%}, CV {row['cv']:.2%}, fitted in {row['fit_seconds']:.1f} s, {row['settings']}",
+            flush=True,
+        )
+    return rows
+
+
+def report(args: argparse.Namespace, space: MobilenetV1, kinds: dict[str, list[Arch]], held: list[Arch]) -> None:
+    """Fit, print, write."""
+    measured = combine(visits(args.visits, args.clock), space.reference, set(held))
+    by_arch = {s.arch: s for s in measured}
+    judges = [by_arch[a] for a in held if a in by_arch]
+    noise = scatter(args.visits, args.clock, space.reference, held)
+    spread = float(np.std([s.latency_ms for s in judges]) / np.mean([s.latency_ms for s in judges]))
+    reference = by_arch[space.reference].latency_ms
+    print(f"reference {reference:.3f} ms ({args.clock} clock); held-out: spread {spread:.1%}, noise {noise:.2%}")
+    design, rows = Design(space), []
+    everyone = list(dict.fromkeys(a for chosen in kinds.values() for a in chosen))
+    mixed = [everyone[i] for i in numpy_rng(0, "benchmark", "mix").permutation(len(everyone))]
+    smallest = min(len(chosen) for chosen in kinds.values())
+    subsets = {("mixed", n): mixed[:n] for n in args.sizes if n <= len(mixed)}
+    subsets |= {(kind, n): chosen[:n] for kind, chosen in kinds.items() for n in (50, 100, smallest) if n <= smallest}
+    for (name, n), chosen in subsets.items():
+        print(f"{name}, {n}:")
+        found = judge(design, [by_arch[a] for a in chosen if a in by_arch], judges, noise)
+        rows += [{"plan": name, **row} for row in found]
+    facts = {"reference_ms": reference, "clock": args.clock, "spread": spread, "noise": noise, "heldout": len(judges)}
+    RESULTS.mkdir(exist_ok=True)
+    result = {**facts, "machine": measure.machine(), "visits": len(lines(args.visits)), "rows": rows}
+    (RESULTS / "latency_model.json").write_text(json.dumps(result, indent=1) + "\n")
+    if args.samples:
+        args.samples.unlink(missing_ok=True)
+        header = Header.of(space, OnnxRuntime(threads=1).describe(), str(measure.machine()["processor"]))
+        append(args.samples, header, measured)
 
 
 def main() -> None:
@@ -136,7 +208,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="how long to measure; 0 only fits")
     parser.add_argument("--training", type=int, default=500)
     parser.add_argument("--heldout", type=int, default=100)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 300, 500])
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that others load")
+    parser.add_argument("--samples", type=Path, help="write one sample per network here")
     args = parser.parse_args()
     torch.set_num_threads(1)
     space = MobilenetV1(classes=args.classes, size=64)
@@ -144,6 +219,7 @@ def main() -> None:
     everyone = list(dict.fromkeys(arch for chosen in kinds.values() for arch in chosen)) + held
     if args.minutes:
         sweep_for(args.visits, space, everyone, held, args.minutes)
+    report(args, space, kinds, held)
 
 
 if __name__ == "__main__":

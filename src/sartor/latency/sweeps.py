@@ -64,14 +64,10 @@ def combine(visits: Sequence[Visit], reference: Arch, heldout: Collection[Arch] 
     counts = np.bincount(network, minlength=len(archs))
     # a median has 1.2533 times the standard error of a mean; 1.4826 makes a standard deviation of the median deviation
     spread = 1.96 * 1.2533 * 1.4826 * np.maximum(_by(network, rest, len(archs)), np.median(rest) / 2) / np.sqrt(counts)
-    base = level[archs[reference]]
+    ms, low, high = (np.exp(level + sign * spread).tolist() for sign in (0, -1, 1))
+    ratio = np.exp(level - level[archs[reference]]).tolist()
     return [
-        Sample(
-            arch,
-            *(float(np.exp(level[i] + sign * spread[i])) for sign in (0, -1, 1)),
-            ratio=float(np.exp(level[i] - base)),
-            split="heldout" if arch in heldout else "train",
-        )
+        Sample(arch, ms[i], low[i], high[i], ratio[i], "heldout" if arch in heldout else "train")
         for arch, i in archs.items()
     ]
 
