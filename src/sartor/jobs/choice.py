@@ -69,7 +69,9 @@ class Chooser:
         low, high = 0.0, float("inf")  # limits known to give networks inside, and outside, the budget
         for number in range(LOOKS):
             self._job.display.bar(number, LOOKS, "measuring the choice")
-            arch = self._ask({**limits, "latency_ms": limit}, looks)
+            arch = self._ask({**limits, "latency_ms": limit}, first=not looks)
+            if arch is None:
+                break
             look = next((x for x in looks if x["arch"] == list(arch)), None) or self._look(arch, looks)
             look = {**look, "limit": limit}
             if look["measured"]["high"] <= budget:
@@ -88,14 +90,12 @@ class Chooser:
             raise BudgetError(_missed(budget, looks))
         return {"arch": best["arch"], "looks": looks, "limit": best["limit"]}
 
-    def _ask(self, limits: Mapping[str, float], looks: Sequence[Mapping[str, Any]]) -> Arch:
+    def _ask(self, limits: Mapping[str, float], *, first: bool) -> Arch | None:
         try:
             return tuple(self._propose(limits))
         except BudgetError:
-            if looks:
-                raise BudgetError(_missed(limits["latency_ms"], looks)) from None
             # the model may put even the smallest network above a budget that it meets when measured
-            return archs.smallest(self._job.parts.space)
+            return archs.smallest(self._job.parts.space) if first else None
 
     def _look(self, arch: Arch, looks: list[dict[str, Any]]) -> dict[str, Any]:
         assert self._meter is not None

@@ -49,7 +49,10 @@ def measure_network(
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         make, module = _sessions(spec, target, example, Path(folder))
         yard = target.prepare(yardstick(), _YARD, _made(Path(folder) / "yardstick"))
-        calls: measure.Calls = {"yardstick": yard.bind(_YARD), "network": [make().bind(example) for _ in range(sessions)]}
+        calls: measure.Calls = {
+            "yardstick": yard.bind(_YARD),
+            "network": [make().bind(example) for _ in range(sessions)],
+        }
         timed = measure.interleave(calls, rounds=rounds, on_round=show)
         first = make()
         memory = _peak(target, first, shape) if peak else None

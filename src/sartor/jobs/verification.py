@@ -86,7 +86,7 @@ def _judged(metric: str, value: Any, limit: float) -> tuple[str, str]:
     """One metric: "PASS: 0.94 ms (0.93-0.95) <= 0.96 ms"."""
     if isinstance(value, Mapping):
         verdict: str = measure.verdict(Estimate(value["value"], value["low"], value["high"]), limit)
-        digits = max(0, 2 - len(str(int(limit))) + (limit < 10) + (limit < 1))
+        digits = 3 if limit < 0.3 else 2 if limit < 10 else 1
         numbers = " ".join(
             (f"{value['value']:.{digits}f} ms", f"({value['low']:.{digits}f}-{value['high']:.{digits}f})")
         )
