@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sartor.core.contracts import Separable, Space
 from sartor.core.errors import ConfigError
-from sartor.core.records import Axis, Choice, Layer
-from sartor.costs.macs import Macs
+from sartor.core.records import Axis, Choice, Layer, LayerKey
+from sartor.costs.macs import _VALUES, Macs
 
 
 class Widths(Space):
@@ -41,6 +42,22 @@ def test_layers_of_an_unknown_kind_are_counted_instead():
             return [Layer("odd", "attention", (8, 8), 1, 1, False, one, two)]
 
     assert not isinstance(Macs(Odd(), input_shape=(2, 8, 8)), Separable)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_layer_by_plain_torch(stride):
+    def conv(c_in, c_out, kernel, step, groups=1):
+        return nn.Conv2d(c_in, c_out, kernel, step, kernel // 2, groups=groups, bias=False)
+
+    want = {
+        "conv": nn.Sequential(conv(3, 5, 3, stride)),
+        "depthwise": nn.Sequential(conv(5, 5, 3, stride, 5)),
+        "separable": nn.Sequential(conv(3, 3, 3, stride, 3), conv(3, 5, 1, 1)),
+    }
+    for kind, module in want.items():
+        with FlopCounterMode(display=False) as counter:
+            module(torch.zeros(1, next(module.parameters()).shape[0] if kind != "conv" else 3, 9, 7))
+        assert _VALUES[kind](LayerKey(kind, (9, 7), 3, stride, False, 3, 5)) == counter.get_total_flops() / 2
 
 
 def test_a_network_that_keeps_its_mode():

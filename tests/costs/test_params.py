@@ -33,6 +33,7 @@ def test_one_layer_by_plain_torch(bias):
         "conv": conv(3, 5, 3),
         "separable": [*conv(3, 3, 3, groups=3), *conv(3, 5, 1)],
         "linear": [nn.Linear(3, 5, bias=bias)],
+        "depthwise": conv(5, 5, 3, groups=5),
         "add": [],
     }
     for kind, modules in want.items():

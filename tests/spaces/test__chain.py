@@ -24,10 +24,10 @@ def test_a_gate_of_the_wrong_length_is_explained():
 
 
 def test_soft_gates_scale_every_unit_once():
-    """With one option only, a gate g multiplies what follows the ReLU, before and after the depthwise step alike."""
+    """Fresh norms in evaluation are linear, so one gate per unit multiplies the logits by the product of the gates."""
     one = Chain((Unit("a", "conv", 1, (4,)), Unit("b", "separable", 1, (4,))), 1, 4, 2)
     net = ChainSupernet(one).eval()
     x = torch.rand(2, 1, 4, 4)
     bias = net.network.classifier.bias
     full = net(x, [torch.ones(1), torch.ones(1)]) - bias
-    torch.testing.assert_close(net(x, [torch.ones(1), torch.full((1,), 0.25)]) - bias, full * 0.25)
+    torch.testing.assert_close(net(x, [torch.full((1,), 0.25), torch.full((1,), 0.5)]) - bias, full * 0.125)

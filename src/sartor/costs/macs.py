@@ -19,6 +19,11 @@ def _conv(key: LayerKey) -> float:
     return height * width * key.kernel**2 * key.c_in * key.c_out
 
 
+def _depthwise(key: LayerKey) -> float:
+    height, width = key.out_size
+    return height * width * key.kernel**2 * key.c_out
+
+
 def _separable(key: LayerKey) -> float:
     height, width = key.out_size
     return height * width * key.c_in * (key.kernel**2 + key.c_out)
@@ -28,7 +33,15 @@ def _none(_key: LayerKey) -> float:
     return 0
 
 
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pool": _none, "pad": _none, "add": _none}
+_VALUES = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "separable": _separable,
+    "linear": _conv,
+    "pool": _none,
+    "pad": _none,
+    "add": _none,
+}
 
 
 class Macs(CostModel):

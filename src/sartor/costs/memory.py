@@ -30,8 +30,15 @@ def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-# A sum overwrites one of its two terms: as much as one input and one output.
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _conv, "pool": _conv, "pad": _conv, "add": _conv}
+_VALUES = {
+    "conv": _conv,
+    "depthwise": _conv,
+    "separable": _separable,
+    "linear": _conv,
+    "pool": _conv,
+    "pad": _conv,
+    "add": _conv,  # a sum overwrites one of its two terms: as much as one input and one output
+}
 
 
 class Memory(CostModel):

@@ -18,6 +18,10 @@ def _conv(key: LayerKey) -> float:
     return key.c_out * (key.kernel**2 * key.c_in + _after(key))
 
 
+def _depthwise(key: LayerKey) -> float:
+    return key.c_out * (key.kernel**2 + _after(key))
+
+
 def _separable(key: LayerKey) -> float:
     return key.c_in * (key.kernel**2 + _after(key)) + key.c_out * (key.c_in + _after(key))
 
@@ -34,7 +38,15 @@ def _none(_key: LayerKey) -> float:
     return 0
 
 
-_VALUES = {"conv": _conv, "separable": _separable, "linear": _linear, "pool": _none, "pad": _none, "add": _none}
+_VALUES = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "separable": _separable,
+    "linear": _linear,
+    "pool": _none,
+    "pad": _none,
+    "add": _none,
+}
 
 
 class Params(CostModel):
