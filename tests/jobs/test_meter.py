@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from sartor.jobs.meter import Meter
+from sartor.jobs.parts import assemble
+from small import latency_settings
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "torch_cpu"])
+def meter(request):
+    found = Meter(assemble(latency_settings(target={"name": request.param})))
+    found.set_anchor(rounds=10)
+    yield found
+    found.close()
+
+
+def test_the_reference_against_itself_is_the_anchor(meter):
+    again = meter.compare({"same": (3, 3, 3)}, rounds=20)["same"]
+    assert again.low <= meter.anchor.value * 1.02
+    assert again.high >= meter.anchor.value * 0.98
+
+
+def test_a_wide_network_takes_longer_than_a_narrow_one(meter):
+    found = meter.compare({"narrow": (0, 0, 0), "wide": (3, 3, 3)}, rounds=20)
+    assert found["narrow"].value < found["wide"].value
+    assert meter.brief((0, 0, 0), rounds=5).value < meter.brief((3, 3, 3), rounds=5).value

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from sartor.core.errors import StateError
+from sartor.jobs.verify import networks_of, verify
+
+
+def copy(finished, folder):
+    shutil.copytree(finished.folder, folder)
+    (folder / ".lock").unlink(missing_ok=True)
+    return folder
+
+
+def test_everything_is_measured_again(finished, tmp_path):
+    found = verify(copy(finished, tmp_path / "run"))
+    roles = networks_of(finished.result)
+    assert {c.network for c in found.checks} == roles.keys() == {"reference", "winner_0", "uniform_0"}
+    exact = [c for c in found.checks if c.what != "latency"]
+    assert len(exact) == 9
+    assert all(c.holds for c in exact)
+    assert found.verdicts[0] in ("PASS", "UNSURE", "FAIL")
+
+
+def test_a_result_that_lies_is_caught(finished, tmp_path):
+    folder = copy(finished, tmp_path / "run")
+    result = json.loads((folder / "result.json").read_text())
+    result["curve"][0]["winner"]["accuracy"] = 0.999 if result["winner"]["accuracy"] < 0.9 else 0.5
+    result["curve"][0]["winner"]["macs"] += 1
+    times = result["curve"][0]["winner"]["latency_ms"]
+    result["curve"][0]["winner"]["latency_ms"] = {k: v / 3 for k, v in times.items()}
+    (folder / "result.json").write_text(json.dumps(result))
+    found = verify(folder)
+    wrong = {(c.network, c.what) for c in found.checks if not c.holds}
+    assert {("winner_0", "accuracy"), ("winner_0", "MACs"), ("winner_0", "latency")} <= wrong
+    assert not found.holds
+
+
+def test_an_unfinished_run_or_a_missing_file_says_so(finished, tmp_path):
+    with pytest.raises(StateError, match="finish the run first"):
+        verify(tmp_path)
+    folder = copy(finished, tmp_path / "run")
+    shutil.rmtree(folder / "artifacts" / "uniform_0")
+    with pytest.raises(StateError, match="is missing"):
+        verify(folder)
