@@ -137,7 +137,7 @@ def test_logs_carry_their_step_and_all_calls_of_a_step_are_kept(tmp_path: Path) 
     walk(tmp_path)
     logs = read_logs(FileJournal(tmp_path / "journal.jsonl"))
     assert [log["step"] for log in logs] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert [sorted(log) for log in logs[:2]] == [["best", "done", "step"], ["step", "weight"]]
+    assert [sorted(log) for log in logs[:2]] == [["best", "done", "step"], ["average", "step"]]
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

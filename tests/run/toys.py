@@ -95,10 +95,10 @@ class Walk(Strategy):
                 self.best = trial
         with torch.no_grad():
             self.weights.weight += torch.randn(2, 2, generator=self.torch_rng)
-            self.average = 0.5 * self.average + self.weights.bias
+            self.average = 0.5 * self.average + self.weights.weight[0]
         self.done += 1
         lab.log(best=self.best.metrics["accuracy"], done=self.done)
-        lab.log(weight=float(self.weights.weight.detach().sum()))
+        lab.log(average=float(self.average.sum()))
         return self.done < self.steps
 
     def _neighbour(self) -> Arch:
