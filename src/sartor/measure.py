@@ -124,11 +124,12 @@ def interleave(
         until: Asked every tenth round, stops early when true; see `narrow`.
         on_round: Told (rounds done, rounds at most).
     """
-    if not calls or rounds < 1:
-        raise ConfigError(f"nothing to time: {len(calls)} calls, {rounds} rounds; give at least one of each")
     flat = [(name, call) for name, group in calls.items() for call in ([group] if callable(group) else group)]
+    if not flat or rounds < 1:
+        raise ConfigError(f"nothing to time: {len(flat)} calls, {rounds} rounds; give at least one of each")
     columns = tuple(name for name, _ in flat)
-    counts = tuple(repeats or _repeats(_warm(call, warmup), sample_seconds) for _, call in flat)
+    warm = [_warm(call, warmup) for _, call in flat]
+    counts = tuple(repeats or _repeats(seconds, sample_seconds) for seconds in warm)
     rng, rows = numpy_rng(seed, "measure", "order"), list[tuple[float, ...]]()
     for done in range(1, rounds + 1):
         row = [0.0] * len(flat)
