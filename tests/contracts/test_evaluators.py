@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassHingeLoss
 
 from problems import small_problem
 from sartor.core import plugins
@@ -35,7 +35,8 @@ def supernet(problem, folder):
 
 def sealed_problem() -> Problem:
     problem = small_problem()
-    metrics = {"accuracy": lambda: MulticlassAccuracy(2, average="micro")}
+    # The hinge loss tells any two networks apart, which the accuracy on a few examples does not.
+    metrics = {"accuracy": lambda: MulticlassAccuracy(2, average="micro"), "hinge": lambda: MulticlassHingeLoss(2)}
     return replace(problem, task=replace(problem.task, metrics=metrics).sealed())
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cnn import small_task
+from cnn import graded_task, small_task
 from sartor.core.contracts import Problem, Space
 from sartor.core.errors import CapabilityError, ConfigError, StateError
 from sartor.core.records import Choice, Objective, Proposal
@@ -17,7 +17,7 @@ from sartor.training import evaluate
 
 @pytest.fixture
 def problem():
-    return Problem(Tiny(classes=2, size=8), (Objective("accuracy", "max"),), task=small_task())
+    return Problem(Tiny(classes=2, size=8), (Objective("accuracy", "max"),), task=graded_task())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from cnn import small_task
+from cnn import graded_task
 from problems import small_problem
 from sartor.core.contracts import Problem
 from sartor.core.errors import CapabilityError, ConfigError
@@ -14,7 +14,7 @@ from sartor.training import Recipe, evaluate, fit
 
 
 def bright_problem():
-    return Problem(Tiny(classes=2, size=8), (Objective("accuracy", "max"),), task=small_task())
+    return Problem(Tiny(classes=2, size=8), (Objective("accuracy", "max"),), task=graded_task())
 
 
 def test_it_builds_trains_and_evaluates():

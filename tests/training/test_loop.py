@@ -138,6 +138,9 @@ def test_modes_are_put_back():
     before = [m.training for m in module.modules()]
     fit(module, small_task(), Recipe(epochs=1, device="cpu", validate=1), seed=0)
     assert [m.training for m in module.modules()] == before
+    fresh = small_cnn().train()
+    fit(fresh, small_task(), Recipe(epochs=1, device="cpu", validate=1), seed=0)
+    assert same_weights(module, fresh)
 
 
 def test_validation_sees_the_weights_that_are_returned():
