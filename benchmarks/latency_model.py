@@ -38,8 +38,8 @@ from sartor.targets.onnxruntime import OnnxRuntime
 
 RESULTS = Path(__file__).parent / "results"
 CHUNK = 175  # sessions alive together: some 4 GB
-ROUNDS = 12  # visits of each session
-RUNS = 12  # timed calls per visit
+ROUNDS = 40  # visits of each session
+RUNS = 3  # timed calls per visit
 
 
 def planned(space: MobilenetV1, training: int, held: int) -> tuple[dict[str, list[Arch]], list[Arch]]:

@@ -6,7 +6,7 @@ from sartor import archs
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import numpy_rng
 from sartor.latency import models
-from sartor.latency.design import Design
+from sartor.latency.design import BLOCK, Design
 
 SPACE = Toy()
 DESIGN = Design(SPACE)
@@ -41,7 +41,19 @@ def test_totals_of_an_additive_device_are_recovered_to_below_the_noise(
 
 
 def test_more_detail_predicts_better(fits: dict[models.Kind, models.Model]) -> None:
-    assert error(fits["combined"]) < error(fits["physical"]) < error(fits["macs"])
+    assert error(fits["physical"]) < 0.5 * error(fits["macs"])
+    assert error(fits["table"]) < 0.5 * error(fits["macs"])
+
+
+def test_corrections_help_where_the_device_does_not_follow_the_terms() -> None:
+    values = np.array([device(key) * (1 + 0.3 * np.sin(np.log(key.c_in) * 2)) for key in DESIGN.keys])
+    data = models.Samples(DESIGN.matrix(TRAIN), DESIGN.matrix(TRAIN) @ values, np.full(len(TRAIN), 0.01))
+    counts = DESIGN.matrix(HELD)
+    physical, combined = (
+        models.nrmse(models.fit(DESIGN, data, kind, folds=3).predict(counts), counts @ values)
+        for kind in ("physical", "combined")
+    )
+    assert combined < 0.5 * physical
 
 
 def test_auto_takes_the_model_with_the_least_cross_validation_error(fits: dict[models.Kind, models.Model]) -> None:
@@ -99,7 +111,7 @@ def test_entries_never_seen_follow_the_physical_terms() -> None:
     y = latencies(SPACE, narrow)
     data = models.Samples.of(DESIGN, narrow, y, [0.01] * len(y))
     unseen = np.asarray(data.counts.sum(axis=0)) == 0
-    physical = models.fit_with(DESIGN, data, "physical", {})
+    physical = models.fit_with(DESIGN, data, "physical", {"block": BLOCK})
     truth = np.array([device(key) for key in DESIGN.keys])
     assert unseen.any()
     for kind in ("table", "combined"):
@@ -111,17 +123,16 @@ def test_entries_never_seen_follow_the_physical_terms() -> None:
 
 @pytest.mark.parametrize("kind", models.KINDS)
 def test_a_noisier_sample_counts_less(kind: models.Kind) -> None:
-    wrong = measured(0.0).y
-    wrong[:20] *= 3
-    settings = models.GRIDS[kind][0]
-    trusting, careful = (
-        models.fit_with(DESIGN, models.Samples(DESIGN.matrix(TRAIN), wrong, noise), kind, settings)
-        for noise in (np.full(len(TRAIN), 0.01), np.where(np.arange(len(TRAIN)) < 20, 5.0, 0.01))
+    truth, settings = latencies(SPACE, TRAIN), models.GRIDS[kind][0]
+    wrong = np.where(np.arange(len(TRAIN)) < 20, 3.0, 1.0) * truth
+    even, distrusting = np.full(len(TRAIN), 0.02), np.where(np.arange(len(TRAIN)) < 20, 5.0, 0.02)
+    good, careful, trusting = (
+        models.fit_with(DESIGN, models.Samples(DESIGN.matrix(TRAIN), y, noise), kind, settings)
+        for y, noise in ((truth, even), (wrong, distrusting), (wrong, even))
     )
-    good = models.fit_with(DESIGN, measured(0.0), kind, settings)
     counts = DESIGN.matrix(HELD)
     distances = [models.nrmse(m.predict(counts), good.predict(counts)) for m in (careful, trusting)]
-    assert distances[0] < 0.3 * distances[1]
+    assert distances[0] < 0.5 * distances[1]
 
 
 def test_errors() -> None:

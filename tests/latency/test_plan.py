@@ -5,7 +5,7 @@ from latency.toy import Toy
 from sartor import archs
 from sartor.core.errors import ConfigError
 from sartor.core.rng import numpy_rng
-from sartor.latency.design import Design
+from sartor.latency.design import BLOCK, Design
 from sartor.latency.models import Samples, fit_with, nrmse
 from sartor.latency.plan import Kind as PlanKind
 from sartor.latency.plan import coverage, heldout, plan
@@ -50,13 +50,15 @@ def test_an_optimal_plan_predicts_random_networks_better_than_uniform_draws() ->
     design = Design(space)
     rng = numpy_rng(0, "truth")
     everyone = list(archs.enumerate_all(space))
-    everything, physical = design.matrix(everyone), design.physical
+    everything, physical = design.matrix(everyone), design.physical()
 
     def error(kind: PlanKind, repeat: int) -> float:
         chosen = design.matrix(plan(space, 16, numpy_rng(repeat, "plan"), kind))
         truth = physical @ numpy_rng(repeat, "factors").exponential(size=physical.shape[1])
         noise = np.exp(0.02 * rng.standard_normal(chosen.shape[0]))
-        model = fit_with(design, Samples(chosen, chosen @ truth * noise, np.full(len(noise), 0.02)), "physical", {})
+        model = fit_with(
+            design, Samples(chosen, chosen @ truth * noise, np.full(len(noise), 0.02)), "physical", {"block": BLOCK}
+        )
         return nrmse(model.predict(everything), everything @ truth)
 
     optimal, uniform = (np.mean([error(kind, r) for r in range(4)]) for kind in ("optimal", "uniform"))

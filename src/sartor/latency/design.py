@@ -25,7 +25,9 @@ from sartor.core.tables import Tables
 Floats: TypeAlias = NDArray[np.float64]
 
 BLOCK = 16
-"""Channels are processed in blocks of this many (the vector width of CPU kernels): cost is a staircase in channels."""
+"""Default block: kernels process channels in blocks (the width of a vector register), so cost is a staircase."""
+CACHES = (2**16, 2**18)
+"""Weights (float32) beyond which a layer may slow down: a quarter of a second-level cache of 1 MiB, and all of it."""
 
 
 class Design:
@@ -41,7 +43,8 @@ class Design:
         self.layers = tuple(space.layers())
         self.keys: tuple[LayerKey, ...] = tuple(sorted({key for layer in self.layers for key in _keys(layer)}))
         self._index = {key: i for i, key in enumerate(self.keys)}
-        self._correlations: dict[float, Floats] = {}
+        self._physical: dict[int, Floats] = {}
+        self._correlations: dict[tuple[float, int], Floats] = {}
 
     def matrix(self, archs: Sequence[Arch]) -> sparse.csr_array:
         """How often each arch uses each entry, `(archs, keys)`: the M of AOWS."""
@@ -82,35 +85,29 @@ class Design:
             lines[rest].append((position, i))
         return [(a, b) for line in lines.values() for (_, a), (_, b) in pairwise(sorted(line))]
 
-    @cached_property
-    def physical(self) -> Floats:
+    def physical(self, block: int = BLOCK) -> Floats:
         """Physical terms of each entry, `(keys, terms)`, each scaled to a mean of 1 over the entries that have it."""
-        rows = [terms(key) for key in self.keys]
-        names = sorted({name for row in rows for name in row})
-        raw = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-        used = np.maximum((raw > 0).sum(axis=0), 1)
-        return np.asarray(raw / np.maximum(raw.sum(axis=0) / used, 1e-30))
+        if block not in self._physical:
+            rows = [terms(key, block) for key in self.keys]
+            names = sorted({name for row in rows for name in row})
+            raw = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+            used = np.maximum((raw > 0).sum(axis=0), 1)
+            self._physical[block] = np.asarray(raw / np.maximum(raw.sum(axis=0) / used, 1e-30))
+        return self._physical[block]
 
-    @cached_property
-    def _places(self) -> tuple[NDArray[np.int64], Floats]:
-        """Where the entries lie for a kernel: a class per entry, `(keys,)`, and coordinates, `(keys, 2)`.
-
-        Entries of one class differ in channels only; the coordinates are logarithms of channels.
-        """
-        classes: dict[Any, int] = {}
-        labels = [classes.setdefault(key[:5], len(classes)) for key in self.keys]
-        return np.array(labels, dtype=np.int64), np.log([[key.c_in, key.c_out] for key in self.keys])
-
-    def correlation(self, length: float) -> Floats:
+    def correlation(self, length: float, block: int = BLOCK) -> Floats:
         """Prior correlation of the entries, `(keys, keys)`: how alike their deviations from the physical terms are.
 
-        Squared exponential in log channels within layers of one kind, size and stride, zero between others.
+        Squared exponential in log blocked channels within layers of one kind, size and stride, zero between others.
         """
-        if length not in self._correlations:
-            label, place = self._places
-            squares = np.sum([(axis[:, None] - axis[None]) ** 2 for axis in place.T], axis=0) / length**2
-            self._correlations[length] = np.where(label[:, None] == label[None], np.exp(-squares / 2), 0.0)
-        return self._correlations[length]
+        if (length, block) not in self._correlations:
+            classes: dict[Any, int] = {}
+            label = np.array([classes.setdefault(key[:5], len(classes)) for key in self.keys])
+            axes = np.log([[_blocked(key.c_in, block), _blocked(key.c_out, block)] for key in self.keys]).T
+            squares = np.sum([(axis[:, None] - axis[None]) ** 2 for axis in axes], axis=0) / length**2
+            found = np.where(label[:, None] == label[None], np.exp(-squares / 2), 0.0)
+            self._correlations[length, block] = found
+        return self._correlations[length, block]
 
 
 def macs(key: LayerKey) -> float:
@@ -123,32 +120,36 @@ def macs(key: LayerKey) -> float:
     return float(pixels * key.kernel**2 * key.c_in * key.c_out)
 
 
-def terms(key: LayerKey) -> dict[str, float]:
+def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
     """What may cost time in one layer; every term enters the latency with a non-negative factor of its own.
 
-    Per kind: blocked multiply-adds, weights to be read, bytes of input and output, and a constant. A separable layer
-    has the terms of its depthwise and of its pointwise part.
+    Per kind of layer: blocked multiply-adds, weights to be read, values read and written, a constant; more per value
+    where there are fewer channels than a block (slower kernels), and more per weight and multiply-add where the weights
+    outgrow a cache. A separable layer has the terms of its depthwise and of its pointwise part.
     """
     if key.kind == "separable":
         depthwise = key._replace(kind="depthwise", c_out=key.c_in)
         pointwise = key._replace(kind="conv", in_size=key.out_size, kernel=1, stride=1)
-        return terms(depthwise) | terms(pointwise)
-    c_in, c_out, pixels = _blocked(key.c_in), _blocked(key.c_out), prod(key.out_size)
+        return terms(depthwise, block) | terms(pointwise, block)
+    name, area = f"{key.kind}{key.kernel}/{key.stride}", key.kernel**2
+    c_in, c_out, pixels = _blocked(key.c_in, block), _blocked(key.c_out, block), prod(key.out_size)
     if key.kind == "depthwise":
-        name = f"depthwise{key.kernel}/{key.stride}"
-        return {f"{name} macs": pixels * key.kernel**2 * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}
-    name = f"{key.kind}{key.kernel}/{key.stride}"
-    weights = key.kernel**2 * (c_in if key.c_in > BLOCK else key.c_in) * c_out
-    return {
-        f"{name} macs": float(weights * pixels),
-        f"{name} weights": float(weights),
-        f"{name} activations": float(prod(key.in_size) * c_in + pixels * c_out),
-        name: 1.0,
-    }
+        return {f"{name} macs": pixels * area * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}
+    if key.c_in <= 4:  # an image: kernels do not pad its channels
+        c_in = float(key.c_in)
+    weights, values = area * c_in * c_out, prod(key.in_size) * c_in + pixels * c_out
+    found = {f"{name} macs": weights * pixels, f"{name} weights": weights, f"{name} values": values, name: 1.0}
+    if min(key.c_in, key.c_out) < block:
+        found[f"{name} narrow"] = values
+    for cache in CACHES:
+        if weights > cache:
+            found[f"{name} weights over {cache}"] = weights - cache
+            found[f"{name} macs over {cache}"] = (weights - cache) * pixels
+    return found
 
 
-def _blocked(channels: int) -> float:
-    return float(-(-channels // BLOCK) * BLOCK)
+def _blocked(channels: int, block: int) -> float:
+    return float(-(-channels // block) * block)
 
 
 def _keys(layer: Layer) -> set[LayerKey]:

@@ -23,7 +23,7 @@ from scipy import linalg, optimize, sparse
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
-from sartor.latency.design import Design, Floats
+from sartor.latency.design import BLOCK, Design, Floats
 
 Kind: TypeAlias = Literal["macs", "table", "physical", "combined"]
 Settings: TypeAlias = Mapping[str, float]
@@ -33,14 +33,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
     {
         "macs": ({},),
-        "physical": ({},),
+        "physical": tuple({"block": block} for block in (1, 8, 16, 32)),
         "table": tuple({"monotone": 10.0**power} for power in range(6)),
         "combined": tuple(
-            {"spread": spread, "length": length} for spread, length in product((0.1, 0.2, 0.4, 0.8), (0.7, 1.5, 3.0))
+            {"block": block, "spread": spread, "length": length}
+            for block, spread, length in product((8, 16), (0.05, 0.1, 0.2, 0.4), (0.7, 1.5))
         ),
     }
 )
 """The settings that cross-validation chooses from."""
+
+LEAST = 0.1
+"""The corrections of `combined` leave at least this fraction of the physical terms."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +163,12 @@ def _macs(design: Design, samples: Samples, settings: Settings) -> Model:
 
 
 def _physical(design: Design, samples: Samples, settings: Settings) -> Model:
-    return Model("physical", *_linear(samples, design.physical), settings)
+    block = int(settings["block"])
+    return Model("physical", *_linear(samples, design.physical(block)), settings)
 
 
 def _table(design: Design, samples: Samples, settings: Settings) -> Model:
-    start = _physical(design, samples, {})
+    start = _physical(design, samples, {"block": BLOCK})
     scale = _scale(start)
     M = sparse.csr_array(samples.counts @ sparse.diags_array(scale) * (1 / samples.sigma)[:, None])
     D = sparse.csr_array(design.neighbours @ sparse.diags_array(scale / start.values.mean()))
@@ -184,20 +189,21 @@ def _table(design: Design, samples: Samples, settings: Settings) -> Model:
 
 
 def _combined(design: Design, samples: Samples, settings: Settings) -> Model:
-    start = _physical(design, samples, {})
-    scaled = samples.counts @ sparse.diags_array(_scale(start) * settings["spread"])
-    shared = scaled @ design.correlation(settings["length"])
+    block, start = int(settings["block"]), _physical(design, samples, settings)
+    scale, terms = _scale(start) * settings["spread"], design.physical(block)
+    scaled = samples.counts @ sparse.diags_array(scale)
+    shared = scaled @ design.correlation(settings["length"], block)
     covariance = np.asarray((scaled @ shared.T).T) + np.diag(samples.sigma**2)
     lower = linalg.cholesky(covariance, lower=True)
     # generalised least squares: the physical terms again, now with the covariance of what they leave unexplained
-    columns = np.column_stack([samples.counts @ design.physical, np.ones(len(samples))])
+    columns = np.column_stack([samples.counts @ terms, np.ones(len(samples))])
     size = np.maximum(columns.max(axis=0), 1e-300)
     whitened = linalg.solve_triangular(lower, np.column_stack([columns / size, samples.y]), lower=True)
     factors = optimize.nnls(whitened[:, :-1], whitened[:, -1])[0] / size
     residual = samples.y - columns @ factors
-    mean = design.physical @ factors[:-1]
-    delta = _scale(start) * settings["spread"] * (shared.T @ linalg.cho_solve((lower, True), residual))
-    return Model("combined", np.maximum(mean + delta, 0.0), float(factors[-1]), settings)
+    mean = terms @ factors[:-1]
+    delta = scale * (shared.T @ linalg.cho_solve((lower, True), residual))
+    return Model("combined", np.maximum(mean + delta, LEAST * mean), float(factors[-1]), settings)
 
 
 def _scale(model: Model) -> Floats:

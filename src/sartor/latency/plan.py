@@ -111,18 +111,45 @@ def _coverage(task: _Task) -> Iterator[Arch]:
 
 def _optimal(task: _Task) -> Iterator[Arch]:
     seen, draws = task.seen, _uniform(task)
-    pool = list(dict.fromkeys(islice(draws, max(CANDIDATES, 2 * task.n))))
+    fresh = dict.fromkeys(islice(draws, max(CANDIDATES, 2 * task.n)))
+    pool = [arch for arch in fresh if arch not in seen]
     everyone = [*seen, *pool, *islice(draws, JUDGES)]
-    covariance, noise = _prior(task.design, everyone)
+    knowledge = _Knowledge(*_prior(task.design, everyone), judges=JUDGES)
     for i in range(len(seen)):
-        covariance = _measured(covariance, i, noise)
-    for _ in range(min(task.n, len(pool))):
-        gains = (covariance[:, -JUDGES:] ** 2).sum(axis=1) / (np.diag(covariance) + noise)
-        best = len(seen) + int(np.argmax(gains[len(seen) : -JUDGES]))
-        covariance = _measured(covariance, best, noise)
-        covariance[best] = covariance[:, best] = 0.0  # measured once: it teaches no more
+        knowledge.measure(i)
+    free = np.zeros(len(everyone), dtype=bool)
+    free[len(seen) : len(seen) + len(pool)] = True
+    while free.any():
+        best = int(np.argmax(np.where(free, knowledge.gains(), -1.0)))
+        knowledge.measure(best)
+        free[best] = False
         yield everyone[best]
     yield from draws
+
+
+class _Knowledge:
+    """What is known of the latencies of some networks, the last few of which are the judges.
+
+    The posterior covariance is the prior one minus `columns @ columns.T`, one column per measured network.
+    """
+
+    def __init__(self, prior: Floats, noise: Floats, judges: int) -> None:
+        self._prior, self._noise, self._judges = prior, noise, judges
+        self._columns = np.zeros((len(prior), 0))
+        self._variance = np.diag(prior).copy()
+        self._shared = prior[:, -judges:].copy()
+
+    def gains(self) -> Floats:
+        """By how much measuring each network would lower the variance of the judges, summed; `(networks,)`."""
+        return np.asarray((self._shared**2).sum(axis=1) / (self._variance + self._noise))
+
+    def measure(self, i: int) -> None:
+        """Network `i` has been measured."""
+        column = self._prior[:, i] - self._columns @ self._columns[i]
+        column /= np.sqrt(self._variance[i] + self._noise[i])
+        self._columns = np.column_stack([self._columns, column])
+        self._variance -= column**2
+        self._shared -= np.outer(column, column[-self._judges :])
 
 
 def _prior(design: Design, networks: list[Arch]) -> tuple[Floats, Floats]:
@@ -132,17 +159,12 @@ def _prior(design: Design, networks: list[Arch]) -> tuple[Floats, Floats]:
     deviate from the terms by a fifth.
     """
     counts = design.matrix(networks)
-    columns = counts @ design.physical
+    columns = counts @ design.physical()
     share = 1 / np.maximum(columns.mean(axis=0), 1e-300) / columns.shape[1]
-    scaled = counts @ sparse.diags_array(0.2 * (design.physical @ share))
+    scaled = counts @ sparse.diags_array(0.2 * (design.physical() @ share))
     deviation = np.asarray((scaled @ (scaled @ design.correlation(1.0)).T).T)
     covariance = (columns * share) @ (columns * share).T + deviation
     return covariance, (0.02 * (columns @ share)) ** 2
-
-
-def _measured(covariance: Floats, i: int, noise: Floats) -> Floats:
-    """The covariance after network `i` has been measured."""
-    return np.asarray(covariance - np.outer(covariance[i], covariance[i] / (covariance[i, i] + noise[i])))
 
 
 _SAMPLERS: Mapping[Kind, Callable[[_Task], Iterator[Arch]]] = MappingProxyType(
