@@ -109,7 +109,10 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `strategy.epochs=20` and the like, merged over `config`; values are TOML, bare words are strings."""
+    """Apply `strategy.epochs=20` and the like, merged over `config`; values are TOML, bare words are strings.
+
+    A budget that is set replaces the config's: who asks for MACs does not want the recipe's milliseconds as well.
+    """
     top: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -125,6 +128,8 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
                 raise ConfigError(f"--set {assignment}: {name} is not a table")
         table[last] = _value(text.strip())
     result = merge(config, top)
+    if "budget" in top:
+        result["budget"] = top["budget"]
     check(result)
     return result
 

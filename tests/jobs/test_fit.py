@@ -142,7 +142,8 @@ def test_the_search_never_touches_the_test_split(tmp_path):
     seen = []
 
     def guarded():
-        names = [r["name"] for r in map(json.loads, (tmp_path / "run/journal.jsonl").open()) if r["kind"] == "stage"]
+        records = map(json.loads, (tmp_path / "run/journal.jsonl").read_text().splitlines())
+        names = [r["name"] for r in records if r["kind"] == "stage"]
         assert any(n.startswith("verification") for n in names), "the test split was read before the verification"
         seen.append(names[-1])
         return task.test()

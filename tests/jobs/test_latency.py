@@ -74,5 +74,6 @@ def test_samples_of_another_space_are_refused(tmp_path):
     job = job_in(tmp_path / "run", latency_model={"samples": str(stranger)})
     with pytest.raises(DataError, match="holds samples of Other"):
         latency.fit_latency_model(job, Formula())
-    assert not [r for r in map(json.loads, (tmp_path / "run/journal.jsonl").open()) if r["kind"] == "stage"]
+    records = map(json.loads, (tmp_path / "run/journal.jsonl").read_text().splitlines())
+    assert "stage" not in {r["kind"] for r in records}
     job.folder.close()

@@ -49,8 +49,8 @@ def test_the_yardstick_never_changes():
 def test_a_plan_comes_back_filled_in_from_another_device(tmp_path):
     """The device is a formula here: 0.1 ms and 0.01 ms per channel; the fit reads the CSV and measures nothing."""
     manifest, number = write_plan(latency_settings(), 8, tmp_path / "plan")
-    rows = list(csv.DictReader(manifest.open()))
-    assert len(rows) == number >= 18
+    rows = list(csv.DictReader(manifest.read_text().splitlines()))
+    assert len(rows) == number >= 8 + 5  # the held-out ones are drawn at random: some may coincide
     assert all((tmp_path / "plan" / row["file"]).exists() for row in rows)
     for row in rows:
         row["latency_ms"] = str(0.1 + 0.01 * sum(int(row[n]) for n in ("conv0", "separable1", "separable2")))

@@ -48,7 +48,7 @@ class Pipeline:
             self._find_points()
             self._train("reference")
             self._model_latency()
-            self._search()
+            self._search(final=True)
             self._choose_all()
             self._finish()
         finally:
@@ -59,7 +59,7 @@ class Pipeline:
         try:
             self._find_points()
             self._model_latency()
-            self._search()
+            self._search(final=False)
         finally:
             self._close()
 
@@ -90,18 +90,19 @@ class Pipeline:
         with self.job.ledger.stage("latency_model"):
             self.costs = {**self.costs, "latency_ms": latency.latency_model(self.job, meter)}
 
-    def _search(self) -> None:
-        self.search = searching.prepare(self.job, self.costs, constraints(self.points))
-        known = self.job.folder.stage_result("search.run") is not None
-
-        def work() -> dict[str, Any]:
-            finished = self.search.run()
-            self.job.ledger.count(trained=int(self.search.shares_weights))
-            return {"evaluations": len(self.search.trials()), "finished": finished}
-
-        self.job.stage("search.run", f"Search: {self.parts.config['strategy']['name']}", work)
-        if known:
-            self.search.run()  # only loads the final state
+    def _search(self, *, final: bool) -> None:
+        """Run the search, or restore it; `final`: one that a limit has stopped counts as done, too."""
+        job = self.job
+        self.search = searching.prepare(job, self.costs, constraints(self.points))
+        if job.folder.stage_result("search.run") is None:
+            job.display.stage(f"Search: {self.parts.config['strategy']['name']}")
+            with job.ledger.stage("search"):
+                finished = self.search.run()
+                job.ledger.count(trained=int(self.search.shares_weights and finished))
+            if finished or final:
+                job.folder.end_stage("search.run", {"finished": finished})
+        # What is decided rests on the checkpoint, so that a resumed run decides the same.
+        self.search.restore()
 
     def _choose_all(self) -> None:
         self.looks = [[] for _ in self.points]

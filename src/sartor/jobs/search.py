@@ -54,7 +54,8 @@ def search(
                 "ledger": job.ledger.summary(),
                 "environment": environment(parts, command),
             }
-            write_json(folder / RESULT, result)
+            if run.stage_result("search.run") is not None:  # else a limit stopped it, and it can go on
+                write_json(folder / RESULT, result)
         finally:
             job.ledger.book()
             display.close()

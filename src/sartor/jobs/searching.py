@@ -15,7 +15,7 @@ from sartor.core.rng import derive
 from sartor.jobs.choice import solve
 from sartor.jobs.stages import Job
 from sartor.run.journal import FileJournal, read_logs, read_trials
-from sartor.run.runner import Limits, run
+from sartor.run.runner import Limits, restore, run
 
 SUPERNET = "supernet.safetensors"
 
@@ -57,6 +57,10 @@ class Search:
             on_trial=on_trial,
             on_step=lambda _step: job.ledger.book(),
         )
+
+    def restore(self) -> None:
+        """Put the last checkpoint into the strategy, without running anything."""
+        restore(self.strategy, self.job.folder.path / "search")
 
     def trials(self) -> list[Trial]:
         """All trials so far."""

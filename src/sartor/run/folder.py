@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,9 +142,17 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON, atomically."""
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
+    text = json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
     state.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {k: _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _refuse_strangers(path: Path) -> None:
