@@ -111,10 +111,13 @@ class _Session:
         return call
 
 
+_OPERATOR = re.compile(
+    r"(?:implementation for|no op registered for|op type:?)\s*([\w.:]+)|([\w.:]+)\(-?\d+\) is not a reg", re.I
+)
+
+
 def _reason(error: Exception) -> str:
-    """The operator that ONNX Runtime names in its message, else the message's first line."""
+    """The operator that ONNX Runtime names in its message, else the message."""
     text = " ".join(str(error).split())
-    found = re.search(
-        r"(?:implementation for|No Op registered for|[Oo]p type:?|node\. Name:\S+ OpType:)\s*([\w.:]+)", text
-    )
-    return f"operator {found[1]} ({text[:200]})" if found else text[:300]
+    found = _OPERATOR.search(text)
+    return f"operator {found[1] or found[2]} ({text[:200]})" if found else text[:300]

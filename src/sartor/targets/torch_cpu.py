@@ -66,7 +66,8 @@ class _Session:
 
     def __call__(self, x: Tensor) -> Tensor:
         with _threads(self._threads), torch.inference_mode():
-            return self._run(x.cpu()).clone()
+            result = self._run(x.cpu())
+        return result.clone()  # outside: an inference tensor could not be worked on
 
     def bind(self, x: Tensor) -> Callable[[], object]:
         run, threads, x = self._run, self._threads, x.cpu().clone()

@@ -73,7 +73,8 @@ class _Session:
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
-            return self._run(x.to(self._device, self._type)).float().cpu()
+            result = self._run(x.to(self._device, self._type))
+        return result.float().cpu().clone()  # outside: an inference tensor could not be worked on
 
     def bind(self, x: Tensor) -> Callable[[], object]:
         run, device, x = self._run, torch.device(self._device), x.to(self._device, self._type)
