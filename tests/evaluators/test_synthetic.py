@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -6,6 +7,7 @@ from problems import small_problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Proposal
 from sartor.evaluators.synthetic import Synthetic
+from sartor.spaces.tiny import Tiny
 
 
 def test_every_step_up_is_better():
@@ -29,6 +31,15 @@ def test_interaction_is_the_only_part_that_is_not_additive():
 
     assert mixed(0.0) == pytest.approx(0, abs=1e-12)
     assert mixed(0.5) > 0.01
+
+
+def test_equal_networks_are_equal():
+    class Folded(Tiny):
+        def canonical(self, arch):
+            return (*arch[:2], 0)
+
+    score = Synthetic(replace(small_problem(), space=Folded(classes=2, size=4)))
+    assert score(Proposal((1, 2, 3)), 0) == score(Proposal((1, 2, 0)), 0)
 
 
 def test_fidelity_noise_and_landscape():

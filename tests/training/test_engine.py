@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cnn import small_cnn, small_task
 from sartor.core.errors import MissingExtraError
@@ -65,3 +66,15 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(MissingExtraError, match=r"sartor\[fabric\]"):
         Cluster().fabric(Recipe())
+
+
+def test_gradient_scaling_starts_high_backs_off_and_is_saved():
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    engine = Single(Recipe(amp="float16", device="cpu"))
+    engine.backward((weight * 1e38).sum())  # times the scale: not finite, so the step is left out
+    engine.step(optimizer, nn.Module(), 0.0)
+    assert weight.tolist() == [0]
+    again = Single(Recipe(amp="float16", device="cpu"))
+    again.load_state_dict(engine.state_dict())
+    assert again.scaler.get_scale() == engine.scaler.get_scale() < Single(Recipe(amp="float16")).scaler.get_scale()

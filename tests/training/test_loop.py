@@ -42,6 +42,22 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, recipe, at):
     assert same_weights(resumed, whole)
 
 
+def test_the_scale_of_the_gradients_is_resumed(tmp_path):
+    """The loss overflows in the first epoch only, so the scale has come down when the training is killed."""
+    task, recipe = small_task(), Recipe(epochs=3, amp="float16", device="cpu")
+    calls = []
+
+    def loss(logits, target):
+        calls.append(1)
+        return task.loss(logits, target).float() * (1e36 if len(calls) == 2 else 1.0)
+
+    with pytest.raises(KilledError):
+        fit(small_cnn(), replace(task, loss=loss), recipe, seed=1, checkpoint=tmp_path / "c.pt", on_epoch=killer(1))
+    scale = load(tmp_path / "c.pt")["engine"]["scale"]
+    fit(small_cnn(), task, recipe, seed=1, checkpoint=tmp_path / "c.pt")
+    assert load(tmp_path / "c.pt")["engine"]["scale"] == scale < 65536
+
+
 @pytest.mark.parametrize("part", ["module", "optimizer", "schedule", "generator", "average"])
 def test_every_part_of_the_checkpoint_counts(tmp_path, part):
     """Drops one part's progress from the checkpoint: the resumed training must then differ."""
