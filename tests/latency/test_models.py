@@ -53,7 +53,7 @@ def test_corrections_help_where_the_device_does_not_follow_the_terms() -> None:
         models.nrmse(models.fit(DESIGN, data, kind, folds=3).predict(counts), counts @ values)
         for kind in ("physical", "combined")
     )
-    assert combined < 0.5 * physical
+    assert combined < 0.7 * physical
 
 
 def test_auto_takes_the_model_with_the_least_cross_validation_error(fits: dict[models.Kind, models.Model]) -> None:
@@ -133,6 +133,15 @@ def test_a_noisier_sample_counts_less(kind: models.Kind) -> None:
     counts = DESIGN.matrix(HELD)
     distances = [models.nrmse(m.predict(counts), good.predict(counts)) for m in (careful, trusting)]
     assert distances[0] < 0.5 * distances[1]
+
+
+@pytest.mark.parametrize("kind", ["physical", "combined"])
+def test_a_few_disturbed_measurements_change_little(kind: models.Kind) -> None:
+    data = measured(NOISE)
+    wrong = np.where(np.arange(len(data)) % 25 == 0, 4.0, 1.0) * data.y
+    disturbed = models.Samples(data.counts, wrong, data.noise)
+    plain = models.fit_with(DESIGN, disturbed, kind, models.GRIDS[kind][0])
+    assert error(models.fit(DESIGN, disturbed, kind, folds=3)) < 0.5 * error(plain)
 
 
 def test_errors() -> None:

@@ -43,6 +43,8 @@ GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
 )
 """The settings that cross-validation chooses from."""
 
+OUTLIER = 2.5
+"""Robust standard deviations from the prediction beyond which a sample counts less."""
 LEAST = 0.1
 """The corrections of `combined` leave at least this fraction of the physical terms."""
 
@@ -88,7 +90,7 @@ class Model:
         values: Milliseconds of each table entry, `(keys,)`, non-negative.
         constant: Milliseconds of every network.
         settings: What cross-validation chose.
-        cv_error: NRMSE of the folds that were left out; NaN if it was not cross-validated.
+        cv_error: NRMSE of the folds that were left out, outliers counting less; NaN if it was not cross-validated.
     """
 
     kind: Kind
@@ -102,9 +104,11 @@ class Model:
         return np.asarray(counts @ self.values + self.constant)
 
 
-def nrmse(predicted: Floats, measured: Floats) -> float:
-    """Root of the mean squared error over the mean measurement."""
-    return float(np.sqrt(np.mean((predicted - measured) ** 2)) / np.mean(measured))
+def nrmse(predicted: Floats, measured: Floats, weights: Floats | None = None) -> float:
+    """Root of the (weighted) mean squared error over the mean measurement."""
+    return float(
+        np.sqrt(np.average((predicted - measured) ** 2, weights=weights)) / np.average(measured, weights=weights)
+    )
 
 
 def mape(predicted: Floats, measured: Floats) -> float:
@@ -124,9 +128,11 @@ def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto",
         raise ConfigError(f"kind of a latency model must be auto or one of {', '.join(KINDS)}; got {kind!r}")
     if len(samples) < folds:
         raise DataError(f"{len(samples)} measured networks are too few for {folds} folds; measure more networks")
-    errors = [(_cross_validate(design, samples, kind, s, folds), s) for s in GRIDS[kind]]
-    error, settings = min(errors, key=lambda pair: pair[0])
-    return replace(fit_with(design, samples, kind, settings), cv_error=error)
+    trusted = without_outliers(design, samples, folds)
+    trust = (samples.noise / trusted.noise) ** 2
+    errors = [nrmse(_left_out(design, trusted, kind, s, folds), samples.y, trust) for s in GRIDS[kind]]
+    best = int(np.argmin(errors))
+    return replace(fit_with(design, trusted, kind, GRIDS[kind][best]), cv_error=errors[best])
 
 
 def fit_with(design: Design, samples: Samples, kind: Kind, settings: Settings) -> Model:
@@ -134,19 +140,31 @@ def fit_with(design: Design, samples: Samples, kind: Kind, settings: Settings) -
     return _FITTERS[kind](design, samples, settings)
 
 
+def without_outliers(design: Design, samples: Samples, folds: int = 5) -> Samples:
+    """The samples, with more noise ascribed to those far from what `physical` predicts from the others (Huber 1964)."""
+    trusted = samples
+    for _ in range(3):
+        relative = samples.y / _left_out(design, trusted, "physical", {"block": BLOCK}, folds) - 1
+        relative -= np.median(relative)
+        scale = OUTLIER * 1.4826 * float(np.median(np.abs(relative)))
+        trusted = replace(samples, noise=samples.noise * np.maximum(1.0, np.abs(relative) / max(scale, 1e-12)))
+    return trusted
+
+
 def violations(design: Design, values: Floats) -> float:
     """Sum of all decreases of latency between neighbouring entries, the larger one being faster, in ms."""
     return float(np.maximum(design.neighbours @ values, 0.0).sum())
 
 
-def _cross_validate(design: Design, samples: Samples, kind: Kind, settings: Settings, folds: int) -> float:
+def _left_out(design: Design, samples: Samples, kind: Kind, settings: Settings, folds: int) -> Floats:
+    """Each sample predicted from the other folds, `(n,)`."""
     order = numpy_rng(0, "latency", "folds").permutation(len(samples))
     predicted = np.empty(len(samples))
     for fold in range(folds):
         left_out = np.sort(order[fold::folds])
         kept = np.setdiff1d(order, left_out)
         predicted[left_out] = fit_with(design, samples.rows(kept), kind, settings).predict(samples.counts[left_out])
-    return nrmse(predicted, samples.y)
+    return predicted
 
 
 def _linear(samples: Samples, per_key: Floats) -> tuple[Floats, float]:
