@@ -33,6 +33,7 @@ def torch_rng(seed: int, *path: str | int, device: str = "cpu") -> torch.Generat
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     """Seed torch's global generators inside the block only (initialisation and torchvision transforms need it)."""
-    with torch.random.fork_rng():
+    devices = range(torch.cuda.device_count())  # named, or torch warns where there are several
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)  # noqa: TID251
         yield

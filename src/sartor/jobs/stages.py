@@ -109,7 +109,7 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     seed = derive(parts.seed, "train")
     training.fit(module, task, parts.recipe, seed=seed, teacher=teacher, checkpoint=checkpoint, on_epoch=on_epoch)
     save_weights(module, job.weights(chosen.name))
-    metrics = training.evaluate(module, task.valid(), task)
+    metrics = training.evaluate(module, task.valid(), task, device=parts.recipe.device)
     checkpoint.unlink(missing_ok=True)
     job.ledger.count(trained=1)
     job.display.say("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()) + " on the validation split")

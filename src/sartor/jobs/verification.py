@@ -101,7 +101,7 @@ def _judged(metric: str, value: Any, limit: float) -> tuple[str, str]:
 def test_accuracy(job: Job, chosen: Chosen) -> dict[str, Any]:
     """The only place of a job that touches the test split."""
     task = job.parts.task
-    metrics = evaluate(job.load(chosen), task.test(), task)
+    metrics = evaluate(job.load(chosen), task.test(), task, device=job.parts.recipe.device)
     first = next(iter(task.metrics))
     count = sum(len(y) for _, y in task.test())
     low, high = accuracy_interval(metrics[first], count)

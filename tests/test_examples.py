@@ -1,0 +1,31 @@
+"""Every example runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_none_is_forgotten():
+    assert {p.stem for p in EXAMPLES.glob("*.py")} == {"fit_from_python", "solve_budgets"}
+
+
+def test_fit_from_python(tmp_path):
+    fit = load("fit_from_python").main(tmp_path / "run")
+    assert fit.verdict == "PASS"
+    assert fit.result["winner"]["macs"] <= fit.result["budget"]["macs"][0]
+    assert fit.result["winner"]["params"] <= fit.result["budget"]["params"][0]
+
+
+def test_solve_budgets():
+    shares = load("solve_budgets").main()
+    assert 0 < shares[0] < shares[1] < shares[2] < 1
