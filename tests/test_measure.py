@@ -1,6 +1,10 @@
 import gc
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +121,38 @@ def test_samples_of_short_calls_repeat_more_and_garbage_waits() -> None:
     assert rounds.repeats == (200,)
     assert not any(enabled[-603:])
     assert gc.isenabled()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts interruptions of a thread")
+def test_time_that_the_system_spends_on_something_else_does_not_count() -> None:
+    def work() -> None:
+        total = 0
+        for i in range(1_000_000):
+            total += i
+
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]  # on the same core
+    try:
+        alone, wall, measured = [], [], []
+        for _ in range(5):
+            used, start = time.thread_time(), time.perf_counter()
+            work()
+            alone.append(time.thread_time() - used)
+            wall.append(time.perf_counter() - start)
+            measured.append(measure._timed(work))
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+        os.sched_setaffinity(0, cores)
+    assert np.median(wall) > 1.7 * np.median(alone)  # the rivals were there
+    assert np.median(measured) < 1.3 * np.median(alone)
+
+
+def test_waiting_does_count() -> None:
+    slept = measure.interleave({"a": lambda: time.sleep(0.01)}, rounds=1, repeats=3, warmup=0.0).seconds[0][0]
+    assert slept >= 0.01
 
 
 def test_measuring_stops_when_the_interval_is_narrow() -> None:

@@ -1,8 +1,10 @@
 """The one procedure that times networks: interleaved rounds, paired ratios, intervals, a verdict.
 
 A latency in milliseconds on a machine that others use is worth little: it moves with the load. So every network is
-timed in the same rounds as a reference, and its latency is a ratio to it. Two sessions of one file differ by some per
-cent for as long as they live (their memory is laid out differently), so an interval covers that spread as well.
+timed in the same rounds as a reference, and its latency is a ratio to it. Load also falls harder on long calls than on
+short ones, which fit between two interruptions; so the time that the system spends on something else is taken out. Two
+sessions of one file differ by some per cent for as long as they live (their memory is laid out differently), so an
+interval covers that spread as well.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, thread_time_ns
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,6 +31,9 @@ from scipy import stats
 from sartor.core import plugins
 from sartor.core.errors import ConfigError, TargetError
 from sartor.core.rng import numpy_rng
+
+if sys.platform == "linux":
+    import resource
 
 Call: TypeAlias = Callable[[], object]
 Calls: TypeAlias = Mapping[str, Call | Sequence[Call]]
@@ -158,9 +163,26 @@ def _repeats(seconds: float, aim: float) -> int:
 
 
 def _timed(call: Call) -> float:
-    start = perf_counter_ns()
+    """Seconds of one call on the wall clock, without those in which the system ran something else on its core.
+
+    If the calling thread was interrupted and never waited of its own accord (for a worker thread, a device, a file),
+    its processor time is what the call would have taken had it kept the core.
+    """
+    waits, interruptions = _switches()
+    used, start = thread_time_ns(), perf_counter_ns()
     call()
-    return (perf_counter_ns() - start) * 1e-9
+    wall, used = perf_counter_ns() - start, thread_time_ns() - used
+    waits_after, interruptions_after = _switches()
+    interrupted = interruptions_after > interruptions and waits_after == waits
+    return (min(wall, used) if interrupted else wall) * 1e-9
+
+
+def _switches() -> tuple[int, int]:
+    """How often this thread gave its core away: by waiting, by being interrupted; zeros where nobody counts."""
+    if sys.platform != "linux":
+        return 0, 0
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_nvcsw, usage.ru_nivcsw
 
 
 def _sample(call: Call, repeats: int) -> float:
