@@ -41,7 +41,7 @@ class Aows(Strategy):
         epochs: Of supernet training; one is one step.
         warmup: Fraction of the epochs on uniform paths.
         resolve_every: Batches between two renewals of the sampling probabilities.
-        lr: Learning rate per 256 images of a batch.
+        lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
         statistics: `least_squares` or `mean`: how the loss of a width is estimated.
@@ -63,7 +63,7 @@ class Aows(Strategy):
         epochs: int = 20,
         warmup: float = 0.25,
         resolve_every: int = 8,
-        lr: float = 0.1,
+        lr: float = 0.4,
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
         statistics: Estimator = "least_squares",

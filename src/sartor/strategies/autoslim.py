@@ -30,7 +30,7 @@ class Autoslim(Strategy):
         seed: Of everything random.
         epochs: Of supernet training; one is one step, and so is one round of shrinking.
         stride: Options that one shrinking skips; the last step of a layer may be shorter.
-        lr: Learning rate per 256 images of a batch.
+        lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
         device: `cpu` or `cuda`.
@@ -48,7 +48,7 @@ class Autoslim(Strategy):
         *,
         epochs: int = 20,
         stride: int = 1,
-        lr: float = 0.1,
+        lr: float = 0.4,
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
         device: str = "cpu",
