@@ -186,7 +186,7 @@ def report(args: argparse.Namespace, space: MobilenetV1, kinds: dict[str, list[A
     everyone = list(dict.fromkeys(a for chosen in kinds.values() for a in chosen))
     mixed = [everyone[i] for i in numpy_rng(0, "benchmark", "mix").permutation(len(everyone))]
     smallest = min(len(chosen) for chosen in kinds.values())
-    subsets = {("mixed", n): mixed[:n] for n in args.sizes if n <= len(mixed)}
+    subsets = {("mixed", n): mixed[:n] for n in args.sizes}
     subsets |= {(kind, n): chosen[:n] for kind, chosen in kinds.items() for n in (50, 100, smallest) if n <= smallest}
     for (name, n), chosen in subsets.items():
         print(f"{name}, {n}:")

@@ -2,7 +2,7 @@
 
 A busy machine drifts by more than the networks differ, and differently from minute to minute. So networks are visited
 briefly and often, in sweeps over all of them; what slowed down a whole block of visits is taken out by median polish
-(Tukey 1977), on logarithms.
+(Tukey 1977), on logarithms, and a network's latency is the mean of what remains, outliers pulled in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from sartor.latency.samples import Sample
 
 POLISHES = 10
 """Rounds of median polish; it settles within a few."""
+OUTLIER = 2.0
+"""Robust standard deviations beyond which a visit counts as if it were just there (Winsor's mean)."""
 
 
 class Visit(NamedTuple):
@@ -60,10 +62,12 @@ def combine(visits: Sequence[Visit], reference: Arch, heldout: Collection[Arch] 
         drift = _by(block, logs - level[network], len(blocks))
         drift -= np.median(drift)
         level = _by(network, logs - drift[block], len(archs))
-    rest = np.abs(logs - drift[block] - level[network])
-    counts = np.bincount(network, minlength=len(archs))
-    # a median has 1.2533 times the standard error of a mean; 1.4826 makes a standard deviation of the median deviation
-    spread = 1.96 * 1.2533 * 1.4826 * np.maximum(_by(network, rest, len(archs)), np.median(rest) / 2) / np.sqrt(counts)
+    rest = logs - drift[block] - level[network]
+    limit = OUTLIER * 1.4826 * np.median(np.abs(rest))
+    rest, counts = np.clip(rest, -limit, limit), np.bincount(network)
+    level += np.bincount(network, rest) / counts
+    variance = (np.bincount(network, rest**2) + np.mean(rest**2)) / (counts + 1)  # shrunk: some have few visits
+    spread = 1.96 * np.sqrt(variance / counts)
     ms, low, high = (np.exp(level + sign * spread).tolist() for sign in (0, -1, 1))
     ratio = np.exp(level - level[archs[reference]]).tolist()
     return [
