@@ -15,15 +15,20 @@ from small import settings
 
 @pytest.fixture
 def prepared(tmp_path):
+    opened = []
+
     def make(**changes):
         config = settings(**changes)
         run = RunFolder(tmp_path / "run", config)
+        opened.append(run)
         job = Job(assemble(config), run, Ledger(run.journal), Silent())
         costs = analytic_costs(job.parts.space)
         half = float(costs["macs"]([job.parts.space.reference])[0]) / 2
         return prepare(job, costs, (Constraint("macs", half),))
 
-    return make
+    yield make
+    for run in opened:
+        run.close()
 
 
 def test_a_strategy_without_a_supernet_trains_its_trials_with_the_jobs_recipe(prepared):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sartor import archs, measure
-from sartor.core.contracts import CostModel
 from sartor.core.errors import CapabilityError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
@@ -37,7 +36,7 @@ def measure_reference(job: Job, meter: Meter) -> dict[str, Any]:
     return {"anchor": anchor.as_dict(), "floor": floor.as_dict()}
 
 
-def fit_latency_model(job: Job, meter: Meter) -> dict[str, Any]:
+def fit_latency_model(job: Job, meter: Meter | None) -> dict[str, Any]:
     """Measure networks of the space and fit the latency model; samples append to `artifacts/latency_samples.jsonl`."""
     have = measure_samples(job, meter)
     model = latency_model(job, meter)
@@ -62,7 +61,7 @@ def fit_latency_model(job: Job, meter: Meter) -> dict[str, Any]:
     return result
 
 
-def latency_model(job: Job, meter: Meter) -> Fitted:
+def latency_model(job: Job, meter: Meter | None) -> Fitted:
     """The model that the samples on disk give: deterministic, so it needs no file of its own."""
     path = samples_path(job)
     _, have = files.read(path, job.parts.space)
@@ -75,12 +74,14 @@ def samples_path(job: Job) -> Path:
     return job.folder.artifacts / "latency_samples.jsonl"
 
 
-def measure_samples(job: Job, meter: Meter) -> list[Sample]:
-    """Measure what the plan wants and the samples file does not have yet."""
+def measure_samples(job: Job, meter: Meter | None) -> list[Sample]:
+    """Measure what the plan wants and the samples file does not have yet; without a meter, take what was brought."""
     settings, path = job.parts.latency_model, samples_path(job)
     header = Header.of(job.parts.space, job.parts.target.describe(), str(measure.machine()["processor"]))
     _adopt(job, path, header)
     have = files.read(path, job.parts.space)[1] if path.exists() else []
+    if meter is None:
+        return have
     wanted = planned(job)
     known = {(s.arch, s.split) for s in have}
     missing = [(arch, split) for arch, split in wanted if (arch, split) not in known]
@@ -109,11 +110,6 @@ def planned(job: Job) -> list[tuple[Arch, Split]]:
     return [*((a, "train") for a in train), *((a, "heldout") for a in dict.fromkeys(heldout))]
 
 
-def costs_with_latency(job: Job, meter: Meter | None, costs: dict[str, CostModel]) -> dict[str, CostModel]:
-    """The analytic costs, and modelled latency if the run has a model."""
-    return costs if meter is None else {**costs, "latency_ms": latency_model(job, meter)}
-
-
 def _adopt(job: Job, path: Path, header: Header) -> None:
     """Start from the samples that the user brings."""
     source = job.parts.latency_model.samples
@@ -133,9 +129,9 @@ def _sample(arch: Arch, split: Split, estimate: Estimate, meter: Meter) -> Sampl
     return Sample(arch, estimate.value, estimate.low, estimate.high, estimate.value / meter.anchor.value, split)
 
 
-def _in_milliseconds_of(have: Sequence[Sample], meter: Meter) -> list[Sample]:
+def _in_milliseconds_of(have: Sequence[Sample], meter: Meter | None) -> list[Sample]:
     """Samples taken side by side with the reference, in this run's milliseconds of the reference."""
-    if meter.anchor is None:
+    if meter is None or meter.anchor is None:
         return list(have)
     factor = [meter.anchor.value * s.ratio / s.latency_ms if s.ratio else 1.0 for s in have]
     return [

@@ -33,7 +33,9 @@ class LatencyModelSettings:
         rounds: Rounds per network, each paired with the reference.
         kind: Which model (see sartor.costs.fitted), or `auto`.
         plan: Which networks to measure (see sartor.latency.plan).
-        samples: A file of samples to start from, of an earlier run or another device; "" for none.
+        samples: Samples to take instead of measuring: a JSON-lines file of an earlier run on the same target, or the
+            filled-in `manifest.csv` of another device; "" measures. With a manifest the budget is in that device's
+            milliseconds, which nothing here can verify: the verdict stays UNSURE until the result is timed there.
     """
 
     networks: int = 120
@@ -42,6 +44,11 @@ class LatencyModelSettings:
     kind: models.Kind | Literal["auto"] = "auto"
     plan: Kind = "optimal"
     samples: str = ""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the latencies are those of another device."""
+        return self.samples.endswith(".csv")
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,11 @@ class Pipeline:
         smallest = archs.smallest(self.space)
         reference = {m: float(c([self.space.reference])[0]) for m, c in self.costs.items()}
         floor = {m: float(c([smallest])[0]) for m, c in self.costs.items()}
-        if self.parts.budget.measured:
+        if self.parts.budget.measured and self.parts.latency_model.elsewhere:
+            self._model_latency()
+            for costs, arch in ((reference, self.space.reference), (floor, smallest)):
+                costs["latency_ms"] = float(self.costs["latency_ms"]([arch])[0])
+        elif self.parts.budget.measured:
             with self.job.ledger.stage("reference"):
                 self.meter = meter = Meter(self.parts)
             title = "Reference network on the target"
@@ -83,12 +87,12 @@ class Pipeline:
         check_reachable(self.points, reference, floor)
 
     def _model_latency(self) -> None:
-        if self.meter is None:
+        if not self.parts.budget.measured or "latency_ms" in self.costs:
             return
-        meter = self.meter
-        self.job.stage("latency_model.fit", "Latency model", lambda: latency.fit_latency_model(self.job, meter))
-        with self.job.ledger.stage("latency_model"):
-            self.costs = {**self.costs, "latency_ms": latency.latency_model(self.job, meter)}
+        job, meter = self.job, self.meter
+        job.stage("latency_model.fit", "Latency model", lambda: latency.fit_latency_model(job, meter))
+        with job.ledger.stage("latency_model"):
+            self.costs = {**self.costs, "latency_ms": latency.latency_model(job, meter)}
 
     def _search(self, *, final: bool) -> None:
         """Run the search, or restore it; `final`: one that a limit has stopped counts as done, too."""
@@ -207,10 +211,13 @@ class Pipeline:
                 "latency_ms": found["times"][role],
                 "predicted_latency_ms": None if modelled is None else float(modelled([chosen.arch])[0]),
                 "export": found["exports"][role],
+                "elsewhere": self.parts.latency_model.elsewhere,
                 "weights": str(job.weights(chosen.name).relative_to(job.folder.path)),
             }
 
     def _unsure(self, times: Mapping[str, Estimate]) -> bool:
+        if self.meter is None:
+            return False
         return any(
             "latency_ms" in p
             and verification.judge({"latency_ms": times[f"winner_{i}"].as_dict()}, {"latency_ms": p["latency_ms"]})[0]
