@@ -1,0 +1,35 @@
+"""The claims of the main job, in minutes: run with `make slow`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sartor.jobs.fit import fit_config
+from small import latency_settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_aows_meets_a_measured_latency_budget(tmp_path, seed):
+    """Half the latency of a small MobileNet on ONNX Runtime: the exported winner is inside, as measured."""
+    config = latency_settings(
+        seed=seed,
+        space={"name": "mobilenet_v1", "stem": "small", "width": 0.25},
+        task={"name": "digits", "size": 32},
+        budget={"latency_ms": "70%"},
+        strategy={"name": "aows", "epochs": 6},
+        training={"epochs": 8, "lr": 0.05},
+        latency_model={"networks": 60, "heldout": 15},
+        verification={"rounds": 40, "sessions": 3},
+    )
+    fit = fit_config(config, tmp_path / "run")
+    assert fit.verdict == "PASS", fit.result["curve"][0]["sentence"]
+    winner = fit.result["winner"]
+    assert winner["latency_ms"]["high"] <= fit.result["budget"]["latency_ms"][0]
+    assert winner["latency_ms"]["value"] >= 0.8 * fit.result["budget"]["latency_ms"][0], "the budget is wasted"
+    assert winner["accuracy"] > 0.9
+    assert fit.result["latency_model"]["nrmse"] < 0.15
+    ledger = json.loads((tmp_path / "run/result.json").read_text())["ledger"]
+    assert ledger["total_seconds"] == pytest.approx(ledger["wall_seconds"], rel=0.02)
