@@ -57,6 +57,12 @@ def test_neighbours_differ_in_one_dimension_and_grow() -> None:
     assert len(design.neighbours.toarray()) == 5 + 120 + 5
 
 
+def test_layers_without_weights_cost_no_macs_but_move_values() -> None:
+    pool = Layer("pool", "pool", (8, 8), 3, 2, False, Axis((16,)), Axis((16,))).sized(16, 16)
+    assert macs(pool) == 0
+    assert set(terms(pool).values()) == {16 * 64 + 16 * 16, 1.0}
+
+
 class Depthwise:
     choices = (Choice("width", (8, 16, 32)),)
 

@@ -28,6 +28,8 @@ BLOCK = 16
 """Default block: kernels process channels in blocks (the width of a vector register), so cost is a staircase."""
 CACHES = (2**16, 2**18)
 """Weights (float32) beyond which a layer may slow down: a quarter of a second-level cache of 1 MiB, and all of it."""
+MOVING = frozenset({"add", "pad", "pool"})
+"""Kinds of layers that have no weights and multiply nothing."""
 
 
 class Design:
@@ -71,8 +73,8 @@ class Design:
         Adjacent: equal but for c_in, or c_out, or in_size (or both channels, where one choice sets them together).
         """
         pairs = sorted({pair for axis in (_along_in, _along_out, _along_size) for pair in self._pairs(axis)})
-        if not pairs:
-            pairs = self._pairs(_along_both)
+        single = set(range(len(self.keys))) - {i for pair in pairs for i in pair}
+        pairs += [pair for pair in self._pairs(_along_both) if single.issuperset(pair)]
         small, large = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         n, ones = len(pairs), np.ones(len(pairs))
         entries = (np.concatenate([ones, -ones]), (np.tile(np.arange(n), 2), np.concatenate([small, large])))
@@ -113,6 +115,8 @@ class Design:
 def macs(key: LayerKey) -> float:
     """Multiply-adds of one layer; one image."""
     pixels = prod(key.out_size)
+    if key.kind in MOVING:
+        return 0.0
     if key.kind == "depthwise":
         return float(pixels * key.kernel**2 * key.c_out)
     if key.kind == "separable":
@@ -135,6 +139,8 @@ def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
     c_in, c_out, pixels = _blocked(key.c_in, block), _blocked(key.c_out, block), prod(key.out_size)
     if key.kind == "depthwise":
         return {f"{name} macs": pixels * area * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}
+    if key.kind in MOVING:
+        return {f"{name} values": prod(key.in_size) * c_in + pixels * c_out, name: 1.0}
     if key.c_in <= 4:  # an image: kernels do not pad its channels
         c_in = float(key.c_in)
     weights, values = area * c_in * c_out, prod(key.in_size) * c_in + pixels * c_out

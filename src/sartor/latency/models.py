@@ -34,7 +34,7 @@ GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
     {
         "macs": ({},),
         "physical": tuple({"block": block} for block in (1, 8, 16, 32)),
-        "table": tuple({"monotone": 10.0**power} for power in range(6)),
+        "table": tuple({"monotone": 10.0**power} for power in range(7)),
         "combined": tuple(
             {"block": block, "spread": spread, "length": length}
             for block, spread, length in product((8, 16), (0.05, 0.1, 0.2, 0.4), (0.7, 1.5))
