@@ -48,6 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the figures")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="to share the seeds out over machines or cores")
     parser.add_argument("--subset", type=int, default=12000, help="training images, validation included")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--width", type=float, default=0.25, help="base width of the MobileNet")
@@ -246,7 +247,7 @@ def main() -> None:
         f"budget {bench.limit:.3f} ms, latency model {bench.latency.kind}, NRMSE {bench.latency.nrmse:.3f}", flush=True
     )
     rows: list[dict[str, Any]] = []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         searched = {m: bench.search(m, seed) for m in ("uniform_width", "ows", "autoslim", "aows")}
         for method in METHODS:
             arch, cost = searched[method]
@@ -266,7 +267,7 @@ def main() -> None:
 def same_settings(args: argparse.Namespace) -> None:
     """Refuse a work folder of other settings; more seeds and other threads may join."""
     path = args.work / "settings.json"
-    own = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ("seeds", "threads")}
+    own = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ("seeds", "first_seed", "threads")}
     known = json.loads(path.read_text()) if path.exists() else own
     changed = [k for k in own if known.get(k) != own[k]]
     if changed:
