@@ -20,10 +20,11 @@ from sartor.supernet.slimmable import draw, uniform
 
 def taught(problem, **settings):
     """A strategy that was shown additive losses, and those losses."""
-    strategy = Ows(problem, 0, epochs=1, smoothness=0.0, **settings)
+    strategy = Ows(problem, 0, epochs=1, **settings)
     effects = torch.rand(3, 4, generator=torch_rng(5), dtype=torch.float64).sort(1, descending=True).values
     paths = draw(uniform(problem.space.choices), 1000, torch_rng(0))
     strategy.training.statistics.add(paths, effects[torch.arange(3), paths].sum(1))
+    strategy.training.statistics.tune()
     return strategy, lambda arch: float(effects[torch.arange(3), list(arch)].sum())
 
 

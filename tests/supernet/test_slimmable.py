@@ -10,10 +10,11 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from problems import small_problem
 from sartor import archs
-from sartor.core.errors import CapabilityError, ConfigError, DivergedError, StateError
+from sartor.core.errors import CapabilityError, ConfigError, DivergedError
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
-from sartor.supernet.slimmable import Slimmable, Statistics, draw, uniform
+from sartor.supernet.slimmable import Slimmable, draw, uniform
+from sartor.supernet.statistics import Statistics
 
 WIDTHS = tuple(Choice(f"w{i}", (8, 16, 24, 32), ordered=True) for i in range(3))
 
@@ -34,85 +35,9 @@ class Notes:
         return self.folder / name
 
 
-def statistics(choices=WIDTHS, half_life=1.0, smoothness=0.0):
-    return Statistics(choices, half_life=half_life, smoothness=smoothness)
-
-
 def slimmable(problem=None, **settings):
-    given = {"epochs": 2, "lr": 0.1, "schedule": "constant", "half_life": 0.5, "smoothness": 1.0} | settings
+    given = {"epochs": 2, "lr": 0.1, "schedule": "constant", "half_life": 0.5} | settings
     return Slimmable(problem or small_problem(), 0, by="a test", **given)
-
-
-def centred(table):
-    return table - table.mean()
-
-
-def test_mean_is_the_mean_of_the_differences_divided_by_the_number_of_choices():
-    paths, d = draw(uniform(WIDTHS), 500, torch_rng(0)), torch.randn(500, generator=torch_rng(1))
-    s = statistics()
-    s.add(paths[:200], d[:200])
-    s.add(paths[200:], d[200:])
-    for i, table in enumerate(s.tables("mean").unary):
-        plain = torch.stack([d[paths[:, i] == k].double().mean() / 3 for k in range(4)])
-        assert torch.allclose(table, plain, atol=1e-6)
-
-
-def test_least_squares_recovers_additive_effects():
-    effects = torch.rand(3, 4, generator=torch_rng(0), dtype=torch.float64)
-    paths = draw(uniform(WIDTHS), 400, torch_rng(1))
-    s = statistics()
-    s.add(paths, effects[torch.arange(3), paths].sum(1))
-    for i, table in enumerate(s.tables("least_squares").unary):
-        assert torch.allclose(centred(table) * 3, centred(effects[i]), atol=1e-6)
-
-
-def test_least_squares_is_not_fooled_when_the_other_layers_narrow():
-    """Option 0 of the first layer is only seen while the second layer is poor; it is as good as the others."""
-    effects = torch.tensor([[0.0] * 4, [3.0, 2.0, 1.0, 0.0], [0.0] * 4], dtype=torch.float64)
-    paths = draw(uniform(WIDTHS), 2000, torch_rng(0))
-    rich = paths[:, 1] > 1
-    paths = paths[~(rich & (paths[:, 0] == 0))]
-    s = statistics()
-    s.add(paths, effects[torch.arange(3), paths].sum(1))
-    mean, fitted = s.tables("mean").unary[0], s.tables("least_squares").unary[0]
-    assert mean[0] - mean[1:].mean() > 0.2
-    assert float(centred(fitted).abs().max()) < 1e-6
-
-
-@pytest.mark.parametrize("estimator", ["mean", "least_squares"])
-def test_an_option_never_seen_gets_what_its_neighbours_say(estimator):
-    effects = torch.tensor([9.0, 4.0, 1.0, 0.0], dtype=torch.float64)
-    paths = draw(uniform(WIDTHS), 20000, torch_rng(0))
-    paths = paths[paths[:, 0] != 1]
-    s = statistics(smoothness=1e-3)
-    s.add(paths, effects[paths[:, 0]])
-    table = s.tables(estimator).unary[0] * 3
-    # second differences are smallest with (9, 4.07, 1, 0): far from the zero that an empty sum would say
-    assert 3.5 < float(table[1] - table[3]) < 5.5
-
-
-def test_an_unordered_option_never_seen_gets_the_mean():
-    choices = (Choice("op", ("a", "b", "c")), Choice("w", (1, 2), ordered=True))
-    paths = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]] * 50)
-    s = statistics(choices, smoothness=1e-3)
-    s.add(paths, torch.tensor([2.0, 4.0, 2.0, 4.0] * 50))
-    table = s.tables("mean").unary[0] * 2
-    assert torch.allclose(table, torch.tensor([2.0, 4.0, 3.0], dtype=torch.float64), atol=1e-2)
-
-
-def test_images_count_half_after_the_half_life():
-    s = statistics(half_life=3)
-    s.add(torch.zeros(10, 3, dtype=torch.long), torch.ones(10))
-    before = s.tables("mean").unary[0][0]
-    for _ in range(3):
-        s.forget()
-    assert s.mass()[0].tolist() == pytest.approx([5, 0, 0, 0])
-    assert torch.allclose(s.tables("mean").unary[0][0], before, atol=1e-6)
-
-
-def test_statistics_without_images_are_an_error():
-    with pytest.raises(StateError, match="train at least one epoch"):
-        statistics().tables("mean")
 
 
 def test_draws_follow_the_probabilities_of_a_random_level():
@@ -129,30 +54,37 @@ def test_draws_depend_on_the_generator_alone():
     assert torch.equal(one, two)
 
 
-def test_one_step_is_the_sandwich_rule_of_plain_torch():
-    problem, training = small_problem(), slimmable()
-    plain = copy.deepcopy(training.supernet).train()
+@pytest.mark.parametrize("parts", [0, 1, 3])
+def test_one_step_is_the_sandwich_rule_of_plain_torch(parts):
+    problem, training = small_problem(), slimmable(paths=parts)
+    choices, plain = problem.space.choices, copy.deepcopy(training.supernet).train()
     x, y = next(iter(problem.task.train(torch_rng(0))))
-    paths = draw(uniform(problem.space.choices), len(x), torch_rng(1))
+    drawn = draw(uniform(choices), parts or len(x), torch_rng(0, "paths"))
     training.supernet.train()
-    losses = training._step(x, y, paths)
+    losses = training._step(x, y, uniform(choices))
 
-    choices = problem.space.choices
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1 * len(x) / 256, momentum=0.9, weight_decay=1e-5)
     wide = plain(x, archs.gates(problem.space, archs.largest(problem.space)))
     cross_entropy(wide, y).backward()
-    soft, hot = wide.detach().softmax(1), [torch.eye(len(c.options))[p] for c, p in zip(choices, paths.T, strict=True)]
-    for gates in (archs.gates(problem.space, archs.smallest(problem.space)), hot):
-        random = plain(x, gates)
-        (-(soft * log_softmax(random, 1)).sum(1).mean()).backward()
+    soft = wide.detach().softmax(1)
+    narrow = plain(x, archs.gates(problem.space, archs.smallest(problem.space)))
+    (-(soft * log_softmax(narrow, 1)).sum(1).mean()).backward()
+    sizes = {0: [16], 1: [16], 3: [6, 5, 5]}[parts]
+    random, paths = [], []
+    for n, (images, target) in enumerate(zip(x.split(sizes), soft.split(sizes), strict=True)):
+        own = drawn if parts == 0 else drawn[n : n + 1].repeat(len(images), 1)
+        hot = [torch.eye(len(c.options))[p] for c, p in zip(choices, own.T, strict=True)]
+        random.append(plain(images, hot if parts == 0 else [h[0] for h in hot]))
+        paths.append(own)
+        (-(target * log_softmax(random[-1], 1)).sum() / len(x)).backward()
     optimizer.step()
 
     for ours, theirs in zip(training.supernet.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
-    each = cross_entropy(random, y, reduction="none") - cross_entropy(wide, y, reduction="none")
+    each = cross_entropy(torch.cat(random), y, reduction="none") - cross_entropy(wide, y, reduction="none")
     assert torch.allclose(losses[2] - losses[0], each.mean().double(), atol=1e-6)
-    expected = Statistics(choices, half_life=1, smoothness=1.0)
-    expected.add(paths, each.detach())
+    expected = Statistics(choices, half_life=1)
+    expected.add(torch.cat(paths), each.detach())
     assert torch.allclose(training.statistics.moment, expected.moment, atol=1e-5)
     assert torch.equal(training.statistics.gram, expected.gram)
 
@@ -167,7 +99,7 @@ def test_the_learning_rate_follows_the_batch_and_the_schedule():
 
 
 def test_training_lowers_the_loss():
-    training, notes, paths = slimmable(epochs=20, lr=2.0), Notes(), uniform(small_problem().space.choices)
+    training, notes, paths = slimmable(epochs=20, lr=2.0, paths=1), Notes(), uniform(small_problem().space.choices)
     while not training.finished:
         training.epoch(notes, lambda _: paths)
     for name in ("loss", "loss_random"):
@@ -201,6 +133,7 @@ def test_what_is_saved_can_be_read(tmp_path):
     ("settings", "error", "words"),
     [
         ({"epochs": 0}, ConfigError, "epochs"),
+        ({"paths": -1}, ConfigError, "paths"),
         ({"schedule": "linear"}, ConfigError, "cosine, constant"),
         ({"half_life": 0.0}, ConfigError, "half_life"),
     ],

@@ -3,7 +3,7 @@
 After a warm-up on uniform paths, widths are drawn from the marginals of a Gibbs distribution over networks on the
 budget; its temperature falls as training goes on. Deviations, beyond those of `ows`:
 
-* Several budget levels are served by one supernet: each image draws its level first, then a path from that level.
+* Several budget levels are served by one supernet: each path draws its level first.
 * The multiplier and the marginals are renewed every `resolve_every` batches, the paper does it in every one.
 * The temperature's knots are placed by the fraction of the training, so that any number of epochs narrows as far.
 """
@@ -24,7 +24,8 @@ from sartor.core.records import Arch, Proposal
 from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.solvers.budgets import Budget, Decoder, levels
-from sartor.supernet.slimmable import Estimator, Probabilities, Schedule, Slimmable, uniform
+from sartor.supernet.slimmable import Probabilities, Schedule, Slimmable, uniform
+from sartor.supernet.statistics import Estimator
 
 __all__ = ["Aows"]
 
@@ -44,9 +45,9 @@ class Aows(Strategy):
         lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
+        paths: Random paths per batch, each for an equal part of the images; 0 gives every image its own.
         statistics: `least_squares` or `mean`: how the loss of a width is estimated.
         half_life: Fraction of the training after which an image counts half in the statistics.
-        smoothness: Weight, in images, of the assumption that neighbouring widths are alike.
         decoder: `exact` or `lagrangian`.
         device: `cpu` or `cuda`.
     """
@@ -66,9 +67,9 @@ class Aows(Strategy):
         lr: float = 0.4,
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
+        paths: int = 4,
         statistics: Estimator = "least_squares",
         half_life: float = 0.2,
-        smoothness: float = 10.0,
         decoder: Decoder = "exact",
         device: str = "cpu",
     ) -> None:
@@ -91,7 +92,7 @@ class Aows(Strategy):
             schedule=schedule,
             weight_decay=weight_decay,
             half_life=half_life,
-            smoothness=smoothness,
+            paths=paths,
             device=device,
         )
         self.history: list[dict[str, Any]] = []

@@ -33,6 +33,7 @@ class Autoslim(Strategy):
         lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
+        paths: Random paths per batch, each for an equal part of the images; 0 gives every image its own.
         device: `cpu` or `cuda`.
     """
 
@@ -51,6 +52,7 @@ class Autoslim(Strategy):
         lr: float = 0.4,
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
+        paths: int = 4,
         device: str = "cpu",
     ) -> None:
         if stride < 1:
@@ -68,7 +70,7 @@ class Autoslim(Strategy):
             schedule=schedule,
             weight_decay=weight_decay,
             half_life=0.2,
-            smoothness=10.0,
+            paths=paths,
             device=device,
         )
         self.trail: list[Arch] = [archs.largest(problem.space)]

@@ -1,12 +1,12 @@
 """OWS: train a slimmable supernet, then solve for the best widths under the budget (Berman et al., CVPR 2020).
 
-Every image of a batch takes its own random path; what each width costs in loss is averaged; the network with the least
-predicted loss within the limits is found exactly. Deviations:
+Random paths are trained; what each width costs in loss is estimated; the network with the least predicted loss within
+the limits is found exactly. Deviations:
 
 * The decoder is exact for every budget, and for several at once; the paper's Lagrangian one, which reaches the convex
   hull only, is `decoder = "lagrangian"`.
-* The predicted loss is an additive regression; the paper's mean is `statistics = "mean"`. See
-  `sartor.supernet.slimmable` for both and for how old images are forgotten.
+* The predicted loss is an additive regression with a prior; the paper's mean is `statistics = "mean"`. See
+  `sartor.supernet.statistics`, and `sartor.supernet.slimmable` for how paths are drawn.
 * The learning rate is higher (0.4 per 256 images, the paper: 0.1), because trainings here are shorter, and falls along
   a cosine; `lr = 0.1` and `schedule = "constant"` are as in the paper's code.
 """
@@ -19,7 +19,8 @@ from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.records import Arch, Proposal
 from sartor.core.tables import Tables
 from sartor.solvers.budgets import Budget, Decoder, levels
-from sartor.supernet.slimmable import Estimator, Schedule, Slimmable, uniform
+from sartor.supernet.slimmable import Schedule, Slimmable, uniform
+from sartor.supernet.statistics import Estimator
 
 __all__ = ["Ows"]
 
@@ -34,9 +35,9 @@ class Ows(Strategy):
         lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
         schedule: `cosine` or `constant`.
         weight_decay: Of SGD.
+        paths: Random paths per batch, each for an equal part of the images; 0 gives every image its own.
         statistics: `least_squares` or `mean`: how the loss of a width is estimated.
         half_life: Fraction of the training after which an image counts half in the statistics.
-        smoothness: Weight, in images, of the assumption that neighbouring widths are alike.
         decoder: `exact` or `lagrangian`.
         device: `cpu` or `cuda`.
     """
@@ -54,9 +55,9 @@ class Ows(Strategy):
         lr: float = 0.4,
         schedule: Schedule = "cosine",
         weight_decay: float = 1e-5,
+        paths: int = 4,
         statistics: Estimator = "least_squares",
         half_life: float = 0.2,
-        smoothness: float = 10.0,
         decoder: Decoder = "exact",
         device: str = "cpu",
     ) -> None:
@@ -73,7 +74,7 @@ class Ows(Strategy):
             schedule=schedule,
             weight_decay=weight_decay,
             half_life=half_life,
-            smoothness=smoothness,
+            paths=paths,
             device=device,
         )
 

@@ -1,14 +1,13 @@
-"""Training of slimmable supernets, and what single widths cost in loss.
+"""Training of slimmable supernets.
 
-Sandwich rule and in-place distillation: Yu and Huang, "Universally Slimmable Networks" (ICCV 2019). A random path per
-image and the statistics of single choices: Berman et al., "AOWS" (CVPR 2020), section 3. Deviations:
+Sandwich rule and in-place distillation: Yu and Huang, "Universally Slimmable Networks" (ICCV 2019). Random paths and
+the statistics of single choices: Berman et al., "AOWS" (CVPR 2020), section 3. Deviations:
 
-* The paper keeps the last 100,000 values of every option and takes their mean. Here the sums that a mean and an
-  additive regression need are kept, and forgotten with a half-life: a few kilobytes, exact to resume.
-* The default estimate is that regression (`least_squares`). The mean of an option also carries the luck of the other
-  layers' random widths and, when AOWS narrows the sampling, their drift; the regression takes both out.
-* Neighbouring widths are tied by a weak penalty on second differences, so an option that was never sampled gets what
-  its neighbours say.
+* A batch is cut into `paths` equal parts with a random path each; the paper gives every image its own (`paths = 0`).
+  Parts run sliced, at the cost of their width, instead of masked at the widest; and the batch statistics that a path
+  sees are its own, as they will be when it is cut out. There are fewer paths, each with less noise.
+* The paper keeps the last 100,000 values of every option. Here sums are kept and forgotten with a half-life: a few
+  kilobytes, exact to resume; see `sartor.supernet.statistics`.
 """
 
 from __future__ import annotations
@@ -25,89 +24,15 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from sartor import archs
 from sartor.core.contracts import Lab, Problem, Shareable, require
-from sartor.core.errors import CapabilityError, ConfigError, DivergedError, StateError
+from sartor.core.errors import CapabilityError, ConfigError, DivergedError
 from sartor.core.records import Choice
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import atomically, pack, unpack
-from sartor.core.tables import Tables
+from sartor.supernet.statistics import Estimator, Statistics
 
-Estimator: TypeAlias = Literal["least_squares", "mean"]
 Schedule: TypeAlias = Literal["cosine", "constant"]
 Probabilities: TypeAlias = Sequence[Tensor]
 """One float64 tensor per choice, `(levels, k_i)`: how likely each option is, for every budget level."""
-
-RIDGE = 1e-6
-"""In images: fixes the constants that one-hot regressors leave open, without moving anything else."""
-
-
-class Statistics:
-    """Sufficient statistics of `d ~ sum_i effect_i(path_i)` over images, with forgetting.
-
-    Args:
-        choices: The choices of the space.
-        half_life: Epochs after which an image counts half.
-        smoothness: Weight, in images, of the squared second differences along each ordered choice.
-    """
-
-    saved = ("gram", "moment")
-
-    def __init__(self, choices: Sequence[Choice], *, half_life: float, smoothness: float) -> None:
-        if half_life <= 0:
-            raise ConfigError(f"half_life is {half_life}; it must be a positive number of epochs")
-        self.sizes = [len(c.options) for c in choices]
-        self.half_life = half_life
-        self.gram = torch.zeros(sum(self.sizes), sum(self.sizes), dtype=torch.float64)
-        self.moment = torch.zeros(sum(self.sizes), dtype=torch.float64)
-        self._prior = torch.block_diag(*(_roughness(c, smoothness) for c in choices))  # type: ignore[no-untyped-call]
-        self._prior += RIDGE * torch.eye(len(self._prior), dtype=torch.float64)
-
-    def forget(self) -> None:
-        """Let one epoch pass."""
-        factor = 0.5 ** (1 / self.half_life)
-        self.gram *= factor
-        self.moment *= factor
-
-    def add(self, paths: Tensor, differences: Tensor) -> None:
-        """Take in a batch: options `(batch, n)`, long, and loss differences to the widest network, `(batch,)`."""
-        hot = torch.cat([one_hot(p, k) for p, k in zip(paths.T, self.sizes, strict=True)], 1).double()
-        self.gram += hot.T @ hot
-        self.moment += hot.T @ differences.double()
-
-    def mass(self) -> list[Tensor]:
-        """How many images (after forgetting) each option was seen with, `(k_i,)` each."""
-        return list(torch.split(self.gram.diagonal(), self.sizes))
-
-    def tables(self, estimator: Estimator) -> Tables:
-        """Loss that each option adds, divided by the number of choices (AOWS, eq. 3); lower is better.
-
-        Raises:
-            StateError: Nothing was added yet.
-        """
-        if not self.gram.any():
-            raise StateError("no statistics yet: train at least one epoch before solving")
-        normal = self.gram if estimator == "least_squares" else torch.diag(self.gram.diagonal())
-        effects = torch.linalg.solve(normal + self._prior, self.moment)
-        return Tables(torch.split(effects / len(self.sizes), self.sizes))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums."""
-        return pack(self, self.saved)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` took."""
-        unpack(self, self.saved, state)
-
-
-def _roughness(choice: Choice, smoothness: float) -> Tensor:
-    """Quadratic form `(k, k)`: squared second differences if ordered, else squared distance from the mean."""
-    k = len(choice.options)
-    eye = torch.eye(k, dtype=torch.float64)
-    if not choice.ordered:
-        return smoothness * (eye - 1 / k)
-    if k < 3:
-        return torch.zeros(k, k, dtype=torch.float64)
-    second = eye[2:] - 2 * eye[1:-1] + eye[:-2]
-    return smoothness * second.T @ second
 
 
 def uniform(choices: Sequence[Choice]) -> list[Tensor]:
@@ -138,10 +63,10 @@ class Slimmable:
         epochs: Length of the schedule.
         lr: Learning rate per 256 images of a batch.
         schedule: `cosine` to zero (per epoch), or `constant` as in the paper's code.
+        paths: Random paths per batch, each for an equal part of the images; 0 gives every image its own.
         momentum: Of SGD.
         weight_decay: Of SGD.
         half_life: Fraction of the training after which an image counts half in the statistics.
-        smoothness: Of neighbouring options in the statistics, in images.
         device: `cpu` or `cuda`.
     """
 
@@ -157,7 +82,7 @@ class Slimmable:
         lr: float,
         schedule: Schedule,
         half_life: float,
-        smoothness: float,
+        paths: int = 4,
         momentum: float = 0.9,
         weight_decay: float = 1e-5,
         device: str = "cpu",
@@ -167,17 +92,17 @@ class Slimmable:
             raise CapabilityError(f"{who} trains a supernet and needs a task")
         if schedule not in get_args(Schedule):
             raise ConfigError(f"{who} has no schedule {schedule!r}; use one of {', '.join(get_args(Schedule))}")
-        if epochs < 1:
-            raise ConfigError(f"epochs of {who} is {epochs}; it needs at least 1")
+        if epochs < 1 or paths < 0:
+            raise ConfigError(f"{who} has epochs = {epochs} and paths = {paths}; they must be at least 1 and 0")
         self.task, self.choices = problem.task, problem.space.choices
-        self.epochs, self.lr, self.schedule, self.device = epochs, lr, schedule, device
+        self.epochs, self.lr, self.schedule, self.paths, self.device = epochs, lr, schedule, paths, device
         with global_seed(derive(seed, "init")):
             self.supernet = require(problem.space, Shareable, by).supernet().to(device)
         self.optimizer = torch.optim.SGD(
             self.supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
         self.paths_rng, self.data_rng = torch_rng(seed, "paths"), torch_rng(seed, "data")
-        self.statistics = Statistics(self.choices, half_life=half_life * epochs, smoothness=smoothness)
+        self.statistics = Statistics(self.choices, half_life=half_life * epochs)
         self.done = 0
         """Epochs trained."""
         self.batches = 0
@@ -207,14 +132,14 @@ class Slimmable:
         expected = len(batches) if isinstance(batches, Sized) else self.batches
         index = 0
         for index, (x, y) in enumerate(batches, start=1):
-            paths = draw(probabilities(index - 1), len(x), self.paths_rng)
-            totals += self._step(x.to(self.device), y.to(self.device), paths) * len(x)
+            totals += self._step(x.to(self.device), y.to(self.device), probabilities(index - 1)) * len(x)
             images += len(x)
             if not totals.isfinite().all():
                 raise DivergedError(
                     f"the supernet's loss is {float(totals.sum())} in epoch {self.done + 1}; lower lr (now {self.lr})"
                 )
             lab.progress(self.done + min(1.0, index / (expected or math.inf)), self.epochs, "supernet epochs")
+        self.statistics.tune()
         self.done, self.batches = self.done + 1, index
         widest, narrowest, random = (totals / max(1, images)).tolist()
         lab.log(epoch=self.done, loss=widest, loss_narrowest=narrowest, loss_random=random)
@@ -241,7 +166,7 @@ class Slimmable:
         """Put back what `state_dict` took."""
         unpack(self, self.saved, state)
 
-    def _step(self, x: Tensor, y: Tensor, paths: Tensor) -> Tensor:
+    def _step(self, x: Tensor, y: Tensor, probabilities: Probabilities) -> Tensor:
         """One optimiser step; the mean losses of widest, narrowest and random, `(3,)`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate() * len(x) / 256
@@ -252,14 +177,29 @@ class Slimmable:
         teacher = wide.detach().softmax(1)
         narrow = self.supernet(x, self._narrowest)
         cross_entropy(narrow, teacher).backward()  # type: ignore[no-untyped-call]
-        gates = [one_hot(p, len(c.options)).to(x) for p, c in zip(paths.T, self.choices, strict=True)]
-        random = self.supernet(x, gates)
-        cross_entropy(random, teacher).backward()  # type: ignore[no-untyped-call]
+        paths, random = self._random(x, teacher, probabilities)
         self.optimizer.step()
         with torch.no_grad():
             losses = torch.stack([widest, self.task.loss(narrow, y), self.task.loss(random, y)]).double().cpu()
         self.statistics.add(paths, losses[2] - losses[0])
         return losses.mean(1)
+
+    def _random(self, x: Tensor, teacher: Tensor, probabilities: Probabilities) -> tuple[Tensor, Tensor]:
+        """Distil into random paths; the paths, `(batch, n)`, and the logits, `(batch, classes)`."""
+        if not self.paths:
+            paths = draw(probabilities, len(x), self.paths_rng)
+            gates = [one_hot(p, len(c.options)).to(x) for p, c in zip(paths.T, self.choices, strict=True)]
+            logits = self.supernet(x, gates)
+            cross_entropy(logits, teacher).backward()  # type: ignore[no-untyped-call]
+            return paths, logits.detach()
+        count = min(self.paths, max(1, len(x) // 2))  # batch norm needs two images
+        drawn, outputs = draw(probabilities, count, self.paths_rng), list[Tensor]()
+        for path, images, soft in zip(drawn, x.tensor_split(count), teacher.tensor_split(count), strict=True):
+            logits = self.supernet(images, self._gates(path.tolist()))
+            (cross_entropy(logits, soft) * (len(images) / len(x))).backward()  # type: ignore[no-untyped-call]
+            outputs.append(logits.detach())
+        paths = torch.cat([p.expand(len(o), -1) for p, o in zip(drawn, outputs, strict=True)])
+        return paths, torch.cat(outputs)
 
     def _rate(self) -> float:
         decay = 0.5 * (1 + math.cos(math.pi * self.done / self.epochs)) if self.schedule == "cosine" else 1.0
