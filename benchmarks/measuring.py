@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torchvision.models import mobilenet_v2
 
 from sartor import archs, measure
 from sartor.core import plugins
@@ -35,7 +36,8 @@ from sartor.targets.onnxruntime import OnnxRuntime
 
 EXAMPLE = torch.zeros(1, 3, 64, 64)
 REFERENCE = "mobilenet_v2"
-OTHERS = ("resnet18", "small")
+OTHERS = ("mobilenet_v2 x 0.75", "resnet18", "small")
+"""One of the reference's own family, as in a search; one that lives in other caches; one of microseconds."""
 
 
 def small() -> nn.Module:
@@ -46,6 +48,14 @@ def small() -> nn.Module:
         layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     with global_seed(0):
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def build(name: str) -> nn.Module:
+    """A network of this benchmark."""
+    if name == "small":
+        return small()
+    with global_seed(0):
+        return mobilenet_v2(width_mult=0.75) if "x 0.75" in name else load_network(f"torchvision:{name}")
 
 
 def child(folder: Path, sessions: int, rounds: int, seed: int) -> None:
@@ -66,8 +76,7 @@ def processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     done = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() and not arguments.again else []
     with tempfile.TemporaryDirectory() as name:
         for network in (REFERENCE, *OTHERS):
-            module = small() if network == "small" else load_network(f"torchvision:{network}")
-            export_onnx(module, EXAMPLE, Path(name) / f"{network}.onnx")
+            export_onnx(build(network), EXAMPLE, Path(name) / f"{network}.onnx")
         for seed in range(len(done), arguments.processes):
             options = ["--sessions", arguments.sessions, "--rounds", arguments.rounds, "--seed", seed]
             command = [sys.executable, __file__, "--child", name, *map(str, options)]
@@ -89,7 +98,7 @@ def subset(timed: Rounds, sessions: int, rounds: int) -> Rounds:
     return Rounds(tuple(timed.columns[j] for j in kept), rows, tuple(timed.repeats[j] for j in kept))
 
 
-def spread(values: list[list[float]]) -> dict[str, float]:
+def spread(values: list[list[float]]) -> dict[str, Any]:
     """Disagreement of all pairs of processes; one list of values per network."""
     pairs = [abs(a / b - 1) for row in values for a, b in combinations(row, 2)]
     return {
@@ -119,7 +128,10 @@ def agreement(runs: list[Rounds]) -> dict[str, Any]:
     found["median milliseconds of 30 samples of one session"] = spread(
         [[float(np.exp(np.median(run.log(name)))) for run in first] for name in every]
     )
-    found["by_network"] = {name: [measure.ratio(run, name, REFERENCE).as_dict() for run in runs] for name in OTHERS}
+    for name, values in zip(OTHERS, ratios, strict=True):  # of the last, largest setting
+        found[f"{label}: {name}"] = spread([values])
+        found[f"{label}: {name}"]["estimates"] = [measure.ratio(run, name, REFERENCE).as_dict() for run in runs]
+        found[f"milliseconds: {name}"] = spread([[float(np.exp(np.median(run.log(name)))) for run in runs]])
     return found
 
 
