@@ -37,7 +37,7 @@ from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.targets.onnxruntime import OnnxRuntime
 
 RESULTS = Path(__file__).parent / "results"
-CHUNK = 175  # sessions alive together: some 4 GB
+CHUNK = 180  # sessions alive together: some 4 GB
 ROUNDS = 20  # visits of each session
 RUNS = 3  # timed calls per visit
 

@@ -56,9 +56,11 @@ def test_corrections_help_where_the_device_does_not_follow_the_terms() -> None:
     assert combined < 0.7 * physical
 
 
-def test_auto_takes_the_model_with_the_least_cross_validation_error(fits: dict[models.Kind, models.Model]) -> None:
+def test_auto_takes_a_model_with_the_least_cross_validation_error_but_for_ties(
+    fits: dict[models.Kind, models.Model],
+) -> None:
     best = models.fit(DESIGN, measured(NOISE), folds=3)
-    assert best.kind == min(fits, key=lambda kind: fits[kind].cv_error)
+    assert best.cv_error <= (1 + models.TIE) * min(model.cv_error for model in fits.values())
     assert np.array_equal(best.values, fits[best.kind].values)
 
 
@@ -112,12 +114,14 @@ def test_entries_never_seen_follow_the_physical_terms() -> None:
     data = models.Samples.of(DESIGN, narrow, y, [0.01] * len(y))
     unseen = np.asarray(data.counts.sum(axis=0)) == 0
     physical = models.fit_with(DESIGN, data, "physical", {"block": BLOCK})
-    truth = np.array([device(key) for key in DESIGN.keys])
+    wide = DESIGN.matrix([a for a in EVERYONE if max(a) == 5])
+    truth = wide @ np.array([device(key) for key in DESIGN.keys]) + 0.05
     assert unseen.any()
     for kind in ("table", "combined"):
-        values = models.fit_with(DESIGN, data, kind, models.GRIDS[kind][3]).values
-        assert values[unseen].min() > 0
-        assert values[unseen].sum() == pytest.approx(truth[unseen].sum(), rel=0.3)
+        model = models.fit_with(DESIGN, data, kind, models.GRIDS[kind][3])
+        values = model.values
+        assert models.nrmse(model.predict(wide), truth) < 0.1
+        assert values[unseen].mean() > values[~unseen].mean()
         assert kind == "combined" or values[unseen] == pytest.approx(physical.values[unseen])
 
 

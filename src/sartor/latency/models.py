@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +28,24 @@ from sartor.latency.design import BLOCK, Design, Floats
 Kind: TypeAlias = Literal["macs", "table", "physical", "combined"]
 Settings: TypeAlias = Mapping[str, float]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("macs", "table", "physical", "combined")
+"""By rising precision in our measurements; `auto` takes the last of those that tie."""
 
 GRIDS: Mapping[Kind, tuple[Settings, ...]] = MappingProxyType(
     {
         "macs": ({},),
-        "physical": tuple({"block": block} for block in (1, 8, 16, 32)),
-        "table": tuple({"monotone": 10.0**power} for power in range(7)),
+        "physical": tuple({"block": block} for block in (16, 8, 32, 1)),
+        "table": tuple({"monotone": 10.0**power} for power in range(6, -1, -1)),
         "combined": tuple(
             {"block": block, "spread": spread, "length": length}
-            for block, spread, length in product((8, 16), (0.05, 0.1, 0.2, 0.4), (0.7, 1.5))
+            for spread, length, block in product((0.05, 0.1, 0.2, 0.4), (1.5, 0.7), (16, 8))
         ),
     }
 )
-"""The settings that cross-validation chooses from."""
+"""The settings that cross-validation chooses from, the stiffest first."""
+
+TIE = 0.05
+"""Cross-validation errors that differ by less than this fraction are a tie: folds are few and measurements noisy."""
 
 OUTLIER = 2.5
 """Robust standard deviations from the prediction beyond which a sample counts less."""
@@ -119,11 +123,14 @@ def mape(predicted: Floats, measured: Floats) -> float:
 def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto", *, folds: int = 5) -> Model:
     """The model of `kind`, its settings chosen by `folds`-fold cross-validation; `auto` chooses the kind as well.
 
+    Among settings whose errors tie (see `TIE`) the stiffest is taken, among kinds the most detailed.
+
     Raises:
         DataError: There are fewer samples than folds.
     """
     if kind == "auto":
-        return min((fit(design, samples, k, folds=folds) for k in KINDS), key=lambda model: model.cv_error)
+        found = [fit(design, samples, k, folds=folds) for k in reversed(KINDS)]
+        return found[_first_of_the_best([model.cv_error for model in found])]
     if kind not in KINDS:
         raise ConfigError(f"kind of a latency model must be auto or one of {', '.join(KINDS)}; got {kind!r}")
     if len(samples) < folds:
@@ -131,7 +138,7 @@ def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto",
     trusted = without_outliers(design, samples, folds)
     trust = (samples.noise / trusted.noise) ** 2
     errors = [nrmse(_left_out(design, trusted, kind, s, folds), samples.y, trust) for s in GRIDS[kind]]
-    best = int(np.argmin(errors))
+    best = _first_of_the_best(errors)
     return replace(fit_with(design, trusted, kind, GRIDS[kind][best]), cv_error=errors[best])
 
 
@@ -154,6 +161,10 @@ def without_outliers(design: Design, samples: Samples, folds: int = 5) -> Sample
 def violations(design: Design, values: Floats) -> float:
     """Sum of all decreases of latency between neighbouring entries, the larger one being faster, in ms."""
     return float(np.maximum(design.neighbours @ values, 0.0).sum())
+
+
+def _first_of_the_best(errors: Sequence[float]) -> int:
+    return next(i for i, error in enumerate(errors) if error <= (1 + TIE) * min(errors))
 
 
 def _left_out(design: Design, samples: Samples, kind: Kind, settings: Settings, folds: int) -> Floats:
