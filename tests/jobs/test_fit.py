@@ -150,7 +150,8 @@ def test_the_search_never_touches_the_test_split(tmp_path):
 
     fit = fit_config(settings(), tmp_path / "run", objects={"task": replace(task, test=guarded)})
     assert seen
-    assert fit.result["winner"]["accuracy_on"].startswith("test split, 3")
+    assert fit.result["winner"]["accuracy_on"] == "test"
+    assert fit.result["winner"]["accuracy_examples"] == sum(len(y) for _, y in task.test())
     with pytest.raises(LeakError):
         next(iter(task.sealed().test()))
 

@@ -46,9 +46,9 @@ def run(
     if as_json:
         sys.stdout.write(json.dumps(fit.result, indent=1) + "\n")
     else:
-        from rich.console import Console  # noqa: PLC0415
+        from sartor.run.progress import console  # noqa: PLC0415
 
-        Console().print(summary(fit.result))
+        console().print(summary(fit.result))
         sys.stdout.write(f"\n{place}/report.html shows it all; {place}/model.* is the network. ")
         sys.stdout.write(f"Measure it again: sartor verify {place}\n")
     return 0 if fit.verdict == "PASS" else 1

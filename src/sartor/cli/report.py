@@ -15,17 +15,16 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of the table.")] = False,
 ) -> int:
     """Write `report.html` from `result.json`, and show the table."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import: not for --help
-
     from sartor.report.page import write_page  # noqa: PLC0415
     from sartor.report.table import summary  # noqa: PLC0415
     from sartor.run.folder import read_json  # noqa: PLC0415
+    from sartor.run.progress import console  # noqa: PLC0415 - slow to import: not for --help
 
     result = read_json(folder / "result.json")
     page = write_page(folder)
     if as_json:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")
     else:
-        Console().print(summary(result))
+        console().print(summary(result))
         sys.stdout.write(f"{page}\n")
     return 0

@@ -16,6 +16,7 @@ from sartor.core.rng import derive, global_seed, numpy_rng
 from sartor.jobs.parts import LatencyModelSettings, fitted_to_task, settings
 from sartor.latency.plan import plan
 from sartor.latency.samples import Split, write_manifest
+from sartor.targets.onnxruntime import OnnxRuntime
 
 Show = Callable[[float, float], None]
 
@@ -105,11 +106,20 @@ def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: 
     rng = numpy_rng(seed, "latency", "heldout")
     heldout = dict.fromkeys(archs.sample(space, rng) for _ in range(max(10, count // 5)))
     wanted: list[tuple[tuple[int, ...], Split]] = [*((a, "train") for a in train), *((a, "heldout") for a in heldout)]
-    done = 0
+    done, current, runtime = 0, folder, OnnxRuntime()
+
+    def written(model: bytes) -> Session:
+        current.write_bytes(model)
+        return runtime.load(current)
+
+    with global_seed(derive(seed, "plan")):
+        widest = space.build(archs.largest(space)).eval()
+    template = exporting.OnnxTemplate(widest, task.example, written)  # slices: an export of each would take seconds
 
     def export(module: nn.Module, path: Path) -> None:
-        nonlocal done
-        exporting.export_onnx(module, task.example, path)
+        nonlocal done, current
+        current = path
+        template(module)
         done += 1
         if show is not None:
             show(done, len(wanted))

@@ -122,7 +122,8 @@ def test_accuracy(job: Job, chosen: Chosen) -> dict[str, Any]:
     return {
         "accuracy": metrics[first],
         "accuracy_interval": {"low": low, "high": high},
-        "accuracy_on": f"test split, {count} examples",
+        "accuracy_on": "test",
+        "accuracy_examples": count,
         "metrics": metrics,
     }
 

@@ -134,3 +134,8 @@ def display(*, quiet: bool = False) -> Display:
     if console.is_terminal and sys.stderr.isatty():
         return Bars(console)
     return Lines(Console(stderr=True, width=160))
+
+
+def console() -> Console:
+    """Where results go: stdout, as wide as the terminal; wide enough for a table in a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
