@@ -267,13 +267,16 @@ def main() -> None:
 def same_settings(args: argparse.Namespace) -> None:
     """Refuse a work folder of other settings; more seeds and other threads may join."""
     path = args.work / "settings.json"
-    own = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ("seeds", "first_seed", "threads")}
+    own = {
+        k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ("seeds", "first_seed", "threads")
+    }
     known = json.loads(path.read_text()) if path.exists() else own
     changed = [k for k in own if known.get(k) != own[k]]
     if changed:
         raise SystemExit(f"{args.work} was begun with another {', '.join(changed)}; name another work folder")
-    args.work.mkdir(parents=True, exist_ok=True)
-    state.atomically(path, lambda part: part.write_text(json.dumps(own)))
+    if not path.exists():
+        args.work.mkdir(parents=True, exist_ok=True)
+        state.atomically(path, lambda part: part.write_text(json.dumps(own)))
 
 
 def training_cost(work: Path, seed: int) -> dict[str, float]:
