@@ -29,7 +29,7 @@ class Meter:
         anchor: Milliseconds of the reference, fixed once per run: every other latency is a ratio times this.
     """
 
-    def __init__(self, parts: Parts, anchor: Estimate | None = None, *, sessions: int = 2) -> None:
+    def __init__(self, parts: Parts, anchor: Estimate | None = None, *, sessions: int = 3) -> None:
         self._parts, self._sessions_each = parts, sessions
         self._folder = tempfile.TemporaryDirectory(prefix="sartor-")
         self._make = self._maker()

@@ -62,8 +62,8 @@ class VerificationSettings:
         tolerance: Largest relative difference between the prepared network's outputs and PyTorch's.
     """
 
-    rounds: int = 60
-    sessions: int = 3
+    rounds: int = 40
+    sessions: int = 5
     attempts: int = 3
     tolerance: float = 1e-3
 

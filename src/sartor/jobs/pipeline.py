@@ -167,7 +167,7 @@ class Pipeline:
         self._choose_winner(i, attempt, entry["predicted_latency_ms"] / over * choice.MARGIN)
 
     def _train(self, role: str) -> None:
-        chosen, label = self.chosen[role], f"training {role.replace('_', ' ')}"
+        chosen, label = self.chosen[role], f"training the {_spoken(role, len(self.points))}"
 
         def work() -> dict[str, Any]:
             return train_network(self.job, chosen, label, teacher=self._teacher(role))
@@ -246,3 +246,10 @@ class Pipeline:
                 }
             )
         return points
+
+
+def _spoken(role: str, points: int) -> str:
+    """`winner_0` as a person says it."""
+    kind, _, number = role.partition("_")
+    name = {"uniform": "uniformly scaled network"}.get(kind, kind)
+    return f"{name} of budget {int(number) + 1}" if number and points > 1 else name
