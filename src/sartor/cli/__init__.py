@@ -62,6 +62,8 @@ def _run(name: str, arguments: list[str]) -> int:
             raise
         error.show()
         return MISTAKE
+    if code == STOPPED:  # typer has caught the interrupt
+        raise KeyboardInterrupt
     return int(code or OK)
 
 
