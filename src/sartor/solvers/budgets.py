@@ -103,7 +103,7 @@ class Budget:
 
 
 def _forbid(tables: Tables, upper: float) -> Tables:
-    """Infinite where tables that depend on at most two choices (the relaxation checks that) exceed `upper`, else zero."""
+    """Infinite where tables that depend on at most two choices (as the relaxation checks) exceed `upper`, else zero."""
     zeros = [torch.zeros_like(u) for u in tables.unary]
     live = sorted({i for i, u in enumerate(tables.unary) if u.any()} | {i for pair in tables.pairwise for i in pair})
     if len(live) < 2:
