@@ -200,7 +200,7 @@ def report(args: argparse.Namespace, space: MobilenetV1, kinds: dict[str, list[A
     if args.samples:
         args.samples.unlink(missing_ok=True)
         header = Header.of(space, OnnxRuntime(threads=1).describe(), str(measure.machine()["processor"]))
-        append(args.samples, header, measured)
+        append(args.samples, header, [by_arch[a] for a in [*everyone, *held] if a in by_arch])
 
 
 def main() -> None:
