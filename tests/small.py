@@ -16,7 +16,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "budget": {"macs": "50%"},
         "strategy": {"name": "ows", "epochs": 2},
         "training": {"epochs": 2, "lr": 0.1},
-        "latency_model": {"networks": 12, "heldout": 4, "rounds": 2},
+        "latency_model": {"networks": 12, "heldout": 4, "sweeps": 2, "rounds": 3},
         "verification": {"rounds": 10, "sessions": 2},
     }
     return {**config, **changes}

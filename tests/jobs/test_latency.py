@@ -11,7 +11,7 @@ from sartor.jobs import latency
 from sartor.jobs.parts import assemble
 from sartor.jobs.stages import Job
 from sartor.latency.samples import Header, Sample, append
-from sartor.measure import Estimate
+from sartor.measure import Estimate, Rounds
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
@@ -26,10 +26,11 @@ class Formula:
     def __init__(self):
         self.measured = []
 
-    def brief(self, arch, *, rounds):
-        self.measured.append(arch)
-        value = 0.1 * sum((8, 32, 64, 128)[a] for a in arch)
-        return Estimate(value, 0.98 * value, 1.02 * value)
+    def visit(self, networks, *, rounds, seed, on_round):
+        self.measured += networks
+        row = tuple(1e-4 * sum((8, 32, 64, 128)[a] for a in arch) for arch in networks)
+        drift = [1.0, 1.7, 0.8][:rounds]  # conditions that all networks of a round share
+        return Rounds(tuple(map(str, range(len(networks)))), tuple(tuple(d * t for t in row) for d in drift), ())
 
 
 def job_in(folder, **changes):
@@ -38,29 +39,44 @@ def job_in(folder, **changes):
     return Job(assemble(config), run, Ledger(run.journal), Silent())
 
 
-def test_nothing_that_is_in_the_file_is_measured_again(tmp_path):
+def test_nothing_that_is_in_the_files_is_measured_again(tmp_path):
     job, meter = job_in(tmp_path / "run"), Formula()
-    result = latency.fit_latency_model(job, meter)
-    assert (result["training_networks"], result["heldout_networks"]) == (12, 4)
-    assert len(meter.measured) == 16
-    path = latency.samples_path(job)
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:9]) + '\n{"arch": [0, ')  # killed while it wrote the ninth sample
+    model = latency.measured_model(job, meter)
+    found = latency.facts(model)
+    assert (found["training_networks"], found["heldout_networks"]) == (12, 4)
+    assert len(set(meter.measured)) == 16
+    assert found["nrmse"] < 0.15
+    latency.samples_path(job).unlink()  # killed before the samples were written, in the middle of the last visits
+    visits = job.folder.artifacts / "visits.jsonl"
+    lines = visits.read_text().splitlines()
+    assert len(lines) == 4, "two sweeps over all, two more over the held-out ones"
+    visits.write_text("\n".join(lines[:3]) + '\n{"kind": "visits", "sw')
     again = Formula()
-    assert latency.fit_latency_model(job, again) == result
-    assert len(again.measured) == 8
+    assert latency.facts(latency.measured_model(job, again)) == found
+    assert len(again.measured) == 4 + 1, "only the last chunk, and the reference"
+    latency.measured_model(job, third := Formula())
+    assert not third.measured
+    job.folder.close()
+
+
+def test_what_all_networks_of_a_round_share_is_no_latency(tmp_path):
+    job = job_in(tmp_path / "run")
+    model = latency.measured_model(job, Formula())
+    for arch, measured, _ in model.predictions:
+        truth = sum((8, 32, 64, 128)[a] for a in arch) / (3 * 128)
+        assert measured == pytest.approx(4.0 * truth, rel=1e-3), "in milliseconds of the anchor"
     job.folder.close()
 
 
 def test_samples_of_an_earlier_run_are_scaled_to_this_runs_reference(tmp_path):
     job = job_in(tmp_path / "a")
-    latency.fit_latency_model(job, Formula())
+    latency.measured_model(job, Formula())
     first = latency.latency_model(job, Formula())
     job.folder.close()
     other = job_in(tmp_path / "b", latency_model={"samples": str(latency.samples_path(job))})
     meter = Formula()
     meter.anchor = Estimate(8.0, 7.9, 8.1)  # the same machine, twice as slow today
-    latency.fit_latency_model(other, meter)
+    latency.measured_model(other, meter)
     assert not meter.measured
     second = latency.latency_model(other, meter)
     archs = [(0, 1, 2), (3, 3, 3), (2, 0, 1)]
@@ -73,7 +89,7 @@ def test_samples_of_another_space_are_refused(tmp_path):
     append(stranger, Header("Other", (2, 2), {}, ""), [Sample((0, 1), 1.0, 1.0, 1.0)])
     job = job_in(tmp_path / "run", latency_model={"samples": str(stranger)})
     with pytest.raises(DataError, match="holds samples of Other"):
-        latency.fit_latency_model(job, Formula())
+        latency.measured_model(job, Formula())
     records = map(json.loads, (tmp_path / "run/journal.jsonl").read_text().splitlines())
     assert "stage" not in {r["kind"] for r in records}
     job.folder.close()

@@ -98,6 +98,11 @@ class Fitted(CostModel):
         return len(self._heldout)
 
     @property
+    def heldout(self) -> tuple[Sample, ...]:
+        """The networks that were measured to judge the fit only."""
+        return self._heldout
+
+    @property
     def predictions(self) -> tuple[tuple[Arch, float, float], ...]:
         """Arch, measured and predicted milliseconds of each held-out network."""
         predicted = self([s.arch for s in self._heldout]).tolist()

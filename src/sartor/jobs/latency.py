@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sartor import archs, measure
-from sartor.core.errors import CapabilityError
 from sartor.core.records import Arch
-from sartor.core.rng import numpy_rng
+from sartor.core.rng import derive, numpy_rng
 from sartor.costs.fitted import Fitted
 from sartor.jobs.meter import Meter
 from sartor.jobs.stages import Job
 from sartor.latency import samples as files
-from sartor.latency.plan import plan
+from sartor.latency.plan import heldout, plan
 from sartor.latency.samples import Header, Sample, Split
-from sartor.measure import Estimate
+from sartor.latency.sweeps import Visit, combine
+from sartor.run.journal import FileJournal
 
 ANCHOR_ROUNDS = 60
+CHUNK = 48
+"""Networks that are timed in the same rounds: enough to tell what slowed a round down from who is slow."""
 
 
 def measure_reference(job: Job, meter: Meter) -> dict[str, Any]:
@@ -36,37 +41,36 @@ def measure_reference(job: Job, meter: Meter) -> dict[str, Any]:
     return {"anchor": anchor.as_dict(), "floor": floor.as_dict()}
 
 
-def fit_latency_model(job: Job, meter: Meter | None) -> dict[str, Any]:
-    """Measure networks of the space and fit the latency model; samples append to `artifacts/latency_samples.jsonl`."""
-    have = measure_samples(job, meter)
+def measured_model(job: Job, meter: Meter | None) -> Fitted:
+    """Measure what is missing, fit the latency model, and say how good it is."""
+    measure_samples(job, meter)
     model = latency_model(job, meter)
-    by_arch = {s.arch: s for s in have if s.split == "heldout"}
-    tested = list(by_arch)
-    predicted = [float(v) for v in model(tested)] if tested else []
-    heldout = [
-        {"predicted": p, "measured": by_arch[a].latency_ms, "low": by_arch[a].low, "high": by_arch[a].high}
-        for a, p in zip(tested, predicted, strict=True)
-    ]
-    result = {
-        "nrmse": model.nrmse,
-        "kind": model.kind,
-        "training_networks": model.training_networks,
-        "heldout_networks": model.heldout_networks,
-        "heldout": heldout,
-    }
     job.display.say(
         f"  latency model '{model.kind}': NRMSE {model.nrmse:.1%} on {model.heldout_networks} held-out networks, "
         f"from {model.training_networks} measured ones"
     )
-    return result
+    return model
+
+
+def facts(model: Fitted) -> dict[str, Any]:
+    """What the report shows of a latency model."""
+    intervals = {s.arch: s for s in model.heldout}
+    return {
+        "nrmse": model.nrmse if model.heldout_networks else None,
+        "kind": model.kind,
+        "training_networks": model.training_networks,
+        "heldout_networks": model.heldout_networks,
+        "heldout": [
+            {"predicted": p, "measured": m, "low": intervals[a].low, "high": intervals[a].high}
+            for a, m, p in model.predictions
+        ],
+    }
 
 
 def latency_model(job: Job, meter: Meter | None) -> Fitted:
     """The model that the samples on disk give: deterministic, so it needs no file of its own."""
-    path = samples_path(job)
-    _, have = files.read(path, job.parts.space)
-    anchored = _in_milliseconds_of(have, meter)
-    return Fitted.of(job.parts.space, anchored, kind=job.parts.latency_model.kind)
+    _, have = files.read(samples_path(job), job.parts.space)
+    return Fitted.of(job.parts.space, _in_milliseconds_of(have, meter), kind=job.parts.latency_model.kind)
 
 
 def samples_path(job: Job) -> Path:
@@ -74,40 +78,80 @@ def samples_path(job: Job) -> Path:
     return job.folder.artifacts / "latency_samples.jsonl"
 
 
-def measure_samples(job: Job, meter: Meter | None) -> list[Sample]:
-    """Measure what the plan wants and the samples file does not have yet; without a meter, take what was brought."""
-    settings, path = job.parts.latency_model, samples_path(job)
+def measure_samples(job: Job, meter: Meter | None) -> None:
+    """Fill the samples file: with what the user brought, or by measuring what the plan wants."""
+    path = samples_path(job)
     header = Header.of(job.parts.space, job.parts.target.describe(), str(measure.machine()["processor"]))
     _adopt(job, path, header)
-    have = files.read(path, job.parts.space)[1] if path.exists() else []
-    if meter is None:
-        return have
+    if path.exists() or meter is None:
+        return
     wanted = planned(job)
-    known = {(s.arch, s.split) for s in have}
-    missing = [(arch, split) for arch, split in wanted if (arch, split) not in known]
+    visits = measure_in_sweeps(job, meter, wanted)
+    found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
+    files.append(path, header, _in_milliseconds_of(found, meter))
+    job.ledger.count(measured=len(wanted))
+
+
+def measure_in_sweeps(job: Job, meter: Meter, wanted: Sequence[tuple[Arch, Split]]) -> list[Visit]:
+    """Visit all networks briefly, again and again in fresh sessions; `artifacts/visits.jsonl` keeps every chunk.
+
+    One network after another would be quicker to write, but conditions change between networks, and not by a common
+    factor: on a busy machine that left errors of 10 % where sweeps leave 3 % (docs/latency_model.md).
+    """
+    journal = FileJournal(job.folder.artifacts / "visits.jsonl")
+    done = {(r["sweep"], r["chunk"]): r for r in journal.read()}
+    chunks = list(_chunks(job, wanted))
     show = job.bar("latency of networks")
-    for index, (arch, split) in enumerate(missing):
-        estimate = meter.brief(arch, rounds=settings.rounds * (2 if split == "heldout" else 1))
-        sample = _sample(arch, split, estimate, meter)
-        files.append(path, header, [sample])
-        have.append(sample)
-        job.ledger.count(measured=1)
-        job.ledger.book()
-        show(len(wanted) - len(missing) + index + 1, len(wanted))
-    return have
+    for index, (sweep, number, chunk) in enumerate(chunks):
+        if (sweep, number) not in done:
+            timed = _visit(job, meter, chunk, sweep, number, partial(_part, show, index, len(chunks)))
+            done[sweep, number] = {"kind": "visits", "sweep": sweep, "chunk": number, **timed}
+            journal.append(done[sweep, number])
+            job.ledger.book()
+        show(index + 1, len(chunks))
+    return [
+        Visit(tuple(arch), (sweep, number, row), 1e3 * seconds)
+        for (sweep, number), record in done.items()
+        for row, times in enumerate(record["seconds"])
+        for arch, seconds in zip(record["archs"], times, strict=True)
+    ]
+
+
+def _chunks(job: Job, wanted: Sequence[tuple[Arch, Split]]) -> Iterator[tuple[int, int, list[Arch]]]:
+    """Sweep, number and networks of every chunk; held-out networks are visited twice as often: they are the judges."""
+    settings = job.parts.latency_model
+    for sweep in range(2 * settings.sweeps):
+        rng = numpy_rng(job.parts.seed, "latency", "sweep", sweep)
+        part = [a for a, split in wanted if split == "heldout" or sweep < settings.sweeps]
+        mixed = [part[i] for i in rng.permutation(len(part))]
+        for number, piece in enumerate(np.array_split(np.arange(len(mixed)), max(1, -(-len(mixed) // CHUNK)))):
+            if len(piece):
+                yield sweep, number, [mixed[i] for i in piece]
+
+
+def _part(show: Callable[[float, float], None], before: int, total: int, part: float) -> None:
+    show(before + part, total)
+
+
+def _visit(
+    job: Job, meter: Meter, chunk: Sequence[Arch], sweep: int, number: int, show: Callable[[float], None]
+) -> dict[str, Any]:
+    """Time the reference and a chunk of networks in interleaved rounds, each from a fresh session."""
+    reference = job.parts.space.reference
+    everyone = [reference, *(a for a in chunk if a != reference)]
+    seed = derive(job.parts.seed, "latency", "visit", sweep, number) % 2**31
+    timed = meter.visit(
+        everyone, rounds=job.parts.latency_model.rounds, seed=seed, on_round=lambda done, total: show(done / total)
+    )
+    return {"archs": [list(a) for a in everyone], "seconds": [list(row) for row in timed.seconds]}
 
 
 def planned(job: Job) -> list[tuple[Arch, Split]]:
-    """Which networks to measure: a deterministic list of training networks, then uniformly random held-out ones."""
-    settings, space = job.parts.latency_model, job.parts.space
-    if job.parts.latency_model.samples:
-        return []
-    train: Sequence[Arch] = plan(
-        space, settings.networks, numpy_rng(job.parts.seed, "latency", "train"), kind=settings.plan
-    )
-    rng = numpy_rng(job.parts.seed, "latency", "heldout")
-    heldout = [archs.sample(space, rng) for _ in range(settings.heldout)]
-    return [*((a, "train") for a in train), *((a, "heldout") for a in dict.fromkeys(heldout))]
+    """Which networks to measure: a deterministic list of training networks, and uniformly random held-out ones."""
+    settings, space, seed = job.parts.latency_model, job.parts.space, job.parts.seed
+    train = plan(space, settings.networks, numpy_rng(seed, "latency", "train"), kind=settings.plan)
+    held = heldout(space, settings.heldout, numpy_rng(seed, "latency", "heldout"), train)
+    return [*((a, "train") for a in train), *((a, "heldout") for a in held)]
 
 
 def _adopt(job: Job, path: Path, header: Header) -> None:
@@ -121,12 +165,6 @@ def _adopt(job: Job, path: Path, header: Header) -> None:
         return
     files.read(given, job.parts.space)  # raises if it is missing, damaged or of another space
     shutil.copy(given, path)
-
-
-def _sample(arch: Arch, split: Split, estimate: Estimate, meter: Meter) -> Sample:
-    if meter.anchor is None:
-        raise CapabilityError("a sample needs the reference's latency; measure the reference first")
-    return Sample(arch, estimate.value, estimate.low, estimate.high, estimate.value / meter.anchor.value, split)
 
 
 def _in_milliseconds_of(have: Sequence[Sample], meter: Meter | None) -> list[Sample]:

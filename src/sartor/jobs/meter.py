@@ -12,11 +12,13 @@ from torch import nn
 from sartor import archs, measure
 from sartor.core.contracts import Session, Templated
 from sartor.core.records import Arch
-from sartor.core.rng import derive
 from sartor.jobs.parts import Parts
 from sartor.measure import Estimate
 
 OnRound = Callable[[int, int], None]
+
+BRIEF_SECONDS = 0.0025
+"""Duration to aim for of one sample of a network that is visited often."""
 
 
 class Meter:
@@ -60,11 +62,14 @@ class Meter:
         timed = measure.interleave({"reference": self._references, **calls}, rounds=rounds, on_round=on_round)
         return {name: self._milliseconds(measure.ratio(timed, name, "reference")) for name in networks}
 
-    def brief(self, arch: Arch, *, rounds: int) -> Estimate:
-        """One network, briefly: for the hundreds that a latency model needs; milliseconds."""
-        seed = derive(self._parts.seed, "meter", *arch) % 2**31
-        ratio = measure.against_reference(self._references[0], self.session(arch), rounds=rounds, seed=seed)
-        return self._milliseconds(ratio)
+    def visit(
+        self, networks: Sequence[Arch], *, rounds: int, seed: int, on_round: OnRound | None = None
+    ) -> measure.Rounds:
+        """Many networks in a few rounds, briefly, each from one fresh session: for the latency model."""
+        calls = {str(i): self.session(arch) for i, arch in enumerate(networks)}
+        return measure.interleave(
+            calls, rounds=rounds, seed=seed, warmup=0.05, sample_seconds=BRIEF_SECONDS, on_round=on_round
+        )
 
     def _milliseconds(self, ratio: Estimate) -> Estimate:
         assert self.anchor is not None, "set_anchor comes first"

@@ -30,7 +30,8 @@ class LatencyModelSettings:
     Attributes:
         networks: Networks measured to fit the model.
         heldout: Further, uniformly random networks that only test it.
-        rounds: Rounds per network, each paired with the reference.
+        sweeps: How often all are visited, each time in a fresh session; the held-out ones twice as often.
+        rounds: Interleaved rounds per visit.
         kind: Which model (see sartor.costs.fitted), or `auto`.
         plan: Which networks to measure (see sartor.latency.plan).
         samples: Samples to take instead of measuring: a JSON-lines file of an earlier run on the same target, or the
@@ -40,7 +41,8 @@ class LatencyModelSettings:
 
     networks: int = 120
     heldout: int = 40
-    rounds: int = 12
+    sweeps: int = 3
+    rounds: int = 4
     kind: models.Kind | Literal["auto"] = "auto"
     plan: Kind = "optimal"
     samples: str = ""

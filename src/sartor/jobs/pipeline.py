@@ -10,6 +10,7 @@ from torch import nn
 from sartor import archs
 from sartor.core.contracts import CostModel, Scalable
 from sartor.core.errors import BudgetError
+from sartor.costs.fitted import Fitted
 from sartor.jobs import choice, latency, searching, verification
 from sartor.jobs.budget import check_reachable, constraints, words
 from sartor.jobs.choice import Chooser
@@ -89,10 +90,16 @@ class Pipeline:
     def _model_latency(self) -> None:
         if not self.parts.budget.measured or "latency_ms" in self.costs:
             return
-        job, meter = self.job, self.meter
-        job.stage("latency_model.fit", "Latency model", lambda: latency.fit_latency_model(job, meter))
-        with job.ledger.stage("latency_model"):
-            self.costs = {**self.costs, "latency_ms": latency.latency_model(job, meter)}
+        fitted: list[Fitted] = []
+
+        def work() -> dict[str, Any]:
+            fitted.append(latency.measured_model(self.job, self.meter))
+            return latency.facts(fitted[0])
+
+        self.job.stage("latency_model.fit", "Latency model", work)
+        with self.job.ledger.stage("latency_model"):
+            model = fitted[0] if fitted else latency.latency_model(self.job, self.meter)
+        self.costs = {**self.costs, "latency_ms": model}
 
     def _search(self, *, final: bool) -> None:
         """Run the search, or restore it; `final`: one that a limit has stopped counts as done, too."""
