@@ -87,7 +87,7 @@ def test_interrupted_says_how_to_go_on_and_goes_on(config, tmp_path):
     assert process.returncode == 130
     assert "nothing is lost. To go on, run the same again: sartor fit" in error
     assert "Traceback" not in error
-    assert '"stage"' not in journal.read_text()
+    assert '"kind": "stage"' not in journal.read_text()
     epochs = journal.read_text().count('"kind": "epoch"')
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     lines = [json.loads(x) for x in journal.read_text().splitlines()]

@@ -8,9 +8,9 @@ from small import settings
 
 
 def test_the_search_alone_names_archs_and_a_fit_goes_on_from_there(tmp_path):
-    config = settings(budget={"macs": ["60%", 4000]})
+    config = settings(budget={"macs": ["60%", 5000]})
     result = search(config, tmp_path / "run", command="sartor search")
-    assert [f["budget"]["macs"] for f in result["found"]][1] == 4000
+    assert [f["budget"]["macs"] for f in result["found"]][1] == 5000
     for found in result["found"]:
         assert found["modelled"]["macs"] <= found["budget"]["macs"]
         assert found["widths"].keys() == {"conv0", "separable1", "separable2"}

@@ -72,8 +72,7 @@ class Chooser:
             arch = self._ask({**limits, "latency_ms": limit}, first=not looks)
             if arch is None:
                 break
-            look = next((x for x in looks if x["arch"] == list(arch)), None) or self._look(arch, looks)
-            look = {**look, "limit": limit}
+            look = {**(self._seen(arch, looks) or self._look(arch, limit, looks)), "limit": limit}
             if look["measured"]["high"] <= budget:
                 best, low = look if best is None or limit > best["limit"] else best, max(low, limit)
                 if look["measured"]["high"] >= SLACK * budget:
@@ -97,13 +96,17 @@ class Chooser:
             # the model may put even the smallest network above a budget that it meets when measured
             return archs.smallest(self._job.parts.space) if first else None
 
-    def _look(self, arch: Arch, looks: list[dict[str, Any]]) -> dict[str, Any]:
+    @staticmethod
+    def _seen(arch: Arch, looks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        return next((x for x in looks if x["arch"] == list(arch)), None)
+
+    def _look(self, arch: Arch, limit: float, looks: list[dict[str, Any]]) -> dict[str, Any]:
         assert self._meter is not None
         measured = self._meter.compare({"candidate": arch}, rounds=ROUNDS)["candidate"]
         self._job.ledger.count(measured=1)
         self._job.ledger.book()
         modelled = float(self._costs["latency_ms"]([arch])[0])
-        looks.append({"arch": list(arch), "modelled": modelled, "measured": measured.as_dict()})
+        looks.append({"arch": list(arch), "limit": limit, "modelled": modelled, "measured": measured.as_dict()})
         return looks[-1]
 
 

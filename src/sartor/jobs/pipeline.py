@@ -248,7 +248,8 @@ class Pipeline:
                     "uniform": self.entries.get(f"uniform_{i}"),
                     "verdict": verdict,
                     "sentence": sentence,
-                    "tightened": self.looks[i],
+                    "looks": self.looks[i],
+                    "tightened": _tightened(self.looks[i], point),
                     "folder": f"budget_{i}" if several else ".",
                 }
             )
@@ -260,3 +261,9 @@ def _spoken(role: str, points: int) -> str:
     kind, _, number = role.partition("_")
     name = {"uniform": "uniformly scaled network"}.get(kind, kind)
     return f"{name} of budget {int(number) + 1}" if number and points > 1 else name
+
+
+def _tightened(looks: Sequence[Mapping[str, Any]], point: Point) -> list[Mapping[str, Any]]:
+    """The limits that followed a first choice which was measured over the budget."""
+    over = bool(looks) and looks[0]["measured"]["high"] > point["latency_ms"]
+    return list(looks[1:]) if over else []
