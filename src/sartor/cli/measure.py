@@ -19,7 +19,7 @@ def run(
     target: Annotated[str, typer.Option(help="`sartor list targets` names them.")] = "onnxruntime",
     shape: Annotated[str, typer.Option("--input", help="Shape of the input, batch first.")] = "1,3,224,224",
     threads: Annotated[int | None, typer.Option(help="Threads, for targets that have them.")] = None,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 60,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 40,
     plan: Annotated[int, typer.Option(help="Write this many networks of a space, to be timed elsewhere.")] = 0,
     recipe: Annotated[str, typer.Option(help="With --plan: the config that names the space.")] = "digits",
     out: Annotated[Path | None, typer.Option(help="With --plan: the folder for ONNX files and manifest.csv.")] = None,

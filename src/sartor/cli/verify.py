@@ -21,11 +21,10 @@ def run(
     Exit status 0: everything holds and the budget is met; 1: something does not; 2: a mistake.
     """
     # torch is slow to import: not for --help
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     from sartor.jobs.verify import verify  # noqa: PLC0415
-    from sartor.run.progress import display  # noqa: PLC0415
+    from sartor.run.progress import console, display  # noqa: PLC0415
 
     found = verify(folder, display=display(quiet=quiet))
     if as_json:
@@ -35,6 +34,6 @@ def run(
         for check in found.checks:
             mark = "[green]holds[/green]" if check.holds else "[red]does not hold[/red]"
             table.add_row(check.network, check.what, check.then, check.now, mark)
-        Console().print(table)
+        console().print(table)
         sys.stdout.write("\n".join(found.sentences) + "\n")
     return 0 if found.holds else 1

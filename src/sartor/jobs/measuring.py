@@ -26,8 +26,8 @@ def measure_network(
     target: Target,
     shape: tuple[int, ...],
     *,
-    rounds: int = 60,
-    sessions: int = 3,
+    rounds: int = 40,
+    sessions: int = 5,
     peak: bool = True,
     show: Show | None = None,
 ) -> dict[str, Any]:
@@ -134,11 +134,15 @@ def _sessions(
     if spec.endswith((".onnx", ".pt2", ".xml")):
         return (lambda: target.load(Path(spec))), None
     module = networks.load_network(spec).eval()
-    session = target.prepare(module, example, _made(folder / "network"))
-    artifact = session.artifact
+    return _opener(target, module, example, _made(folder / "network")), module
+
+
+def _opener(target: Target, module: nn.Module, example: Tensor, folder: Path) -> Callable[[], Session]:
+    """Fresh sessions of a network that is prepared once."""
+    artifact = target.prepare(module, example, folder).artifact
     if artifact is None:
-        return (lambda: target.prepare(module, example, folder / "network")), module
-    return (lambda: target.load(artifact)), module
+        return lambda: target.prepare(module, example, folder)
+    return lambda: target.load(artifact)
 
 
 def _peak(target: Target, session: Session, shape: tuple[int, ...]) -> int | None:
