@@ -142,11 +142,12 @@ def test_any_kind_of_choice(choices):
 
 def test_images_count_half_after_the_half_life():
     s = statistics(half_life=3)
-    s.add(torch.zeros(10, 3, dtype=torch.long), torch.ones(10))
+    s.add(torch.zeros(10, 3, dtype=torch.long), 2 * torch.ones(10))
     before = s.tables("mean").unary[0][0]
     for _ in range(3):
         s.forget()
     assert s.mass()[0].tolist() == pytest.approx([5, 0, 0, 0])
+    assert s.square == pytest.approx(20)
     assert torch.allclose(s.tables("mean").unary[0][0], before, atol=1e-2)
 
 
