@@ -2,7 +2,8 @@
 
 A supernet is trained on random paths (as OWS does); then random networks are cut out, recalibrated and evaluated on the
 validation split. Compared are, by Spearman's rank correlation with that loss: the mean of AOWS and the regression of
-sartor, with one path per image (as in AOWS) and with a few paths per batch.
+sartor, with one path per image (as in AOWS) and with a few paths per batch; and, as a yardstick, the negative sum of the
+logarithms of all widths, which no training went into.
 
     python benchmarks/width_statistics.py --out benchmarks/results/width_statistics.json
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,8 @@ def measure(name: str, paths: int, seed: int, networks: int) -> dict[str, Any]:
     for estimator in ("mean", "least_squares"):
         predicted = training.statistics.tables(estimator)(held)  # type: ignore[arg-type]
         row[estimator] = float(spearmanr(predicted.numpy(), losses).statistic)
+    narrow = [-sum(math.log(float(c.options[a])) for c, a in zip(space.choices, arch, strict=True)) for arch in held]
+    row["width_alone"] = float(spearmanr(narrow, losses).statistic)
     row["prior_in_images"] = training.statistics.weights
     return row
 
