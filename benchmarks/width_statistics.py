@@ -2,8 +2,8 @@
 
 A supernet is trained on random paths (as OWS does); then random networks are cut out, recalibrated and evaluated on the
 validation split. Compared are, by Spearman's rank correlation with that loss: the mean of AOWS and the regression of
-sartor, with one path per image (as in AOWS) and with a few paths per batch; and, as a yardstick, the negative sum of the
-logarithms of all widths, which no training went into.
+sartor, with one path per image (as in AOWS) and with a few paths per batch; and, as a yardstick, the negative sum of
+the logarithms of all widths, which no training went into.
 
     python benchmarks/width_statistics.py --out benchmarks/results/width_statistics.json
 """
