@@ -38,7 +38,7 @@ def measure_network(
         target: Where it runs.
         shape: Of the input, batch first.
         rounds: Interleaved rounds with the yardstick.
-        sessions: Fresh sessions of the network.
+        sessions: Fresh sessions of the network, and of the yardstick.
         peak: Whether to measure peak memory in a process of its own.
         show: Progress.
 
@@ -49,14 +49,13 @@ def measure_network(
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         make, module = _sessions(spec, target, example, Path(folder))
-        yard = target.prepare(yardstick(), _YARD, _made(Path(folder) / "yardstick"))
+        make_yard = _opener(target, yardstick(), _YARD, _made(Path(folder) / "yardstick"))
         calls: measure.Calls = {
-            "yardstick": yard.bind(_YARD),
+            "yardstick": [make_yard().bind(_YARD) for _ in range(sessions)],
             "network": [make().bind(example) for _ in range(sessions)],
         }
         timed = measure.interleave(calls, rounds=rounds, on_round=show)
-        first = make()
-        memory = _peak(target, first, shape) if peak else None
+        memory = _peak(target, make(), shape) if peak else None
     counted = networks.macs_params(module, example) if module is not None else (None, None)
     return {
         "network": spec,
