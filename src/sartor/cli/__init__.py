@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import signal
 import sys
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from types import FrameType
 
 import typer
@@ -17,7 +14,7 @@ from rich.table import Table
 
 from sartor import __version__
 from sartor.core.errors import SartorError
-from sartor.core.plugins import names
+from sartor.core.plugins import names, purpose
 
 OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
@@ -77,15 +74,8 @@ def _overview() -> None:
     console.print("sartor fits a neural network to a budget: measured latency, MACs, parameters or memory.\n")
     table = Table(box=None, padding=(0, 2), show_header=False)
     for name in names("cli"):
-        table.add_row(f"[bold]{name}[/bold]", _purpose(name))
+        table.add_row(f"[bold]{name}[/bold]", purpose("cli", name))
     console.print(table)
     console.print(
         "\n[bold]sartor fit[/bold] without arguments shows what it does; [bold]sartor COMMAND --help[/bold] says more."
     )
-
-
-def _purpose(name: str) -> str:
-    """First line of the module's docstring, read without importing it."""
-    spec = find_spec(f"sartor.cli.{name}")
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]

@@ -37,7 +37,7 @@ def run(
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
 
-    path = recipes.path(recipe) if recipe in recipes.names() else Path(recipe)
+    path = recipes.find(recipe)
     settings = config.override(config.read(path), set_ or [])
     place = folder or Path("runs") / path.stem
     if (place / "result.json").exists() and not quiet:

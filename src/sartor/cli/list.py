@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sartor import recipes
 from sartor.core.errors import ConfigError
-from sartor.core.plugins import names
+from sartor.core.plugins import names, purpose
 
 KINDS = ("spaces", "strategies", "targets", "tasks", "costs", "evaluators")
 
@@ -26,22 +23,15 @@ def run(
     if kind is not None and kind not in (*KINDS, "recipes"):
         raise ConfigError(f"there is no kind {kind!r}; it is one of {', '.join(KINDS)}, recipes")
     kinds = [kind] if kind else [*KINDS, "recipes"]
-    found = {k: _recipes() if k == "recipes" else {n: _purpose(k, n) for n in names(k)} for k in kinds}
+    found = {k: _recipes() if k == "recipes" else {n: purpose(k, n) for n in names(k)} for k in kinds}
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0
     for k, entries in found.items():
         sys.stdout.write(f"{k}\n" if len(found) > 1 else "")
-        for name, purpose in entries.items():
-            sys.stdout.write(f"  {name:22s}{purpose}\n")
+        for name, line in entries.items():
+            sys.stdout.write(f"  {name:22s}{line}\n")
     return 0
-
-
-def _purpose(kind: str, name: str) -> str:
-    """First line of a plug-in's docstring, read without importing it."""
-    spec = find_spec(f"sartor.{kind}.{name}")
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def _recipes() -> dict[str, str]:

@@ -69,7 +69,7 @@ def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], scr
 
     if out is None:
         raise ConfigError("--plan needs --out DIR, the folder for the networks")
-    path = recipes.path(recipe) if recipe in recipes.names() else Path(recipe)
+    path = recipes.find(recipe)
     settings = config.override(config.read(path), assignments)
     manifest, number = write_plan(
         settings, count, out, show=lambda done, total: screen.bar(done, total, "exporting networks")

@@ -178,7 +178,7 @@ def _loaded(parts: Parts, run: RunFolder) -> Fit:
 def _base(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(recipe, Mapping):
         return recipe
-    return config.read(recipes.path(recipe) if recipe in recipes.names() else Path(recipe))
+    return config.read(recipes.find(recipe))
 
 
 def _table(value: Any) -> dict[str, Any]:

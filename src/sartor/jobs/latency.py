@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from sartor import archs, measure
+from sartor.core.contracts import Space
 from sartor.core.records import Arch
 from sartor.core.rng import derive, numpy_rng
 from sartor.costs.fitted import Fitted
 from sartor.jobs.meter import Meter
+from sartor.jobs.parts import LatencyModelSettings
 from sartor.jobs.stages import Job
 from sartor.latency import samples as files
 from sartor.latency.plan import heldout, plan
@@ -85,7 +87,7 @@ def measure_samples(job: Job, meter: Meter | None) -> None:
     _adopt(job, path, header)
     if path.exists() or meter is None:
         return
-    wanted = planned(job)
+    wanted = planned(job.parts.space, job.parts.latency_model, job.parts.seed)
     visits = measure_in_sweeps(job, meter, wanted)
     found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
     files.append(path, header, _in_milliseconds_of(found, meter))
@@ -146,9 +148,8 @@ def _visit(
     return {"archs": [list(a) for a in everyone], "seconds": [list(row) for row in timed.seconds]}
 
 
-def planned(job: Job) -> list[tuple[Arch, Split]]:
+def planned(space: Space, settings: LatencyModelSettings, seed: int) -> list[tuple[Arch, Split]]:
     """Which networks to measure: a deterministic list of training networks, and uniformly random held-out ones."""
-    settings, space, seed = job.parts.latency_model, job.parts.space, job.parts.seed
     train = plan(space, settings.networks, numpy_rng(seed, "latency", "train"), kind=settings.plan)
     held = heldout(space, settings.heldout, numpy_rng(seed, "latency", "heldout"), train)
     return [*((a, "train") for a in train), *((a, "heldout") for a in held)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from sartor import archs, config, exporting, measure, networks
 from sartor.core.contracts import Session, Target
-from sartor.core.rng import derive, global_seed, numpy_rng
-from sartor.jobs.parts import LatencyModelSettings, fitted_to_task, settings
-from sartor.latency.plan import plan
-from sartor.latency.samples import Split, write_manifest
+from sartor.core.rng import derive, global_seed
+from sartor.jobs.latency import planned
+from sartor.jobs.parts import LatencyModelSettings, fitted_to_task
+from sartor.latency.samples import write_manifest
 from sartor.targets.onnxruntime import OnnxRuntime
 
 Show = Callable[[float, float], None]
@@ -99,12 +100,9 @@ def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: 
     """
     task = config.build("tasks", settings_["task"])
     space = config.build("spaces", fitted_to_task(settings_["space"], task))
-    kind = settings(LatencyModelSettings, settings_.get("latency_model", {})).plan
     seed = int(settings_.get("seed", 0))
-    train = plan(space, count, numpy_rng(seed, "latency", "train"), kind=kind)
-    rng = numpy_rng(seed, "latency", "heldout")
-    heldout = dict.fromkeys(archs.sample(space, rng) for _ in range(max(10, count // 5)))
-    wanted: list[tuple[tuple[int, ...], Split]] = [*((a, "train") for a in train), *((a, "heldout") for a in heldout)]
+    asked = config.call(LatencyModelSettings, settings_.get("latency_model", {}))
+    wanted = planned(space, replace(asked, networks=count, heldout=max(10, count // 5)), seed)
     done, current, runtime = 0, folder, OnnxRuntime()
 
     def written(model: bytes) -> Session:

@@ -31,12 +31,12 @@ class Meter:
         anchor: Milliseconds of the reference, fixed once per run: every other latency is a ratio times this.
     """
 
-    def __init__(self, parts: Parts, anchor: Estimate | None = None, *, sessions: int = 3) -> None:
+    def __init__(self, parts: Parts, *, sessions: int = 3) -> None:
         self._parts, self._sessions_each = parts, sessions
         self._folder = tempfile.TemporaryDirectory(prefix="sartor-")
         self._make = self._maker()
         self._references = [self.session(parts.space.reference) for _ in range(max(2, sessions))]
-        self.anchor = anchor
+        self.anchor: Estimate | None = None
 
     def close(self) -> None:
         """Remove the temporary files."""

@@ -118,16 +118,11 @@ def assemble(
         target=target or configs.build("targets", config["target"]),
         budget=Budget.of(config["budget"]),
         recipe=configs.call(Recipe, config.get("training", {})),
-        latency_model=settings(LatencyModelSettings, config.get("latency_model", {})),
-        verification=settings(VerificationSettings, config.get("verification", {})),
+        latency_model=configs.call(LatencyModelSettings, config.get("latency_model", {})),
+        verification=configs.call(VerificationSettings, config.get("verification", {})),
     )
     check_fits(task, parts.build(space.reference, "check"))
     return parts
-
-
-def settings(record: Any, table: Mapping[str, Any]) -> Any:
-    """A frozen dataclass from a table."""
-    return configs.call(record, table)
 
 
 def fitted_to_task(table: Mapping[str, Any], task: Task) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -126,9 +125,3 @@ def test_accuracy(job: Job, chosen: Chosen) -> dict[str, Any]:
         "accuracy_examples": count,
         "metrics": metrics,
     }
-
-
-def exported_file(folder: Path, entry: Mapping[str, Any]) -> Path | None:
-    """The deployable file of a network entry of `result.json`."""
-    file = entry.get("export", {}).get("file")
-    return folder / file if file else None

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sartor import measure
 from sartor.core.contracts import Session, Target, Task
 from sartor.core.errors import StateError
 from sartor.jobs.parts import Parts, assemble
@@ -140,8 +139,3 @@ def _checks(role: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def _ms(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ms ({estimate.low:.3f}-{estimate.high:.3f})"
-
-
-def today(folder: Path) -> dict[str, Any]:
-    """The machine as it is now, for a protocol beside the checks."""
-    return {"folder": str(folder), **measure.machine()}

@@ -14,3 +14,8 @@ def names() -> list[str]:
 def path(name: str) -> Path:
     """The file of a packaged recipe."""
     return Path(str(resources.files(__name__).joinpath(f"{name}.toml")))
+
+
+def find(recipe: str | Path) -> Path:
+    """The file that a user means: a packaged recipe by its name, else a path."""
+    return path(str(recipe)) if str(recipe) in names() else Path(recipe)
