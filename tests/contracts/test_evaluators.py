@@ -23,6 +23,7 @@ from sartor.core.rng import global_seed
 MAKERS = {
     "train": lambda make, problem, folder: make(problem, recipe={"epochs": 2, "device": "cpu"}),
     "inherited": lambda make, problem, folder: make(problem, supernet=supernet(problem, folder), device="cpu"),
+    "finetune": lambda make, problem, folder: make(problem, steps=3, lr=0.05, recipe={"device": "cpu"}),
     "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
 }
 

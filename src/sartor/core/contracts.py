@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, final, runtime_checkable
@@ -123,6 +123,10 @@ class Strategy(ABC):
     def step(self, lab: Lab) -> bool:
         """Do one unit of work (a batch of trials, an epoch); False when finished."""
 
+    def parents(self) -> Collection[int]:
+        """Trials that a later proposal may name as its parent; after a step the weights of all others are removed."""
+        return ()
+
     @final
     def state_dict(self) -> State:
         """All that `saved` names, as plain data."""
@@ -231,6 +235,21 @@ class Solvable(Protocol):
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best arch under upper bounds, metric -> limit; raises BudgetError if none meets them."""
+
+
+@runtime_checkable
+class Heritable(Protocol):
+    """An evaluator that keeps the weights of a trial and can start from those of a parent."""
+
+    def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
+        """Metrics of the proposal, as from a call of the evaluator.
+
+        Args:
+            proposal: What to evaluate.
+            seed: Of all randomness.
+            parent: The file that the evaluator wrote for trial `proposal.parent`; None exactly if it has no parent.
+            keep: Where to write this trial's weights, whole or not at all; None keeps nothing.
+        """
 
 
 @runtime_checkable

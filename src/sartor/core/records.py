@@ -52,6 +52,7 @@ class Trial:
     fidelity: float
     metrics: Mapping[str, float] = field(hash=False)
     error: str | None = None
+    parent: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -121,15 +122,23 @@ class LayerKey(NamedTuple):
 
     kind: str
     in_size: tuple[int, int]
-    kernel: int
+    kernel: int | tuple[int, int]
     stride: int
     bias: bool
     c_in: int
     c_out: int
+    out: tuple[int, int] | None = None
+
+    @property
+    def taps(self) -> int:
+        """Entries of one kernel."""
+        return self.kernel**2 if isinstance(self.kernel, int) else self.kernel[0] * self.kernel[1]
 
     @property
     def out_size(self) -> tuple[int, int]:
-        """Height and width after the layer (padding keeps the size, the stride divides it, rounding up)."""
+        """Height and width after the layer: `out`, or padding keeps the size and the stride divides it, rounding up."""
+        if self.out is not None:
+            return self.out
         return -(-self.in_size[0] // self.stride), -(-self.in_size[1] // self.stride)
 
 
@@ -138,19 +147,22 @@ class Layer:
     """One layer of a width space, with its channels given by choices.
 
     Attributes:
+        kernel: Its side, or height and width.
         held: Feature maps, as (channels, (height, width)), that neither enter nor leave this layer but are needed after
             it: the other branch of a residual sum. Only peak memory counts them.
+        out: Height and width after the layer, where stride and input size do not tell.
     """
 
     name: str
     kind: str
     in_size: tuple[int, int]
-    kernel: int
+    kernel: int | tuple[int, int]
     stride: int
     bias: bool
     c_in: Axis
     c_out: Axis
     held: tuple[tuple[Axis, tuple[int, int]], ...] = ()
+    out: tuple[int, int] | None = None
 
     def key(self, arch: Sequence[int]) -> LayerKey:
         """The table key of this layer in `arch`."""
@@ -158,4 +170,4 @@ class Layer:
 
     def sized(self, c_in: int, c_out: int) -> LayerKey:
         """The table key of this layer with `c_in` and `c_out` channels."""
-        return LayerKey(self.kind, self.in_size, self.kernel, self.stride, self.bias, c_in, c_out)
+        return LayerKey(self.kind, self.in_size, self.kernel, self.stride, self.bias, c_in, c_out, self.out)

@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from sartor.core.contracts import Batch, Evaluator, Problem, Shareable, Supernet, require
-from sartor.core.errors import CapabilityError, ConfigError, StateError
+from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Proposal
-from sartor.core.rng import global_seed, torch_rng
+from sartor.core.rng import torch_rng
 from sartor.supernet.calibrate import recalibrate
+from sartor.supernet.lineage import read_supernet
 from sartor.training import evaluate
 
 __all__ = ["Inherited"]
@@ -86,14 +85,4 @@ class Inherited(Evaluator):
     def _loaded(self) -> Supernet:
         if not str(self.path):
             raise ConfigError("Inherited needs a trained supernet; set supernet = 'RUN/artifacts/supernet.safetensors'")
-        with global_seed(0):  # the initialisation is overwritten
-            net = self.space.supernet()
-        try:
-            net.load_state_dict(load_file(self.path))
-        except (OSError, SafetensorError) as error:
-            raise StateError(f"cannot read the supernet {self.path} ({error}); train one first") from error
-        except RuntimeError as error:
-            raise StateError(
-                f"{self.path} holds another supernet than the space's; use the space it was trained with"
-            ) from error
-        return net
+        return read_supernet(self.space, self.path)

@@ -113,7 +113,7 @@ def _evaluator_table(job: Job, strategy: type[Strategy]) -> dict[str, Any]:
     """The `[evaluator]` table, completed: which one the strategy works with, the supernet's file, the recipe."""
     table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
-    if "supernet" in known:
+    if "supernet" in known and strategy.evaluator == "inherited":  # the others train none and leave no file
         table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
         table.setdefault("recipe", dict(job.parts.config.get("training", {})))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sartor.core.contracts import Evaluator, Problem
+from sartor.core.contracts import Evaluator, Heritable, Problem
 from sartor.core.errors import (
     BudgetSpentError,
     CapabilityError,
@@ -33,6 +33,9 @@ FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, 
 
 MAX_STARTS = 3
 """A trial that took the whole process down this often (out of memory, say) is recorded as failed."""
+
+WEIGHTS = "weights"
+"""The folder among the artifacts with one file of weights per trial that may become a parent."""
 
 Progress = Callable[[float, float, str], None]
 
@@ -97,9 +100,20 @@ class JournaledLab:
         if self._progress is not None:
             self._progress(done, total, label)
 
+    def forget(self, parents: Collection[int]) -> None:
+        """Remove the weights of all trials so far, but not those of `parents`: call it when a step is checkpointed."""
+        for path in (self.artifacts / WEIGHTS).glob("*.safetensors") if self.artifacts is not None else ():
+            if int(path.stem) < self.count and int(path.stem) not in parents:
+                path.unlink()
+
     def _one(self, proposal: Proposal) -> Trial:
         # Plain numbers, as the journal returns them: numpy's are neither JSON nor allowed in a checkpoint.
-        proposal = replace(proposal, arch=tuple(map(int, proposal.arch)), fidelity=float(proposal.fidelity))
+        proposal = replace(
+            proposal,
+            arch=tuple(map(int, proposal.arch)),
+            fidelity=float(proposal.fidelity),
+            parent=None if proposal.parent is None else int(proposal.parent),
+        )
         if self.max_trials is not None and self.count >= self.max_trials:
             raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
         trial = self._replayed(proposal)
@@ -114,7 +128,7 @@ class JournaledLab:
         if not self._replay:
             return None
         trial = self._replay.pop(0)
-        if (trial.arch, trial.fidelity) == (proposal.arch, proposal.fidelity):
+        if (trial.arch, trial.fidelity, trial.parent) == (proposal.arch, proposal.fidelity, proposal.parent):
             return trial
         self._replay, self._starts = [], {}
         self.journal.append({"kind": "rewind", "to": self.count})
@@ -129,7 +143,7 @@ class JournaledLab:
             self.journal.append({"kind": "start", "index": self.count})
             try:
                 with _time_limit(self.trial_seconds):
-                    metrics |= _finite(self.evaluator(proposal, derive(self.seed, "trial", self.count)))
+                    metrics |= _finite(self._metrics(proposal, derive(self.seed, "trial", self.count)))
             except Exception as exc:
                 if isinstance(exc, FATAL):
                     self._interrupted()
@@ -138,9 +152,24 @@ class JournaledLab:
             except BaseException:  # Ctrl-C
                 self._interrupted()
                 raise
-        trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error)
+        trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error, proposal.parent)
         self.journal.append({"kind": "trial", **asdict(trial)})
         return trial
+
+    def _metrics(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
+        judge, parent = self.evaluator, proposal.parent
+        if not isinstance(judge, Heritable) or (self.artifacts is None and parent is None):
+            return judge(proposal, seed)
+        source = None if parent is None else self._weights(parent)
+        if source is not None and not source.exists():
+            raise StateError(
+                f"the weights of trial {parent}, the parent of trial {self.count}, are not at {source}; "
+                "Strategy.parents() must name a trial as long as it may be one, and a failed trial has none"
+            )
+        return judge.inherit(proposal, seed, parent=source, keep=self._weights(self.count))
+
+    def _weights(self, index: int) -> Path:
+        return self.artifact(f"{WEIGHTS}/{index:03}.safetensors")
 
     def _interrupted(self) -> None:
         """The trial ended early, but it did not take the process down."""

@@ -91,6 +91,7 @@ def run(
         on_trial=on_trial,
     )
     ends = None if limits.hours is None else time.monotonic() + 3600 * limits.hours
+    lab.forget(strategy.parents())  # a kill may have come between the last checkpoint and this
     with Scalars(folder) as scalars:
         while not finished and (ends is None or time.monotonic() < ends):
             try:
@@ -104,6 +105,7 @@ def run(
             record = {"strategy": strategy.state_dict(), "trials": lab.count, "finished": finished}
             state.save(path, {**record, "step": step, "logs": logs})
             _journal_logs(journal, logs)
+            lab.forget(strategy.parents())
             scalars.write(step, logs)
             if on_step is not None:
                 on_step(step)

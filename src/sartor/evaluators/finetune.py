@@ -1,0 +1,163 @@
+"""A short fine-tune of the network cut out of its parent, or out of the supernet, then the validation split.
+
+Source: the short-term fine-tune of Yang et al., "NetAdapt" (ECCV 2018).
+Deviations: the learning rate falls to zero along half a cosine, as in every training here; batch norms are recalibrated
+afterwards, on the same batches for every network.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from sartor.core.contracts import Batch, Evaluator, Problem, Shareable, Supernet, require
+from sartor.core.errors import CapabilityError, ConfigError, StateError
+from sartor.core.records import Arch, Proposal
+from sartor.core.rng import derive, global_seed, torch_rng
+from sartor.core.state import atomically
+from sartor.supernet.calibrate import recalibrate
+from sartor.supernet.lineage import read_supernet, write_back
+from sartor.training import Recipe, evaluate, fit
+
+__all__ = ["Finetune"]
+
+
+class Finetune(Evaluator):
+    """Starts from the parent's weights if the proposal has a parent, else from the supernet's.
+
+    Args:
+        recipe: Settings of the training, as a `Recipe` or as a table. Its `epochs`, `warmup` and `validate` do not
+            apply, and `lr` only if the one here is absent.
+        steps: Batches of the fine-tune at fidelity 1 (below: in proportion, at least one); 0 trains nothing.
+        lr: Learning rate at the start; None takes the recipe's.
+        supernet: File with the supernet's weights (safetensors), read at the first call; empty: the weights that the
+            space's supernet comes with, which are trained if the space is made of a trained network.
+        calibrate: Training batches that the batch-norm statistics are taken from, after the fine-tune; 0 keeps those of
+            the fine-tune.
+        batches: Validation batches to evaluate on; None takes all.
+
+    Raises:
+        CapabilityError: The problem has no task, or its space has no supernet.
+        ConfigError: A number is out of range, or the recipe has no such setting.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        recipe: Recipe | Mapping[str, Any] | None = None,
+        steps: int = 10,
+        lr: float | None = 1e-3,
+        supernet: str | Path = "",
+        calibrate: int = 8,
+        batches: int | None = None,
+    ) -> None:
+        if problem.task is None:
+            raise CapabilityError("Finetune needs a task, which the problem lacks; add one: [task] name = 'digits'")
+        if steps < 0 or calibrate < 0:
+            raise ConfigError(f"steps is {steps} and calibrate is {calibrate}; both must be at least 0")
+        if batches is not None and batches < 1:
+            raise ConfigError(f"batches must be at least 1, or absent for all, got {batches}")
+        base = Recipe.of(recipe)
+        self.recipe = replace(base, epochs=1, warmup=0.0, validate=0, lr=base.lr if lr is None else lr)
+        self.task = problem.task
+        self.space = require(problem.space, Shareable, self)
+        self.canonical = problem.space.canonical
+        self.steps, self.path, self.calibrate, self.batches = steps, supernet, calibrate, batches
+        self._supernet: Supernet | None = None
+        self._family: tuple[object, Supernet] | None = None
+        self._calibration: list[Batch] = []
+
+    def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
+        """The task's metrics on the validation split; for a proposal without a parent.
+
+        Raises:
+            CapabilityError: It has one, whose weights only `inherit` can be given.
+            DivergedError: The loss is not finite.
+            StateError: The supernet's file cannot be read, or holds another supernet.
+        """
+        return self.inherit(proposal, seed, parent=None, keep=None)
+
+    def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
+        """The same, from the weights at `parent`; those after the fine-tune go to `keep`. See `Heritable`."""
+        if (proposal.parent is None) != (parent is None):
+            raise CapabilityError(
+                f"trial {proposal.parent} is the parent of {proposal.arch} and its weights are {parent}; "
+                "run the search in a folder, which keeps the weights of parents"
+            )
+        arch = self.canonical(proposal.arch)
+        with global_seed(derive(seed, "extraction")):  # a supernet may build the network before it fills it
+            module = self._ancestor(parent).extract(arch)
+        self._train(module, proposal.fidelity, seed)
+        if self._calibration:
+            recalibrate(module, self._calibration)
+        metrics = evaluate(module, islice(self.task.valid(), self.batches), self.task, device=self.recipe.device)
+        if keep is not None:
+            _write(keep, arch, module)
+        return metrics
+
+    def _train(self, module: nn.Module, fidelity: float, seed: int) -> None:
+        if self.steps:
+            steps, train = max(1, round(self.steps * fidelity)), self.task.train
+            task = replace(self.task, train=lambda generator: _Steps(train, steps, generator))
+            fit(module, task, self.recipe, seed=derive(seed, "training"))
+
+    def _ancestor(self, parent: Path | None) -> Supernet:
+        """The supernet, with the weights of the parent in their places."""
+        if self._supernet is None:
+            self._supernet = read_supernet(self.space, self.path)
+            self._calibration = list(islice(self.task.train(torch_rng(0, "calibration")), self.calibrate))
+        if parent is None:
+            return self._supernet
+        # Siblings follow each other: the last parent is kept, and known by its file, which is replaced, never changed.
+        found = parent.stat()
+        key = (parent, found.st_ino, found.st_mtime_ns)
+        if self._family is None or self._family[0] != key:
+            net = copy.deepcopy(self._supernet)
+            write_back(net, *_read(parent))
+            self._family = (key, net)
+        return self._family[1]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Exactly `steps` training batches, from as many epochs as that takes."""
+
+    train: Callable[[torch.Generator], Iterable[Batch]]
+    steps: int
+    generator: torch.Generator
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        left, before = self.steps, 0
+        while left not in (0, before):  # an epoch without batches ends it
+            before = left
+            for batch in islice(self.train(self.generator), left):
+                left -= 1
+                yield batch
+
+
+def _write(path: Path, arch: Arch, module: nn.Module) -> None:
+    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
+    atomically(path, lambda part: save_file(weights, part, metadata={"arch": json.dumps(arch)}))
+
+
+def _read(path: Path) -> tuple[Arch, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            arch = tuple(json.loads(file.metadata()["arch"]))
+            return arch, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StateError(f"cannot read the weights {path} ({error}); start the search in a new folder") from error
