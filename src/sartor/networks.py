@@ -9,26 +9,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_CONVS = frozenset(f"conv{transposed}{rank}d" for transposed in ("", "_transpose") for rank in "123")
 
 
-def load_network(spec: str, *, seed: int = 0) -> nn.Module:
+def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.Module:
     """An untrained network.
 
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, or `package.module:callable`, which is called without arguments; modules
             in the current directory can be imported.
         seed: Of the initial weights.
+        classes: Number of outputs, for those who take it (networks of torchvision and timm); None takes the usual.
 
     Raises:
         ConfigError: there is no such network, or the callable does not give one.
@@ -42,28 +46,29 @@ def load_network(spec: str, *, seed: int = 0) -> nn.Module:
         )
     makers = {"torchvision": _torchvision, "timm": _timm}
     with global_seed(seed):
-        network = makers[where](name) if where in makers else _call(where, name)
+        network = makers[where](name, classes) if where in makers else _call(where, name)
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{spec!r} gives a {type(network).__name__}; it must give a torch.nn.Module")
     return network
 
 
-def _torchvision(name: str) -> object:
+def _torchvision(name: str, classes: int | None) -> object:
     known = torchvision.models.list_models()
     if name not in known:
         raise ConfigError(f"torchvision has no model {name!r}{_near(name, known)}")
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # else they warn
-    return torchvision.models.get_model(name, weights=None, **extra)
+    outputs = {} if classes is None else {"num_classes": classes}
+    return torchvision.models.get_model(name, weights=None, **extra, **outputs)
 
 
-def _timm(name: str) -> object:
+def _timm(name: str, classes: int | None) -> object:
     try:
         timm = importlib.import_module("timm")  # an optional dependency: only those who name it need it
     except ImportError as error:
         raise MissingExtraError("networks of timm need it: pip install timm") from error
     if not timm.is_model(name):
         raise ConfigError(f"timm has no model {name!r}{_near(name, timm.list_models())}")
-    return timm.create_model(name, pretrained=False)
+    return timm.create_model(name, pretrained=False, **({} if classes is None else {"num_classes": classes}))
 
 
 def _call(module_name: str, attribute: str) -> object:
@@ -96,6 +101,26 @@ def _near(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Fill a network with trained weights from a file: safetensors, or a state dict of torch.
+
+    Raises:
+        ConfigError: The file cannot be read without running code, or holds weights of another network.
+    """
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError) as error:
+        raise ConfigError(f"cannot read weights from {file}: {error}; save a state dict as safetensors") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    try:
+        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        first = str(error).splitlines()[1:3] or [str(error)]
+        raise ConfigError(
+            f"{file} does not hold the weights of {type(network).__name__}: {' '.join(first).strip()}"
+        ) from error
+
+
 def input_shape(text: str) -> tuple[int, ...]:
     """`"1,3,224,224"` -> `(1, 3, 224, 224)`; `x` may stand for the comma.
 
@@ -114,35 +139,25 @@ def input_shape(text: str) -> tuple[int, ...]:
 def macs_params(module: nn.Module, example: Tensor) -> tuple[int, int]:
     """Multiply-adds of one forward pass, and the number of parameters.
 
-    Counted are convolutions (grouped and transposed ones too), linear layers and the projections of
-    `nn.MultiheadAttention`; not normalisation, activations, pooling, or products of two activations (the attention
-    matrix). A layer that runs twice counts twice; a shared parameter counts once.
+    Counted are convolutions (grouped and transposed ones too) and products with a weight matrix, wherever they are
+    called: in layers, in the projections of `nn.MultiheadAttention`, as functions; not normalisation, activations,
+    pooling, or products of two activations (the attention matrix). A layer that runs twice counts twice; a shared
+    parameter counts once.
 
     Args:
         module: The network; its training flags are left as they were.
         example: One input, `(batch, ...)`, on the network's device; the numbers are of the whole batch.
     """
-    counted = [0]
-
-    def count(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        counted[0] += _macs(layer, (*inputs, *named.values()), output)
-
-    kinds = (*_CONVS, nn.Linear, nn.MultiheadAttention)
-    hooks = [
-        part.register_forward_hook(count, with_kwargs=True) for part in module.modules() if isinstance(part, kinds)
-    ]
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        # the fused attention of an eval-mode encoder layer never calls its parts, so no hook would see them
-        with torch.no_grad(), _unfused():
+        # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
+        with torch.no_grad(), _unfused(), _Counter() as counter:
             module(example)
     finally:
-        for hook in hooks:
-            hook.remove()
         for part, training in flags:
             part.training = training
-    return counted[0], sum(parameter.numel() for parameter in module.parameters())
+    return counter.macs, sum(parameter.numel() for parameter in module.parameters())
 
 
 @contextmanager
@@ -155,19 +170,29 @@ def _unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _macs(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
-    if isinstance(layer, nn.MultiheadAttention):
-        return _attention(layer, inputs)
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if isinstance(layer, nn.Linear):
-        return int(output.numel() * weight.shape[1])
+class _Counter(TorchFunctionMode):
+    """Adds up the multiply-adds of all convolutions and linear layers that are called while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        given = (*args, *(kwargs or {}).values())
+        if name == "linear" or name in _CONVS:
+            self.macs += _macs(name, given[0], given[1], output)
+        elif name == "multi_head_attention_forward":  # what it calls is not seen from here
+            query, key, value, width = given[:4]
+            self.macs += int(width) * sum(int(t.numel()) for t in (query, key, value, query))
+        return output
+
+
+def _macs(name: str, x: Tensor, weight: Tensor, output: Tensor) -> int:
+    if name == "linear":
+        return int(output.numel() * weight.shape[-1])
     # a filter meets every position of the output once; of a transposed convolution, every position of the input
-    positions = inputs[0].numel() if isinstance(layer, _TRANSPOSED) else output.numel()
+    positions = x.numel() if "transpose" in name else output.numel()
     return int(positions * prod(weight.shape[1:]))
-
-
-def _attention(layer: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> int:
-    """Of the projections of query, key, value and output: called as functions, so no hook sees them."""
-    query, key, value = (int(t.numel()) for t in inputs[:3])
-    return int(layer.embed_dim) * (query + key + value + query)

@@ -214,6 +214,25 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class Accounted(Protocol):
+    """A space that counts its networks itself, exactly and without building them."""
+
+    def account(self, metric: str) -> Tables | None:
+        """Tables of `macs` or `params`; None if it cannot tell, or they are no sum of tables."""
+
+    def steps(self) -> Sequence[Tables]:
+        """Values alive at each step of execution; the largest is the peak."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A space whose networks come with weights that are worth keeping."""
+
+    trained: bool
+    """Whether `build` gives trained weights: the reference is then taken as it is."""
+
+
+@runtime_checkable
 class Shaped(Protocol):
     """A space that knows what enters its networks."""
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Layered, Shaped, Space
+from sartor.core.contracts import Accounted, Layered, Shaped, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, LayerKey
 from sartor.core.rng import global_seed
@@ -33,8 +33,10 @@ def covers(space: Space, values: Values) -> bool:
     return isinstance(space, Layered) and all(layer.kind in values for layer in space.layers())
 
 
-def tabulate(space: Space, values: Values) -> Tables | None:
-    """The sum of `values` over the layers of the space, or None if `values` does not cover them."""
+def tabulate(space: Space, values: Values, metric: str) -> Tables | None:
+    """`metric` as the space accounts for it, or the sum of `values` over its layers; None if neither covers it."""
+    if isinstance(space, Accounted):
+        return space.account(metric)
     if not isinstance(space, Layered) or not covers(space, values):
         return None
     return Tables.of_layers(space.choices, space.layers(), lambda key: values[key.kind](key))
@@ -96,13 +98,3 @@ def observe(module: nn.Module, shape: Sequence[int]) -> list[Use]:
         for hook in hooks:
             hook.remove()
     return uses
-
-
-def use_macs(use: Use) -> float:
-    """Multiply-adds of one use; a convolution and its transpose touch every weight of a filter once per position."""
-    weight = use.module.weight
-    assert isinstance(weight, Tensor)
-    if isinstance(use.module, nn.Linear):
-        return float(use.after.numel() * weight.shape[1])
-    transposed = isinstance(use.module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-    return float((use.before if transposed else use.after).numel() * weight[0].numel())

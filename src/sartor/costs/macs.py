@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sartor.core.contracts import CostModel, Space
 from sartor.core.records import Arch, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import Counted, input_shape, observe, tabulate, use_macs
+from sartor.costs._counting import Counted, input_shape, tabulate
+from sartor.networks import macs_params
 
 __all__ = ["Macs"]
 
 
 def _conv(key: LayerKey) -> float:
     height, width = key.out_size
-    return height * width * key.kernel**2 * key.c_in * key.c_out
+    return height * width * key.taps * key.c_in * key.c_out
 
 
 def _depthwise(key: LayerKey) -> float:
     height, width = key.out_size
-    return height * width * key.kernel**2 * key.c_out
+    return height * width * key.taps * key.c_out
 
 
 def _separable(key: LayerKey) -> float:
     height, width = key.out_size
-    return height * width * key.c_in * (key.kernel**2 + key.c_out)
+    return height * width * key.c_in * (key.taps + key.c_out)
 
 
 def _none(_key: LayerKey) -> float:
@@ -56,7 +58,7 @@ class Macs(CostModel):
 
     def __init__(self, space: Space, *, input_shape: Sequence[int] | None = None) -> None:
         self._space, self._shape = space, input_shape
-        self._cost = tabulate(space, _VALUES) or Counted(space, self._count)
+        self._cost = tabulate(space, _VALUES, self.metric) or Counted(space, self._count)
         if isinstance(self._cost, Tables):
             self.tables = self._tables  # offers Separable only where it holds
 
@@ -68,4 +70,6 @@ class Macs(CostModel):
         return self._cost
 
     def _count(self, module: nn.Module) -> float:
-        return sum(use_macs(use) for use in observe(module, input_shape(self._space, self._shape, self)))
+        first = next(module.parameters(), torch.empty(0))
+        shape = input_shape(self._space, self._shape, self)
+        return macs_params(module, torch.zeros(1, *shape, device=first.device, dtype=first.dtype))[0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import CostModel, Layered, Space
+from sartor.core.contracts import Accounted, CostModel, Layered, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
@@ -62,7 +62,10 @@ class Memory(CostModel):
         self._space, self._shape, self._bytes = space, input_shape, bytes_per_value
         self._steps: tuple[Tables, ...] = ()
         self._counted = Counted(space, self._count)
-        if isinstance(space, Layered) and covers(space, _VALUES):
+        if isinstance(space, Accounted):
+            self._steps = tuple(step * bytes_per_value for step in space.steps())
+            self.peaks = self._peaks  # offers Peaked only where it holds
+        elif isinstance(space, Layered) and covers(space, _VALUES):
             self._steps = tuple(_peak(space.choices, layer) * bytes_per_value for layer in space.layers())
             self.peaks = self._peaks  # offers Peaked only where it holds
 

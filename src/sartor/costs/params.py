@@ -15,15 +15,15 @@ __all__ = ["Params"]
 
 
 def _conv(key: LayerKey) -> float:
-    return key.c_out * (key.kernel**2 * key.c_in + _after(key))
+    return key.c_out * (key.taps * key.c_in + _after(key))
 
 
 def _depthwise(key: LayerKey) -> float:
-    return key.c_out * (key.kernel**2 + _after(key))
+    return key.c_out * (key.taps + _after(key))
 
 
 def _separable(key: LayerKey) -> float:
-    return key.c_in * (key.kernel**2 + _after(key)) + key.c_out * (key.c_in + _after(key))
+    return key.c_in * (key.taps + _after(key)) + key.c_out * (key.c_in + _after(key))
 
 
 def _after(key: LayerKey) -> int:
@@ -59,7 +59,7 @@ class Params(CostModel):
     metric = "params"
 
     def __init__(self, space: Space) -> None:
-        self._cost = tabulate(space, _VALUES) or Counted(space, _count)
+        self._cost = tabulate(space, _VALUES, self.metric) or Counted(space, _count)
         if isinstance(self._cost, Tables):
             self.tables = self._tables  # offers Separable only where it holds
 

@@ -118,10 +118,10 @@ def macs(key: LayerKey) -> float:
     if key.kind in MOVING:
         return 0.0
     if key.kind == "depthwise":
-        return float(pixels * key.kernel**2 * key.c_out)
+        return float(pixels * key.taps * key.c_out)
     if key.kind == "separable":
-        return float(pixels * (key.kernel**2 * key.c_in + key.c_in * key.c_out))
-    return float(pixels * key.kernel**2 * key.c_in * key.c_out)
+        return float(pixels * (key.taps * key.c_in + key.c_in * key.c_out))
+    return float(pixels * key.taps * key.c_in * key.c_out)
 
 
 def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
@@ -135,7 +135,7 @@ def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
         depthwise = key._replace(kind="depthwise", c_out=key.c_in)
         pointwise = key._replace(kind="conv", in_size=key.out_size, kernel=1, stride=1)
         return terms(depthwise, block) | terms(pointwise, block)
-    name, area = f"{key.kind}{key.kernel}/{key.stride}", key.kernel**2
+    name, area = f"{key.kind}{key.kernel}/{key.stride}", key.taps
     c_in, c_out, pixels = _blocked(key.c_in, block), _blocked(key.c_out, block), prod(key.out_size)
     if key.kind == "depthwise":
         return {f"{name} macs": pixels * area * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}

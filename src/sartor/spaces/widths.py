@@ -1,0 +1,139 @@
+"""The widths of any PyTorch network: every group of coupled channels is one choice, the weights are shared.
+
+The groups come from `sartor.surgery.coupling`. Channels are ordered by importance, so that the first ones are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sartor.core.contracts import Space, Supernet
+from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.records import Arch, Layer
+from sartor.core.rng import global_seed
+from sartor.core.tables import Tables
+from sartor.networks import load_network, load_weights
+from sartor.spaces._options import nearest
+from sartor.surgery.accounting import Accounts
+from sartor.surgery.coupling import Coupling, couple
+from sartor.surgery.importance import Importance, reorder, scores
+from sartor.surgery.ladders import ladders
+from sartor.surgery.slicing import Skeleton
+from sartor.surgery.supernet import CutSupernet
+
+__all__ = ["Widths"]
+
+MULTIPLIERS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+_CLOSE = 1e-3
+"""Largest relative difference between a network of the original's class and the cut it was made of."""
+
+
+class Widths(Space):
+    """Narrower versions of a network.
+
+    Args:
+        network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module.
+        weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
+            network by name is untrained; a module counts as trained.
+        input_shape: Shape of one input without the batch; by default `(in_channels, size, size)`.
+        size: Height and width of the input.
+        in_channels: Channels of the input.
+        classes: Number of outputs, for networks by name; None takes the network's own.
+        multipliers: The widths on offer, as fractions of the network's.
+        divisor: Widths are rounded to multiples of this, where there are four times as many channels.
+        importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first.
+        seed: Of the initial weights and of `random`.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: str | nn.Module = "",
+        weights: str = "",
+        input_shape: Sequence[int] | None = None,
+        size: int = 224,
+        in_channels: int = 3,
+        classes: int | None = None,
+        multipliers: Sequence[float] = MULTIPLIERS,
+        divisor: int = 8,
+        importance: Importance = "l2",
+        seed: int = 0,
+    ) -> None:
+        if not network:
+            raise ConfigError("the space widths needs a network: network = 'torchvision:resnet18', say")
+        self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
+        self._spec, self._classes, self._seed = network, classes, seed
+        self.trained = isinstance(network, nn.Module) or bool(weights)
+        whole = load_network(network, seed=seed, classes=classes) if isinstance(network, str) else copy.deepcopy(network)
+        if weights:
+            load_weights(whole, Path(weights))
+        self.coupling: Coupling = couple(whole, torch.zeros(1, *self.input_shape))
+        steps = ladders(self.coupling.groups, multipliers, divisor)
+        if not steps:
+            raise CapabilityError(
+                f"{type(whole).__name__} has no channels that can be cut; see `sartor space` for the reasons"
+            )
+        constants = reorder(self.coupling, whole, scores(self.coupling, whole, importance, seed=seed))
+        self.coupling = self.coupling.with_constants(constants)
+        self._skeleton, self._ladders, self._whole = Skeleton(self.coupling), steps, whole
+        self.choices = tuple(step.choice for step in steps)
+        self.accounts = Accounts(self._skeleton, whole, steps)
+        self.plain = self._keeps_class()
+
+    def build(self, arch: Arch) -> nn.Module:
+        return self._supernet().extract(arch)
+
+    def supernet(self) -> Supernet:
+        return self._supernet()
+
+    def scaled(self, factor: float) -> Arch:
+        return nearest(self.choices, [factor * float(c.options[-1]) for c in self.choices])
+
+    def account(self, metric: str) -> Tables | None:
+        return {"macs": self.accounts.macs, "params": self.accounts.params}.get(metric, lambda: None)()
+
+    def steps(self) -> Sequence[Tables]:
+        return self.accounts.memory()
+
+    def layers(self) -> Sequence[Layer]:
+        return self.accounts.layers()
+
+    def _supernet(self) -> CutSupernet:
+        """Trained weights as they are; untrained ones anew, from torch's global generator."""
+        if self.trained:
+            whole = copy.deepcopy(self._whole)
+        else:
+            assert isinstance(self._spec, str)
+            seed = int(torch.randint(2**31, ()))
+            whole = load_network(self._spec, seed=seed, classes=self._classes)
+            whole.train(self._whole.training)
+        return CutSupernet(self._skeleton, whole, self._ladders, plain=self.plain)
+
+    def _keeps_class(self) -> bool:
+        """Whether networks of the original's class compute what the cuts compute: tried on three of them."""
+        rng = np.random.default_rng(0)
+        random = tuple(int(rng.integers(len(c.options))) for c in self.choices)
+        archs = [(0,) * len(self.choices), random, tuple(len(c.options) // 2 for c in self.choices)]
+        supernet = CutSupernet(self._skeleton, copy.deepcopy(self._whole).eval(), self._ladders, plain=True)
+        first = next(self._whole.parameters())
+        with global_seed(0), torch.no_grad():
+            x = torch.randn(2, *self.input_shape, dtype=first.dtype, device=first.device)
+            return all(_agree(supernet, arch, x) for arch in archs)
+
+
+def _agree(supernet: CutSupernet, arch: Arch, x: Tensor) -> bool:
+    gates = [torch.eye(len(step.choice.options))[a] for step, a in zip(supernet.ladders, arch, strict=True)]
+    wanted = supernet(x, gates)
+    try:
+        found = supernet.extract(arch)(x)
+    except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
+        return False
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        return False
+    return bool((found - wanted).abs().max() <= _CLOSE * wanted.abs().max().clamp(min=1e-12))

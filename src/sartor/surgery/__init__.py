@@ -1,0 +1,1 @@
+"""Taking an existing network apart: which channels belong together, and smaller networks with the same weights."""

@@ -1,0 +1,150 @@
+"""The graph of a network, as torch.export sees it: one node per operator, with the names of all weights.
+
+The batch has a fixed size while tracing; which numbers in the graph come from it is told by the labels
+(`sartor.surgery.units`), so that the graph can be run with any batch. See docs/decisions/0004-torch-export.md.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import TreeSpec
+
+from sartor.core.errors import CapabilityError, ConfigError
+
+BATCH = 2
+"""Examples in the traced batch: one would be taken for a dimension that broadcasts."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as a list of operators.
+
+    Attributes:
+        graph: Placeholders (weights first, then the input), calls of aten operators, one output.
+        weights: Name of a placeholder -> name of the parameter or buffer; of several names of one tensor, the first.
+        constants: Name of a placeholder -> a tensor that the network makes itself.
+        input: Name of the placeholder of the input.
+        structure: How the outputs in the graph make the network's result.
+    """
+
+    graph: fx.Graph
+    weights: Mapping[str, str]
+    constants: Mapping[str, Tensor]
+    input: str
+    structure: TreeSpec
+
+
+def trace(network: nn.Module, example: Tensor) -> Traced:
+    """The graph of `network` in its present mode, for inputs like `example`, `(1, ...)`.
+
+    Raises:
+        CapabilityError: Its Python code cannot be followed, because it depends on values, say. The message names the
+            line.
+    """
+    x = torch.cat([example] * BATCH)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(network, (x,), strict=False)
+    except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
+        raise CapabilityError(_explain(network, error)) from error
+    graph = _inlined(program.graph_module)
+    weights, constants, entrance = dict[str, str](), dict[str, Tensor](), ""
+    known = _first_names(network)
+    for spec in program.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            weights[name] = known.get(spec.target, spec.target)
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            assert spec.target is not None
+            constants[name] = program.constants[spec.target]
+        elif spec.kind == InputKind.USER_INPUT:
+            entrance = name
+        else:
+            raise CapabilityError(f"{type(network).__name__} hands {spec.kind.name} objects around; only tensors work")
+    assert program.call_spec.out_spec is not None
+    return Traced(graph, weights, constants, entrance, program.call_spec.out_spec)
+
+
+def place(node: fx.Node) -> str:
+    """The name of the innermost module a node comes from, `""` for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for name, _ in stack.values():
+        path = name
+    return re.sub(r"@\d+$", "", str(path))
+
+
+def line(node: fx.Node) -> str:
+    """Where the network's own code calls the operator, as `file:line`."""
+    return _last_line(re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or "")))
+
+
+def _last_line(frames: list[tuple[str, str]]) -> str:
+    own = [f for f in frames if "/torch/" not in f[0].replace("\\", "/")]
+    return ":".join(own[-1]) if own else ""
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Every name of a parameter or buffer -> the first name of the same tensor (weights may be tied)."""
+    first: dict[int, str] = {}
+    named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def _explain(network: nn.Module, error: Exception) -> str:
+    frames = [(f.filename, str(f.lineno)) for f in traceback.extract_tb(error.__traceback__)]
+    where = _last_line([f for f in frames if "/sartor/" not in f[0].replace("\\", "/")])
+    inside = _last_line(re.findall(r'File "([^"]+)", line (\d+)', str(error))) or where
+    first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
+    return (
+        f"{type(network).__name__} cannot be traced: {inside or 'its forward'} ({first[:200]}). Networks whose path "
+        'depends on values, not shapes, cannot be cut; leave that part as it is with ignore = ["name.of.the.module"]'
+    )
+
+
+def _inlined(module: fx.GraphModule) -> fx.Graph:
+    """The graph with sub-graphs (regions without gradient, or under autocast) in line."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, Any] = {}
+
+    def copy(source: fx.GraphModule, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            return getattr(source, str(node.target))
+        inner = next((a for a in node.args if isinstance(a, fx.Node) and isinstance(copied.get(a), fx.GraphModule)), None)
+        if node.op == "call_function" and inner is not None:
+            body = copied[inner]
+            given = [copied[a] if isinstance(a, fx.Node) else a for a in node.args[node.args.index(inner) + 1 :]]
+            return run(body, given)
+        if node.op == "call_function" and node.target is operator.getitem:
+            whole = copied[node.args[0]]  # type: ignore[index]
+            if isinstance(whole, (tuple, list)):
+                return whole[node.args[1]]  # type: ignore[index]
+        return graph.node_copy(node, lambda n: copied[n])
+
+    def run(body: fx.GraphModule, given: list[Any]) -> Any:
+        holes = iter(given)
+        for node in body.graph.nodes:
+            if node.op == "placeholder":
+                copied[node] = next(holes)
+            elif node.op == "output":
+                return fx.map_arg(node.args[0], lambda n: copied[n])
+            else:
+                copied[node] = copy(body, node)
+        raise ConfigError("a graph without an output")
+
+    for node in module.graph.nodes:
+        copied[node] = copy(module, node)
+    return graph
+
