@@ -251,6 +251,9 @@ def test_weights_that_are_gone_stop_the_search(problem, tmp_path):
 
 
 def test_a_copy_of_an_evaluator_is_as_good(problem, tmp_path):
-    evaluator = Finetune(problem, recipe=CPU, steps=1)
-    evaluator(Proposal(WIDE), 0)
-    assert copy.copy(evaluator)(Proposal(NARROW), 1) == evaluator(Proposal(NARROW), 1)
+    evaluator = Finetune(problem, recipe=CPU, steps=1, lr=0.1)
+    wanted = evaluator.inherit(Proposal(WIDE), 0, parent=None, keep=tmp_path / "0")
+    twin = copy.copy(evaluator)
+    child = twin.inherit(Proposal(NARROW, parent=0), 1, parent=tmp_path / "0", keep=None)
+    assert evaluator(Proposal(WIDE), 0) == wanted
+    assert twin.inherit(Proposal(NARROW, parent=0), 1, parent=tmp_path / "0", keep=None) == child

@@ -52,6 +52,16 @@ def test_a_supernet_strategy_inherits(prepared):
     assert search.problem.cost("macs")([search.propose(search.problem.limits())])[0] <= search.problem.limit("macs")
 
 
+def test_netadapt_fine_tunes_from_the_spaces_own_weights(prepared):
+    search = prepared(strategy={"name": "netadapt", "step": 0.2}, evaluator={"steps": 2})
+    assert search.evaluator.path == ""
+    assert search.evaluator.recipe.lr == 1e-3
+    assert search.run()
+    weights = search.job.folder.path / "search" / "artifacts" / "weights"
+    assert {int(p.stem) for p in weights.iterdir()} == {t.index for t in search.strategy.trail}
+    assert search.problem.cost("macs")([search.propose(search.problem.limits())])[0] <= search.problem.limit("macs")
+
+
 def test_limits_end_a_search_that_goes_on_later(prepared, tmp_path):
     table = {"strategy": {"name": "random_search", "trials": 3}, "training": {"epochs": 1, "lr": 0.1}}
     first = prepared(**table, limits={"trials": 1})

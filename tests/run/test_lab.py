@@ -195,13 +195,14 @@ def test_a_checkpoint_skips_the_trials_that_it_knows() -> None:
     assert evaluator.calls == []
 
 
-@pytest.mark.parametrize("other", [Proposal(D), Proposal(B, fidelity=0.5)])
+@pytest.mark.parametrize("other", [Proposal(D), Proposal(B, fidelity=0.5), Proposal(B, parent=0)])
 def test_a_different_proposal_rewinds(other: Proposal) -> None:
     journal = MemoryJournal()
     lab(journal).evaluate([Proposal(A), Proposal(B), Proposal(C)])
     evaluator = Score()
     trials = lab(journal, evaluator).evaluate([Proposal(A), other, Proposal(C)])
     assert evaluator.calls == [other.arch, C]
+    assert trials[1].parent == other.parent
     assert [t.index for t in trials] == [0, 1, 2]
     assert read_trials(journal) == trials
     assert [r for r in journal.read() if r["kind"] == "rewind"] == [{"kind": "rewind", "to": 1}]
@@ -263,6 +264,65 @@ def test_artifacts_need_a_folder(tmp_path: Path) -> None:
     assert path.parent.is_dir()
     with pytest.raises(CapabilityError, match=r"no run folder to keep 'supernet\.safetensors' in"):
         lab(MemoryJournal()).artifact("supernet.safetensors")
+
+
+class Keeps(Score):
+    """Weights are a text: the archs of the line of parents."""
+
+    def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
+        assert (parent is None) == (proposal.parent is None)
+        assert keep is not None
+        keep.parent.mkdir(exist_ok=True)
+        keep.write_text((parent.read_text() if parent is not None else "") + str(proposal.arch))
+        return self(proposal, seed)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "weights").glob("*"))
+
+
+def test_an_evaluator_that_keeps_weights_gets_those_of_the_parent(tmp_path: Path) -> None:
+    it = lab(MemoryJournal(), Keeps(), artifacts=tmp_path)
+    trials = it.evaluate([Proposal(A), Proposal(B, parent=np.int64(0)), Proposal(C, parent=1)])  # type: ignore[arg-type]
+    assert [t.parent for t in trials] == [None, 0, 1]
+    assert {type(t.parent) for t in trials[1:]} == {int}
+    assert read_trials(it.journal) == trials
+    assert names(tmp_path) == ["000.safetensors", "001.safetensors", "002.safetensors"]
+    assert (tmp_path / "weights" / "002.safetensors").read_text() == f"{A}{B}{C}"
+
+
+def test_weights_of_no_parent_are_removed_but_not_those_of_trials_to_come_back(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    it = lab(journal, Keeps(), artifacts=tmp_path)
+    it.evaluate([Proposal(a) for a in (A, B, C, D)])
+    again = lab(journal, Keeps(), artifacts=tmp_path, resume_at=2)
+    again.forget([1])
+    assert names(tmp_path) == ["001.safetensors", "002.safetensors", "003.safetensors"]
+    again.evaluate([Proposal(C), Proposal(D)])
+    again.forget([])
+    assert names(tmp_path) == []
+    with pytest.raises(StateError, match="the weights of trial 3, the parent of trial 4, are not at"):
+        again.evaluate([Proposal(A, parent=3)])
+
+
+def test_without_a_folder_only_trials_without_a_parent_run() -> None:
+    it = lab(MemoryJournal(), Keeps())
+    it.forget([])
+    assert it.evaluate([Proposal(A)])[0].ok
+    with pytest.raises(CapabilityError, match="no run folder to keep"):
+        it.evaluate([Proposal(B, parent=0)])
+
+
+def test_an_evaluator_that_keeps_no_weights_is_told_of_parents_all_the_same(tmp_path: Path) -> None:
+    trials = lab(MemoryJournal(), artifacts=tmp_path).evaluate([Proposal(A), Proposal(B, parent=0)])
+    assert [t.parent for t in trials] == [None, 0]
+    assert names(tmp_path) == []
+
+
+def test_journals_from_before_parents_are_read() -> None:
+    journal = MemoryJournal()
+    journal.append({"kind": "trial", "index": 0, "arch": [0, 1, 2], "fidelity": 1.0, "metrics": {}, "error": None})
+    assert lab(journal).evaluate([Proposal(A)]) == [Trial(0, A, 1.0, {})]
 
 
 def test_progress_is_handed_on() -> None:

@@ -7,7 +7,6 @@ afterwards, on the same batches for every network.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -74,8 +73,7 @@ class Finetune(Evaluator):
         self.space = require(problem.space, Shareable, self)
         self.canonical = problem.space.canonical
         self.steps, self.path, self.calibrate, self.batches = steps, supernet, calibrate, batches
-        self._supernet: Supernet | None = None
-        self._family: tuple[object, Supernet] | None = None
+        self._stock: _Stock | None = None
         self._calibration: list[Batch] = []
 
     def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
@@ -114,19 +112,32 @@ class Finetune(Evaluator):
 
     def _ancestor(self, parent: Path | None) -> Supernet:
         """The supernet, with the weights of the parent in their places."""
-        if self._supernet is None:
-            self._supernet = read_supernet(self.space, self.path)
+        if self._stock is None:
+            self._stock = _Stock(read_supernet(self.space, self.path))
             self._calibration = list(islice(self.task.train(torch_rng(0, "calibration")), self.calibrate))
-        if parent is None:
-            return self._supernet
-        # Siblings follow each other: the last parent is kept, and known by its file, which is replaced, never changed.
-        found = parent.stat()
-        key = (parent, found.st_ino, found.st_mtime_ns)
-        if self._family is None or self._family[0] != key:
-            net = copy.deepcopy(self._supernet)
-            write_back(net, *_read(parent))
-            self._family = (key, net)
-        return self._family[1]
+        return self._stock.holding(parent)
+
+
+class _Stock:
+    """A supernet that takes in the weights of one parent at a time: siblings follow each other."""
+
+    def __init__(self, net: Supernet) -> None:
+        self.net = net
+        self.own = {name: value.clone() for name, value in net.state_dict().items()}
+        self.held: object = None
+
+    def holding(self, parent: Path | None) -> Supernet:
+        """With the parent's weights, and its own where the parent has none."""
+        found = None if parent is None else parent.stat()
+        # A file of weights is replaced, by a search that was rewound, but never changed.
+        key = None if found is None else (parent, found.st_ino, found.st_mtime_ns)
+        if key != self.held:
+            self.held = object()  # equals no key, should this be interrupted
+            self.net.load_state_dict(self.own)
+            if parent is not None:
+                write_back(self.net, *_read(parent))
+            self.held = key
+        return self.net
 
 
 @dataclass(frozen=True)

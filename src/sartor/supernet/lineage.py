@@ -1,13 +1,13 @@
 """Weights on their way between a supernet and the networks that are cut out of it.
 
-`Supernet.extract` says how weights are cut out, not where from. That is found by cutting numbers: in a copy of the
-supernet every entry holds its own number, so the network extracted from the copy holds the places of its entries.
+`Supernet.extract` says how weights are cut out, not where from. That is found by cutting numbers: while every entry of
+the supernet holds its own number, the network extracted holds the places of its entries.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -77,7 +77,7 @@ def _entries(module: nn.Module) -> dict[str, Tensor]:
     """What is written, sharing memory with the module. Other integers may steer the extraction: they are no weights."""
     return {
         name: tensor
-        for name, tensor in module.state_dict().items()
+        for name, tensor in module.state_dict(keep_vars=True).items()
         if tensor.is_floating_point() or name.endswith("num_batches_tracked")
     }
 
@@ -91,14 +91,11 @@ def _places(supernet: Supernet, arch: Arch, narrow: nn.Module, vector: Tensor) -
     """For every tensor of `narrow` the places of its entries in `vector`, in the tensor's shape."""
     if FIRST + len(vector) >= EXACT:
         raise CapabilityError(f"a supernet of {len(vector)} weights is too large to number; write back a smaller one")
-    twin = copy.deepcopy(supernet).double()
-    numbered = _entries(twin)
-    numbers = torch.arange(FIRST, FIRST + len(vector), dtype=torch.float64, device=vector.device)
-    for tensor, part in zip(numbered.values(), _split(numbers, numbered), strict=True):
-        tensor.copy_(part)
+    with _numbered(supernet, len(vector)):
+        numbered = supernet.extract(arch)
     values, parameters = _entries(narrow), {name for name, _ in narrow.named_parameters(remove_duplicate=False)}
     found = {}
-    for name, number in _entries(twin.extract(arch)).items():
+    for name, number in _entries(numbered).items():
         place = number.double() - FIRST
         inside = (place >= 0) & (place < len(vector))
         if not inside.any() and name not in parameters:
@@ -112,6 +109,21 @@ def _places(supernet: Supernet, arch: Arch, narrow: nn.Module, vector: Tensor) -
             )
         found[name] = place
     return found
+
+
+@contextmanager
+def _numbered(supernet: Supernet, total: int) -> Iterator[None]:
+    """Every entry holds its number, in float64, inside the block only."""
+    entries = _entries(supernet)
+    before = [(tensor, tensor.data) for tensor in entries.values()]
+    numbers = torch.arange(FIRST, FIRST + total, dtype=torch.float64)
+    try:
+        for tensor, part in zip(entries.values(), _split(numbers, entries), strict=True):
+            tensor.data = part.to(tensor.device, torch.float64 if tensor.is_floating_point() else tensor.dtype)
+        yield
+    finally:
+        for tensor, data in before:
+            tensor.data = data
 
 
 def _same(one: Tensor, two: Tensor) -> bool:
