@@ -11,7 +11,7 @@ from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Choice, Constraint, Objective, Trial
 from sartor.evaluators.synthetic import Synthetic
 from sartor.run.journal import FileJournal, read_trials
-from sartor.run.runner import run
+from sartor.run.runner import restore, run
 from sartor.solvers.budgets import levels, within
 from sartor.strategies.netadapt import Netadapt
 
@@ -91,6 +91,18 @@ def test_the_golden_trace(tmp_path):
     accepted = {t.index for t in strategy.trail}
     assert strategy.parents() == sorted(accepted)
     assert [t.parent for t in trials] == [None] + [p for p in strategy.parents()[:-1] for _ in range(3)]
+
+
+def test_the_score_is_the_papers_and_answers_further_budgets_after_a_restart(tmp_path):
+    problem = problem_of(GOLDEN, golden_weights, 28_600)
+    strategy, _ = walked(problem, tmp_path, golden_accuracy, decay=1.0)
+    wanted = [(95 - acc + 1e-6) / (saved + 1e-5) for acc, saved in ((1, 945), (5, 720), (80, 756))]
+    assert [strategy.scores[i] for i in range(3)] == wanted
+    # Below the end of the walk the last choice goes down alone, as it lost least per weight.
+    weights = golden_weights(16, 32, 40)
+    again = Netadapt(problem, 0)
+    assert restore(again, tmp_path)
+    assert strategy.solve({"weights": weights}) == again.solve({"weights": weights}) == (15, 31, 39)
 
 
 def test_an_error_to_minimise_walks_as_an_accuracy_does(tmp_path):
