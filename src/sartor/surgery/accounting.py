@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
+from operator import add
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from sartor.core.records import Axis, Choice, Layer
 from sartor.core.tables import Tables
 from sartor.surgery.slicing import Skeleton
 from sartor.surgery.trace import BATCH, place
-from sartor.surgery.tracker import argument, operator_name
+from sartor.surgery.tracker import argument, operator_name, tensor
 from sartor.surgery.units import Dim
 
 Counts = NDArray[np.float64]
@@ -138,9 +140,7 @@ class Accounts:
             name = operator_name(node)
             if name not in _LAYERS:
                 continue
-            x, weight = node.args[0], node.args[1]
-            assert isinstance(x, fx.Node)
-            assert isinstance(weight, fx.Node)
+            x, weight = tensor(node, 0), tensor(node, 1)
             w = self.sizes(weight)
             shape = self.tracker.shape(weight)
             if name == "linear":
@@ -161,33 +161,29 @@ class Accounts:
         return total.tables()
 
     def _live(self) -> Iterator[Tables]:
-        storage: dict[fx.Node, fx.Node] = {}
+        storage, last = self._storage()
         alive: dict[fx.Node, Tables] = {}
-        last: dict[fx.Node, int] = {}
-        calls = [n for n in self.skeleton.nodes if n.op == "call_function"]
-        entrance = next(n for n in self.skeleton.nodes if n.name == self.skeleton.coupling.traced.input)
-        storage[entrance] = entrance
-        for node in calls:
-            inputs = [n for n in node.all_input_nodes if n in storage]
-            fresh = operator_name(node) in _ALLOCATES or not inputs
-            storage[node] = node if fresh else storage[inputs[0]]
         for i, node in enumerate(self.skeleton.nodes):
-            for given in node.all_input_nodes:
-                if given in storage:
-                    last[storage[given]] = i
-        for i, node in enumerate(self.skeleton.nodes):
-            if node in storage and storage[node] is node and isinstance(node.meta.get("val"), Tensor):
+            if storage.get(node) is node and isinstance(node.meta.get("val"), Tensor):
                 held = self._sum([(1.0, self.sizes(node))])
-                if held is not None:
-                    alive[node] = held
-                total = Tables.zeros([ladder.choice for ladder in self.ladders])
-                for part in alive.values():
-                    total = total + part
-                if node is not entrance:
-                    yield total
-            for given in list(alive):
-                if last.get(given, -1) <= i and given is not node:
-                    del alive[given]
+                alive |= {} if held is None else {node: held}
+                if node.op != "placeholder":
+                    yield reduce(add, alive.values(), Tables.zeros([ladder.choice for ladder in self.ladders]))
+            alive = {made: size for made, size in alive.items() if last.get(made, -1) > i}
+
+    def _storage(self) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, int]]:
+        """Node -> the node whose memory it works in; and that node -> when it is needed last."""
+        storage: dict[fx.Node, fx.Node] = {}
+        last: dict[fx.Node, int] = {}
+        for i, node in enumerate(self.skeleton.nodes):
+            inputs = [storage[n] for n in node.all_input_nodes if n in storage]
+            last |= dict.fromkeys(inputs, i)
+            if node.op == "call_function":
+                fresh = operator_name(node) in _ALLOCATES or not inputs
+                storage[node] = node if fresh else inputs[0]
+            elif node.name == self.skeleton.coupling.traced.input:
+                storage[node] = node
+        return storage, last
 
 
 class _Sum:
@@ -256,16 +252,14 @@ def _geometry(
     node: fx.Node,
 ) -> tuple[str, tuple[int, int], int | tuple[int, int], int, tuple[int, int]]:
     """Kind, input size, kernel, stride and output size of a layer; further dimensions are folded into the first."""
-    x, weight = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
-    assert isinstance(weight, fx.Node)
+    x, weight = tensor(node, 0), tensor(node, 1)
     before, after = tuple(x.meta["val"].shape), tuple(node.meta["val"].shape)
     if operator_name(node) == "linear":
         positions = (1, int(prod(before[1:-1])))
         return "linear", positions, 1, 1, positions
     taps = tuple(int(n) for n in weight.meta["val"].shape[2:])
     stride = argument(node, 3, "stride", 1)
-    step = int(stride[0] if isinstance(stride, (list, tuple)) else stride)  # type: ignore[call-overload]
+    step = int(stride[0] if isinstance(stride, (list, tuple)) else stride)
     groups = int(argument(node, 6, "groups", 1))
     kind = "conv" if groups == 1 else "depthwise" if groups == before[1] == after[1] else "grouped"
     kernel = _pair(taps)
@@ -279,9 +273,37 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
     return int(prod(first)), last
 
 
-_LAYERS = frozenset(("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
+_LAYERS = frozenset(
+    ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+)
 _ALLOCATES = _LAYERS | frozenset(
-    "matmul bmm mm baddbmm addmm einsum scaled_dot_product_attention cat stack mean sum adaptive_avg_pool2d "
-    "avg_pool2d max_pool2d adaptive_max_pool2d adaptive_avg_pool1d upsample_bilinear2d upsample_nearest2d "
-    "upsample_bicubic2d pad constant_pad_nd index index_select permuted expand repeat roll".split()
+    [
+        "matmul",
+        "bmm",
+        "mm",
+        "baddbmm",
+        "addmm",
+        "einsum",
+        "scaled_dot_product_attention",
+        "cat",
+        "stack",
+        "mean",
+        "sum",
+        "adaptive_avg_pool2d",
+        "avg_pool2d",
+        "max_pool2d",
+        "adaptive_max_pool2d",
+        "adaptive_avg_pool1d",
+        "upsample_bilinear2d",
+        "upsample_nearest2d",
+        "upsample_bicubic2d",
+        "pad",
+        "constant_pad_nd",
+        "index",
+        "index_select",
+        "permuted",
+        "expand",
+        "repeat",
+        "roll",
+    ]
 )

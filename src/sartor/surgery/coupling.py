@@ -85,12 +85,13 @@ class Coupling:
             yield name, [None if isinstance(dim, str) else dim for dim in dims]
 
 
-def couple(network: nn.Module, example: Tensor) -> Coupling:
+def couple(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Coupling:
     """Analyse a network.
 
     Args:
         network: Its mode is put back.
         example: One input, `(1, ...)`; only its shape and type count.
+        ignore: Names of modules to leave as they are; what enters and leaves them is not cut either.
 
     Raises:
         CapabilityError: It cannot be traced.
@@ -98,11 +99,11 @@ def couple(network: nn.Module, example: Tensor) -> Coupling:
     modes = [(m, m.training) for m in network.modules()]
     try:
         units, weights = Units(), dict[str, list[Dim | str]]()
-        traced = trace(network.eval(), example)
+        traced = trace(network.eval(), example, ignore)
         tracker = _label(traced, units, weights)
         further = None
-        if _unseen(network, traced):  # heads that only training uses
-            further = _label(trace(network.train(), example), units, weights)
+        if _unseen(network, traced, ignore):  # heads that only training uses
+            further = _label(trace(network.train(), example, ignore), units, weights)
     finally:
         for module, training in modes:
             module.training = training
@@ -110,11 +111,16 @@ def couple(network: nn.Module, example: Tensor) -> Coupling:
     return Coupling(traced, tracker, further, groups, _fixed(tracker, groups))
 
 
-def _unseen(network: nn.Module, traced: Traced) -> bool:
+def _unseen(network: nn.Module, traced: Traced, ignore: Sequence[str]) -> bool:
     """Whether some parameter takes no part in evaluation."""
-    used = {traced.weights[n.name] for n in traced.graph.nodes if n.op == "placeholder" and n.users and n.name in traced.weights}
+    hidden = {id(p) for name in ignore for p in network.get_submodule(name).parameters()}
+    used = {
+        traced.weights[n.name]
+        for n in traced.graph.nodes
+        if n.op == "placeholder" and n.users and n.name in traced.weights
+    }
     first = {id(p): name for name, p in reversed(list(network.named_parameters(remove_duplicate=False)))}
-    return any(first[id(p)] not in used for p in network.parameters())
+    return any(first[id(p)] not in used and id(p) not in hidden for p in network.parameters())
 
 
 def _label(traced: Traced, units: Units, weights: dict[str, list[Dim | str]]) -> Tracker:
@@ -155,9 +161,22 @@ def _follow(tracker: Tracker, node: fx.Node) -> None:
     for given in tensors(node):
         tracker.fix(given, None, f"there is no rule for {operator_name(node)} ({line(node)})")
     if isinstance(value, Tensor):
-        tracker.of[node] = [None] * value.dim()
+        tracker.of[node] = _examples(tracker, node, value)
     elif isinstance(value, (list, tuple)):
-        tracker.of[node] = [[None] * v.dim() if isinstance(v, Tensor) else [] for v in value]
+        tracker.of[node] = [_examples(tracker, node, v) if isinstance(v, Tensor) else [] for v in value]
+
+
+def _examples(tracker: Tracker, node: fx.Node, value: Tensor) -> Dims:
+    """What an operator without a rule gives: static, but for a first dimension that is the batch all the way."""
+    found: Dims = [None] * value.dim()
+    for given in tensors(node):
+        shape = tracker.shape(given)
+        labels = (
+            tracker.units.resolve(tracker.dims(given)[0]) if shape and found and shape[0] == value.shape[0] else None
+        )
+        if labels is not None and tracker.units.is_batch(labels).all():
+            found[0] = tracker.dims(given)[0]
+    return found
 
 
 class _Arrays:
@@ -171,8 +190,8 @@ class _Arrays:
             for dims in tracker.of.values():
                 found |= {id(d): d for d in _flat(dims)}
             found |= {id(d): d for d in tracker.inner.values() if d is not None}
-        for dims in trackers[0].weights.values():
-            mine = {id(d): d for d in dims if isinstance(d, np.ndarray)}
+        for entries in trackers[0].weights.values():
+            mine = {id(d): d for d in entries if isinstance(d, np.ndarray)}
             found |= mine
             self.weight |= mine.keys()
         self.labels = found
@@ -254,24 +273,23 @@ def _of(labels: Labels | None, families: Mapping[int, int]) -> list[int]:
 
 def _one_factor(arrays: _Arrays, families: Mapping[int, int]) -> bool:
     """Where an index depends on two families, pin one of them; whether there was such a place."""
-    count = defaultdict(int)
-    for family in families.values():
-        count[family] += 1
     lookup = np.full(len(arrays.units) + 1, -1)
     lookup[list(families)] = list(families.values())
+    count = np.bincount(lookup[lookup >= 0])
+    lost: set[int] = set()
     for labels in arrays.resolved.values():
         if labels.shape[1] == 1:
             continue
-        rows = lookup[labels]
-        both = np.flatnonzero((rows >= 0).sum(1) > 1)
-        if len(both):
-            outer, inner = [f for f in rows[both[0]].tolist() if f >= 0][:2]
-            lose = inner if count[outer] >= ENOUGH or count[outer] >= count[inner] else outer
-            gone = np.array([u for u, f in families.items() if f == lose])
-            arrays.units.where = "product"
-            arrays.units.pin(gone[:, None], "channels are a product here, and its other factor is cut")
-            return True
-    return False
+        for row in np.unique(lookup[labels], axis=0).tolist():
+            here = [f for f in row if f >= 0 and f not in lost]
+            if len(here) > 1:
+                outer, inner = here[:2]
+                lost.add(inner if count[outer] >= ENOUGH or count[outer] >= count[inner] else outer)
+    if lost:
+        arrays.units.where = "product"
+        gone = np.flatnonzero(np.isin(lookup, list(lost)))
+        arrays.units.pin(gone[:, None], "channels are a product here, and its other factor is cut")
+    return bool(lost)
 
 
 def _births(trackers: Sequence[Tracker], families: Mapping[int, int]) -> dict[str, list[int]]:
@@ -332,4 +350,3 @@ def _fixed(tracker: Tracker, groups: Sequence[Group]) -> tuple[Fixed, ...]:
         reason = next((why[u] for u in roots if u in why), "it has a single unit")
         found[layer] = Fixed(layer, reason)
     return tuple(found.values())
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -21,9 +21,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
+from sartor.surgery.opaque import opaque
 from sartor.surgery.slicing import Cut, Engine
 from sartor.surgery.trace import BATCH, place
-from sartor.surgery.tracker import operator_name, tensors
+from sartor.surgery.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.units import Dim
 
 Numbers: TypeAlias = "defaultdict[str, defaultdict[int, set[int]]]"
@@ -38,6 +39,14 @@ def as_module(engine: Engine, cut: Cut) -> nn.Module:
     network = copy.deepcopy(engine.network, _memo(engine.network, _weights(engine, cut)))
     for name, module in network.named_modules():
         _renumber(module, sizes.get(name, {}))
+    for node in engine.skeleton.calls:
+        owner = place(node)
+        layer = network.get_submodule(owner) if operator_name(node).startswith("conv") else None
+        if isinstance(layer, _ConvNd):
+            _regroup(layer, node, cut)
+        norm = network.get_submodule(owner) if operator_name(node) == "group_norm" else None
+        if isinstance(norm, nn.GroupNorm):
+            norm.num_groups = cut.scale(number(node, 1), cut.inner(node))
     return network
 
 
@@ -100,27 +109,35 @@ def _up(name: str) -> Iterator[str]:
 
 def _renumber(module: nn.Module, sizes: dict[int, int]) -> None:
     """Change the numbers a module remembers: those of torch's layers by their weights, others by what they were."""
-    if isinstance(module, _ConvNd):
-        _renumber_convolution(module)
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.LayerNorm):
-        if module.weight is not None:
-            module.normalized_shape = tuple(module.weight.shape)
-        else:
-            module.normalized_shape = tuple(sizes.get(n, n) for n in module.normalized_shape)
-    elif isinstance(module, _NormBase):
-        if module.running_mean is not None or module.weight is not None:
-            module.num_features = len(module.running_mean if module.running_mean is not None else module.weight)
-    elif isinstance(module, nn.GroupNorm):
-        _renumber_group_norm(module, sizes)
-    elif isinstance(module, nn.MultiheadAttention):
-        module.num_heads = sizes.get(module.num_heads, module.num_heads)
-        module.embed_dim = module.kdim = module.vdim = module.out_proj.weight.shape[0]
-    else:
-        for key, value in vars(module).items():
-            if not key.startswith("_") and key != "training":
-                vars(module)[key] = _renumbered(value, sizes)
+    for kind, change in _CHANGES.items():
+        if isinstance(module, kind):
+            change(module, sizes)
+            return
+    for key, value in vars(module).items():
+        if not key.startswith("_") and key != "training":
+            vars(module)[key] = _renumbered(value, sizes)
+
+
+def _renumber_linear(module: nn.Linear, _sizes: dict[int, int]) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _renumber_layer_norm(module: nn.LayerNorm, sizes: dict[int, int]) -> None:
+    old = module.normalized_shape
+    module.normalized_shape = (
+        tuple(sizes.get(n, n) for n in old) if _without_weight(module) else tuple(module.weight.shape)
+    )
+
+
+def _renumber_norm(module: _NormBase, _sizes: dict[int, int]) -> None:
+    held = next((t for t in (module.running_mean, module.weight) if t is not None), None)
+    if held is not None:
+        module.num_features = len(held)
+
+
+def _renumber_attention(module: nn.MultiheadAttention, sizes: dict[int, int]) -> None:
+    module.num_heads = sizes.get(module.num_heads, module.num_heads)
+    module.embed_dim = module.kdim = module.vdim = module.out_proj.weight.shape[0]
 
 
 def _renumbered(value: Any, sizes: dict[int, int]) -> Any:
@@ -131,7 +148,7 @@ def _renumbered(value: Any, sizes: dict[int, int]) -> Any:
     return value
 
 
-def _renumber_convolution(module: _ConvNd) -> None:
+def _renumber_convolution(module: _ConvNd, _sizes: dict[int, int]) -> None:
     first, second = module.weight.shape[:2]
     depthwise = module.groups > 1 and module.groups == module.in_channels
     per = module.in_channels // module.groups
@@ -140,21 +157,30 @@ def _renumber_convolution(module: _ConvNd) -> None:
         module.in_channels, module.out_channels = first, second * module.groups
     else:
         outputs = module.out_channels // module.groups
-        if depthwise:
-            module.groups = first // outputs
-        elif module.groups > 1 and second == per:
+        if depthwise or (module.groups > 1 and second == per):
             module.groups = first // outputs
         module.in_channels, module.out_channels = second * module.groups, first
 
 
 def _renumber_group_norm(module: nn.GroupNorm, sizes: dict[int, int]) -> None:
-    if module.weight is not None:
-        channels, per = len(module.weight), module.num_channels // module.num_groups
-        if channels % module.num_groups or channels == channels // per * per:
-            module.num_groups = max(1, channels // per) if channels // per * per == channels else module.num_groups
-        module.num_channels = channels
-    else:
-        module.num_channels = sizes.get(module.num_channels, module.num_channels)
+    old = module.num_channels
+    module.num_channels = sizes.get(old, old) if _without_weight(module) else len(module.weight)
+
+
+def _without_weight(module: nn.Module) -> bool:
+    return getattr(module, "weight", None) is None
+
+
+_CHANGES: Mapping[type[nn.Module], Callable[[Any, dict[int, int]], None]] = MappingProxyType(
+    {
+        _ConvNd: _renumber_convolution,
+        nn.Linear: _renumber_linear,
+        nn.LayerNorm: _renumber_layer_norm,
+        _NormBase: _renumber_norm,
+        nn.GroupNorm: _renumber_group_norm,
+        nn.MultiheadAttention: _renumber_attention,
+    }
+)
 
 
 class _Builder:
@@ -179,7 +205,7 @@ class _Builder:
         self.x = self.graph.placeholder("x")
         for node in self.skeleton.nodes:
             if node.op == "output":
-                results = [self._copy(n) for n in node.args[0]]  # type: ignore[union-attr]
+                results = [self._copy(n) for n in node.all_input_nodes]
                 single = traced.structure.is_leaf() and len(results) == 1
                 self.graph.output(results[0] if single else tuple(results))
             elif node.op == "placeholder":
@@ -211,16 +237,13 @@ class _Builder:
         mine = (*whole._parameters, *whole._buffers)
         weights = {leaf: self.narrow[f"{name}.{leaf}"] for leaf in mine if f"{name}.{leaf}" in self.narrow}
         layer = copy.deepcopy(whole, _memo(whole, weights))
-        x = node.args[0]
-        assert isinstance(x, fx.Node)
+        x = tensor(node, 0)
         shape = zip(self.skeleton.tracker.shape(x), self.skeleton.tracker.dims(x), strict=True)
         _renumber(layer, {n: self.cut.scale(n, dim) for n, dim in shape if dim is not None})
         if isinstance(layer, nn.GroupNorm):
-            layer.num_groups = self.cut.scale(layer_groups(node), self.cut.inner(node))
-        if isinstance(layer, _ConvNd) and layer.groups > 1:
-            call = self.cut.call(node)
-            layer.groups = call.args[6] if len(call.args) > 6 else call.kwargs["groups"]
-            _set_channels(layer)
+            layer.num_groups = self.cut.scale(number(node, 1), self.cut.inner(node))
+        if isinstance(layer, _ConvNd):
+            _regroup(layer, node, self.cut)
         self._place(name, layer)
         self.copies[node] = self.graph.call_module(name, (self._copy(x),))
 
@@ -235,14 +258,15 @@ class _Builder:
 
     def _call(self, node: fx.Node) -> fx.Node:
         call = self.cut.call(node)
+        if call.target is opaque:
+            name = str(call.kwargs["module"])
+            self._place(name, copy.deepcopy(self.modules[name]))
+            return self.graph.call_module(name, fx.map_arg(call.args, self._copy))
         args, kwargs = call.args, dict(call.kwargs)
         if node in self.skeleton.resized:
             args = tuple(self._sized(node, value) for value in args)
         target = _FUNCTIONS.get(operator_name(node), call.target)
-        new = self.graph.call_function(
-            target, fx.map_arg(args, self._copy), fx.map_arg(kwargs, self._copy)  # type: ignore[arg-type]
-        )
-        return new
+        return self.graph.call_function(target, fx.map_arg(args, self._copy), fx.map_arg(kwargs, self._copy))
 
     def _sized(self, node: fx.Node, value: Any) -> Any:
         """A list of sizes with the batch's as a number that is known when the network runs."""
@@ -252,9 +276,8 @@ class _Builder:
             return value
         dims: list[Dim] = self.skeleton.tracker.dims(node)
         if operator_name(node) == "unflatten":
-            x = node.args[0]
-            assert isinstance(x, fx.Node)
-            at = int(node.args[1]) % len(self.skeleton.tracker.shape(x))  # type: ignore[call-overload]
+            x = tensor(node, 0)
+            at = number(node, 1) % len(self.skeleton.tracker.shape(x))
             dims = dims[at : at + len(value)]
         return [
             self._batched(size) if size > 0 and self.skeleton.period(dim) else size
@@ -291,8 +314,7 @@ class _Builder:
             owner = owner.get_submodule(part)
         if not hasattr(owner, leaf):
             old = self.state[name]
-            value = self.narrow.get(name)
-            value = old.detach().clone() if value is None else value
+            value = self.narrow[name] if name in self.narrow else old.detach().clone()
             if isinstance(old, nn.Parameter):
                 owner.register_parameter(leaf, nn.Parameter(value, old.requires_grad))
             else:
@@ -309,12 +331,15 @@ _FUNCTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Operators under the names by which people, and counters of multiply-adds, know them."""
-_MAKERS = "zeros ones full empty rand randn new_zeros new_ones new_full new_empty".split()
+_MAKERS = ["zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty"]
 
 
-def layer_groups(node: fx.Node) -> int:
-    """The number of groups of a group norm in the traced graph."""
-    return int(node.args[1])  # type: ignore[call-overload]
+def _regroup(layer: _ConvNd, node: fx.Node, cut: Cut) -> None:
+    """Give a convolution the groups of its call in a cut."""
+    if int(argument(node, 6, "groups", 1)) > 1:
+        call = cut.call(node)
+        layer.groups = call.args[6] if len(call.args) > 6 else call.kwargs["groups"]
+        _set_channels(layer)
 
 
 def _set_channels(layer: _ConvNd) -> None:
@@ -329,5 +354,3 @@ def _parametrized(layer: nn.Module) -> bool:
     """Whether its weight is computed from others, or its forward is not torch's own."""
     own = type(layer).forward.__module__
     return torch.nn.utils.parametrize.is_parametrized(layer) or not own.startswith("torch.nn.modules")
-
-

@@ -1,7 +1,8 @@
 """How much each unit of a network matters, and the weights reordered so that the first ones matter most.
 
-Sources: magnitude of filters, Li et al., "Pruning filters for efficient ConvNets" (ICLR 2017); scales of batch norms, Liu
-et al., "Network slimming" (ICCV 2017); first-order Taylor, Molchanov et al., "Importance estimation for neural network
+Sources: magnitude of filters, Li et al., "Pruning filters for efficient ConvNets" (ICLR 2017); scales of batch norms,
+Liu et al., "Network slimming" (ICCV 2017); first-order Taylor,
+Molchanov et al., "Importance estimation for neural network
 pruning" (CVPR 2019), equation 8, summed over all weights of a coupled unit as in Fang et al., "DepGraph" (CVPR 2023).
 """
 
@@ -55,9 +56,11 @@ def scores(
         return np.random.default_rng(derive(seed, "importance")).random(len(units))
     weights = dict(network.named_parameters(remove_duplicate=False))
     if how == "bn":
-        norms = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm))}
+        norms = {
+            f"{n}.weight" for n, m in network.named_modules() if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm))
+        }
         values = {n: w.detach().abs() for n, w in weights.items() if n in norms}
-        found = _gather(coupling, values, lambda v, d: v.double())
+        found = _gather(coupling, values, lambda v, _d: v.double())
         return found if (found > 0).any() else scores(coupling, network, "l2")
     if how == "taylor":
         slopes = _gradients(network, batches, loss)
@@ -176,7 +179,7 @@ def _occurrence(column: NDArray[np.int64]) -> NDArray[np.int64]:
     order = np.argsort(column, kind="stable")
     line = column[order]
     starts = np.r_[0, np.flatnonzero(line[1:] != line[:-1]) + 1]
-    ranks = np.arange(len(line)) - np.repeat(starts, np.diff(np.r_[starts, len(line)]))
-    found = np.empty_like(ranks)
+    ranks: NDArray[np.int64] = np.arange(len(line)) - np.repeat(starts, np.diff(np.r_[starts, len(line)]))
+    found: NDArray[np.int64] = np.empty_like(ranks)
     found[order] = ranks
     return found

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_unflatten
 
 from sartor.core.errors import CapabilityError
 from sartor.surgery.coupling import Coupling
+from sartor.surgery.masking import MASKED, masked_batch_norm
+from sartor.surgery.opaque import opaque
 from sartor.surgery.operators import rule_of
 from sartor.surgery.operators.rule import Call
 from sartor.surgery.trace import BATCH
@@ -109,8 +111,8 @@ class Cut:
         key = id(dim)
         if key not in self._masks:
             roots = self.skeleton.roots(dim)
-            mask = None if roots is None else self._kept[roots].all(1)
-            self._masks[key] = None if mask is None or mask.all() else mask
+            mask: Kept | None = None if roots is None else np.asarray(self._kept[roots].all(1))
+            self._masks[key] = None if mask is None or bool(mask.all()) else mask
         return self._masks[key]
 
     def kept(self, dim: Labels) -> Sequence[int]:
@@ -203,7 +205,9 @@ class Engine:
 
     @cached_property
     def _dropouts(self) -> frozenset[fx.Node]:
-        return frozenset(n for n in self.skeleton.calls if "dropout" in operator_name(n) and argument(n, 2, "train") is False)
+        return frozenset(
+            n for n in self.skeleton.calls if "dropout" in operator_name(n) and argument(n, 2, "train") is False
+        )
 
     def cut(self, kept: Kept, examples: int) -> Cut:
         """A cut, remembered if it was the last."""
@@ -244,7 +248,7 @@ class _Pass:
             if node.op == "placeholder":
                 continue
             if node.op == "output":
-                found = map_arg(node.args[0], self.value)
+                found: Any = map_arg(node.args[0], self.value)
                 return tree_unflatten(list(found), skeleton.coupling.traced.structure)
             values[node] = self.call(node)
             for gone in skeleton.last_uses.get(node, ()):
@@ -276,9 +280,11 @@ class _Pass:
         if norm is not None:
             return self.norm(node, norm)
         args, kwargs = call.args, call.kwargs
+        if call.target is opaque:
+            return engine.network.get_submodule(kwargs["module"])(*map_arg(args, self.value))
         if node in engine._dropouts and engine.network.training:
             args = (*args[:2], True, *args[3:])
-        special = _MASKED.get(operator_name(node)) if self.masks is not None else None
+        special = MASKED.get(operator_name(node)) if self.masks is not None else None
         if special is not None:
             return special(self, node, call)
         if self.masks is not None:
@@ -297,7 +303,7 @@ class _Pass:
         momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
         mask = self.mask_of(node.args[0], (1,))  # type: ignore[arg-type]
         if mask is not None and len(mask) > 1:
-            out = _masked_batch_norm(x, (mask != 0).to(x), (weight, bias, mean, var), momentum, eps)
+            out = masked_batch_norm(x, (mask != 0).to(x), (weight, bias, mean, var), momentum, eps)
         else:
             out = nn.functional.batch_norm(x, mean, var, weight, bias, True, momentum, eps)
         self.write_back(node, (mean, var))
@@ -363,101 +369,3 @@ class _Pass:
         shape[at] = value.shape[at]
         rows = table[example.to(table.device)]  # (positions, kept)
         return rows.reshape(shape) if at < d else rows.T.reshape(shape)
-
-
-def _masked_batch_norm(
-    x: Tensor, active: Tensor, weights: tuple[Any, Any, Any, Any], momentum: float, eps: float
-) -> Tensor:
-    """Batch norm whose statistics count the active examples of each channel only; `active` broadcasts to `x`."""
-    weight, bias, mean, var = weights
-    dims = [d for d in range(x.dim()) if d != 1]
-    shape = [1, -1, *[1] * (x.dim() - 2)]
-    full = active.expand_as(x)
-    count = full.sum(dims).clamp(min=1)
-    center = (x * full).sum(dims) / count
-    spread = ((x - center.reshape(shape)) ** 2 * full).sum(dims) / count
-    with torch.no_grad():
-        step = momentum * (full.sum(dims) > 0).to(x)
-        mean.lerp_(center.detach().to(mean), step.to(mean))
-        var.lerp_((spread * count / (count - 1).clamp(min=1)).detach().to(var), step.to(var))
-    scale = torch.rsqrt(spread + eps)
-    scale = scale if weight is None else scale * weight
-    shift = -center * scale if bias is None else bias - center * scale
-    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
-
-
-def _masked_layer_norm(run: _Pass, node: fx.Node, call: Call) -> Tensor:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
-    x, count = run.value(given), len(call.args[1])
-    weight = argument(node, 2, "weight")
-    bias = argument(node, 3, "bias")
-    eps = argument(node, 4, "eps", 1e-5)
-    dims = tuple(range(x.dim() - count, x.dim()))
-    mask = run.mask_of(given, dims)
-    if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
-    full = (mask != 0).to(x).expand_as(x)
-    x = x * mask
-    size = full.sum(dims, keepdim=True).clamp(min=1)
-    center = (x * full).sum(dims, keepdim=True) / size
-    spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
-    out = (x - center) * torch.rsqrt(spread + eps)
-    out = out if weight is None else out * run.value(weight)
-    return out if bias is None else out + run.value(bias)  # type: ignore[no-any-return]
-
-
-def _masked_group_norm(run: _Pass, node: fx.Node, call: Call) -> Tensor:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
-    x, groups = run.value(given), int(call.args[1])
-    mask = run.mask_of(given, (1,))
-    if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
-    full = (mask != 0).to(x).expand_as(x)
-    shape = (len(x), groups, -1)
-    parts, on = (x * mask).reshape(shape), full.reshape(shape)
-    size = on.sum(-1, keepdim=True).clamp(min=1)
-    center = (parts * on).sum(-1, keepdim=True) / size
-    spread = ((parts - center) ** 2 * on).sum(-1, keepdim=True) / size
-    out = ((parts - center) * torch.rsqrt(spread + float(argument(node, 4, "eps", 1e-5)))).reshape(x.shape)
-    line = (1, -1, *[1] * (x.dim() - 2))
-    weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
-    out = out if weight is None else out * run.value(weight).reshape(line)
-    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return]
-
-
-def _masked_mean(run: _Pass, node: fx.Node, call: Call) -> Tensor:
-    from sartor.surgery.operators.reduction import reduced
-
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
-    dims = reduced(node)
-    mask = run.mask_of(given, dims)
-    if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
-    x = run.value(given)
-    full = (mask != 0).to(x).expand_as(x)
-    keep = bool(argument(node, 2, "keepdim", False))
-    return (x * mask).sum(dims, keepdim=keep) / full.sum(dims, keepdim=keep).clamp(min=1)  # type: ignore[no-any-return]
-
-
-def _unsupported(run: _Pass, node: fx.Node, call: Call) -> Any:
-    from sartor.surgery.operators.reduction import reduced
-
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
-    dims = reduced(node) if operator_name(node) != "rms_norm" else tuple(range(-len(call.args[1]), 0))
-    if run.mask_of(given, [d % run.value(given).dim() for d in dims]) is not None:
-        raise CapabilityError(
-            f"{operator_name(node)} over channels cannot run with another width per example; use one width per batch"
-        )
-    return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
-
-
-_MASKED = {
-    "layer_norm": _masked_layer_norm,
-    "group_norm": _masked_group_norm,
-    "mean": _masked_mean,
-    **dict.fromkeys(("var", "std", "var_mean", "std_mean", "rms_norm"), _unsupported),
-}

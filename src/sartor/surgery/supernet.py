@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sartor.core.contracts import Supernet
 from sartor.core.records import Arch
+from sartor.supernet.gates import cut
 from sartor.surgery.accounting import Ladder
 from sartor.surgery.extraction import as_graph, as_module
 from sartor.surgery.slicing import Cut, Engine, Kept, Skeleton
 from sartor.surgery.trace import BATCH
-from sartor.supernet.gates import cut
 
 
 class CutSupernet(Supernet):
@@ -33,7 +33,7 @@ class CutSupernet(Supernet):
         self._engine, self.ladders = Engine(skeleton, network), tuple(ladders)
 
     def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
-        kept, masks = self._everything(), dict[int, list[tuple[np.ndarray, Tensor]]]()  # type: ignore[type-arg]
+        kept, masks = self._everything(), dict[int, list[tuple[np.ndarray, Tensor]]]()
         for i, (gate, ladder) in enumerate(zip(gates, self.ladders, strict=True)):
             for f, family in enumerate(ladder.families):
                 here = cut(gate, ladder.kept[:, f].tolist())
@@ -62,7 +62,7 @@ class CutSupernet(Supernet):
     def _everything(self) -> Kept:
         return np.ones(len(self._engine.skeleton.units) + 1, dtype=bool)
 
-    def _table(self, x: Tensor, units: int, masks: dict[int, list[tuple[np.ndarray, Tensor]]]) -> Tensor | None:  # type: ignore[type-arg]
+    def _table(self, x: Tensor, units: int, masks: dict[int, list[tuple[np.ndarray, Tensor]]]) -> Tensor | None:
         if not masks:
             return None
         rows = max(len(mask) for parts in masks.values() for _, mask in parts)

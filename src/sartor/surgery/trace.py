@@ -6,11 +6,14 @@ The batch has a fixed size while tracing; which numbers in the graph come from i
 
 from __future__ import annotations
 
+import io
+import logging
 import operator
 import re
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +23,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import TreeSpec
 
 from sartor.core.errors import CapabilityError, ConfigError
+from sartor.surgery.opaque import collapse, stand_ins
 
 BATCH = 2
 """Examples in the traced batch: one would be taken for a dimension that broadcasts."""
@@ -44,8 +48,13 @@ class Traced:
     structure: TreeSpec
 
 
-def trace(network: nn.Module, example: Tensor) -> Traced:
+def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Traced:
     """The graph of `network` in its present mode, for inputs like `example`, `(1, ...)`.
+
+    Args:
+        network: Put back as it was.
+        example: Only its shape and type count, unless something is ignored.
+        ignore: Names of modules that are not looked into.
 
     Raises:
         CapabilityError: Its Python code cannot be followed, because it depends on values, say. The message names the
@@ -53,16 +62,22 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     """
     x = torch.cat([example] * BATCH)
     try:
-        with warnings.catch_warnings():
+        with ExitStack() as quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(network, (x,), strict=False)
+            quiet.enter_context(_silence())
+            with stand_ins(network, ignore, x):
+                program = torch.export.export(network, (x,), strict=False)
+    except ConfigError:
+        raise
     except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
         raise CapabilityError(_explain(network, error)) from error
     graph = _inlined(program.graph_module)
+    collapse(graph, ignore, {n: place(n) for n in graph.nodes})
     weights, constants, entrance = dict[str, str](), dict[str, Tensor](), ""
     known = _first_names(network)
-    for spec in program.graph_signature.input_specs:
-        name = spec.arg.name
+    entries = [node for node in graph.nodes if node.op == "placeholder"]  # under names of their own, in the same order
+    for spec, entry in zip(program.graph_signature.input_specs, entries, strict=True):
+        name = entry.name
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             assert spec.target is not None
             weights[name] = known.get(spec.target, spec.target)
@@ -103,6 +118,18 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """torch.export prints the graph so far when it gives up; the error says what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _explain(network: nn.Module, error: Exception) -> str:
     frames = [(f.filename, str(f.lineno)) for f in traceback.extract_tb(error.__traceback__)]
     where = _last_line([f for f in frames if "/sartor/" not in f[0].replace("\\", "/")])
@@ -110,41 +137,60 @@ def _explain(network: nn.Module, error: Exception) -> str:
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
     return (
         f"{type(network).__name__} cannot be traced: {inside or 'its forward'} ({first[:200]}). Networks whose path "
-        'depends on values, not shapes, cannot be cut; leave that part as it is with ignore = ["name.of.the.module"]'
+        f'depends on values, not shapes, cannot be cut; leave that part alone: ignore = ["{_culprit(network, error)}"]'
     )
+
+
+def _culprit(network: nn.Module, error: Exception) -> str:
+    """The name of the innermost module whose code was running."""
+    names = {id(module): name for name, module in network.named_modules() if name}
+    found = "name.of.the.module"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = names.get(id(frame.f_locals.get("self")), found)
+    return found
 
 
 def _inlined(module: fx.GraphModule) -> fx.Graph:
     """The graph with sub-graphs (regions without gradient, or under autocast) in line."""
-    graph = fx.Graph()
-    copied: dict[fx.Node, Any] = {}
+    inliner = _Inliner()
+    for node in module.graph.nodes:
+        inliner.copied[node] = inliner.copy(module, node)
+    return inliner.graph
 
-    def copy(source: fx.GraphModule, node: fx.Node) -> Any:
+
+class _Inliner:
+    """Copies graphs into one."""
+
+    def __init__(self) -> None:
+        self.graph = fx.Graph()
+        self.copied: dict[fx.Node, Any] = {}
+
+    def copy(self, source: fx.GraphModule, node: fx.Node) -> Any:
+        """The copy of a node: a node, a sub-graph, or what a sub-graph returned."""
         if node.op == "get_attr":
             return getattr(source, str(node.target))
-        inner = next((a for a in node.args if isinstance(a, fx.Node) and isinstance(copied.get(a), fx.GraphModule)), None)
-        if node.op == "call_function" and inner is not None:
-            body = copied[inner]
-            given = [copied[a] if isinstance(a, fx.Node) else a for a in node.args[node.args.index(inner) + 1 :]]
-            return run(body, given)
-        if node.op == "call_function" and node.target is operator.getitem:
-            whole = copied[node.args[0]]  # type: ignore[index]
+        if str(node.target).startswith("aten._assert_"):  # of types and devices: they give nothing, and hold anyway
+            return None
+        if node.op == "call_function":
+            body = next((a for a in node.args if self._is_graph(a)), None)
+            if body is not None:
+                given = [
+                    self.copied[a] if isinstance(a, fx.Node) else a for a in node.args[node.args.index(body) + 1 :]
+                ]
+                return self.run(self.copied[body], given)  # type: ignore[index]
+            whole = self.copied[node.args[0]] if node.target is operator.getitem else None  # type: ignore[index]
             if isinstance(whole, (tuple, list)):
                 return whole[node.args[1]]  # type: ignore[index]
-        return graph.node_copy(node, lambda n: copied[n])
+        return self.graph.node_copy(node, lambda n: self.copied[n])
 
-    def run(body: fx.GraphModule, given: list[Any]) -> Any:
+    def _is_graph(self, value: Any) -> bool:
+        return isinstance(value, fx.Node) and isinstance(self.copied.get(value), fx.GraphModule)
+
+    def run(self, body: fx.GraphModule, given: Sequence[Any]) -> Any:
+        """Copy a sub-graph; what it returns."""
         holes = iter(given)
         for node in body.graph.nodes:
-            if node.op == "placeholder":
-                copied[node] = next(holes)
-            elif node.op == "output":
-                return fx.map_arg(node.args[0], lambda n: copied[n])
-            else:
-                copied[node] = copy(body, node)
+            if node.op == "output":
+                return fx.map_arg(node.args[0], lambda n: self.copied[n])
+            self.copied[node] = next(holes) if node.op == "placeholder" else self.copy(body, node)
         raise ConfigError("a graph without an output")
-
-    for node in module.graph.nodes:
-        copied[node] = copy(module, node)
-    return graph
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from operator import mul
 from typing import Any, NamedTuple, TypeAlias
@@ -37,7 +37,8 @@ class Tracker:
     """
 
     def __init__(self, traced: Traced, units: Units, weights: dict[str, list[Dim | str]]) -> None:
-        self.units, self.weights, self._names = units, weights, traced.weights
+        self.units, self.weights = units, weights
+        self._names = {**traced.weights, **{name: name for name in traced.constants}}
         self.of: dict[fx.Node, Dims | list[Dims]] = {}
         self.births: list[Birth] = []
         self.inner: dict[fx.Node, Dim] = {}
@@ -101,9 +102,7 @@ class Tracker:
         """The labels of a tensor whose shape is read anew, in the same order of elements."""
         found: Dims = []
         for ins, outs in _segments(before, after):
-            found += self._segment(
-                [dims[i] for i in ins], [before[i] for i in ins], [after[o] for o in outs], reason
-            )
+            found += self._segment([dims[i] for i in ins], [before[i] for i in ins], [after[o] for o in outs], reason)
         return found
 
     def _segment(self, dims: Dims, before: list[int], after: list[int], reason: str) -> Dims:
@@ -165,6 +164,27 @@ def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
     return node.kwargs.get(name, default)
 
 
+def tensor(node: fx.Node, index: int) -> fx.Node:
+    """An argument that is a tensor."""
+    found = node.args[index]
+    assert isinstance(found, fx.Node)
+    return found
+
+
+def number(node: fx.Node, index: int) -> int:
+    """An argument that is a whole number."""
+    found = node.args[index]
+    assert isinstance(found, int)
+    return found
+
+
+def numbers(node: fx.Node, index: int) -> list[int]:
+    """An argument that is one whole number or several."""
+    found = node.args[index]
+    assert isinstance(found, (int, list, tuple))
+    return [found] if isinstance(found, int) else [n for n in found if isinstance(n, int)]
+
+
 def blame(node: fx.Node) -> str:
     """What a person calls the place of a node: the module's name and the operator."""
     where = place(node)
@@ -202,9 +222,9 @@ def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[in
 def _refinement(before: Sequence[int], after: Sequence[int]) -> list[int] | None:
     """Sizes, outermost first, of which both shapes are products of runs; None if there are none."""
     marks = sorted({*accumulate(reversed(before), mul), *accumulate(reversed(after), mul), 1})
-    if any(high % low for low, high in zip(marks, marks[1:], strict=False)):
+    if any(high % low for low, high in pairwise(marks)):
         return None
-    return [high // low for low, high in reversed(list(zip(marks, marks[1:], strict=False)))]
+    return [high // low for low, high in reversed(list(pairwise(marks)))]
 
 
 def _take(sizes: Any, product: int) -> list[int]:

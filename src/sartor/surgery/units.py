@@ -154,19 +154,7 @@ class Units:
         if len(a) == len(b) == 1:
             self._unite(a[0], b[0], reason)
             return
-        for columns, others in ((a, b), (b, a)):
-            for column in list(columns):
-                same = next((o for o in others if np.array_equal(o, column)), None)
-                if same is not None:
-                    _drop(columns, column)
-                    _drop(others, same)
-        for column in list(a):
-            pattern = _pattern(column)
-            like = next((o for o in b if np.array_equal(_pattern(o), pattern)), None)
-            if like is not None:
-                self._unite(column, like, reason)
-                _drop(a, column)
-                _drop(b, like)
+        self._match(a, b, reason)
         if not a or not b:
             for column in [*a, *b]:
                 self.pin(column[:, None], reason)
@@ -175,9 +163,23 @@ class Units:
         elif len(b) == 1 and self._free(b[0], a):
             self._bind(b[0], np.stack(a, 1))
         else:
-            first = a[0]
             for column in [*a[1:], *b]:
-                self._unite(first, column, reason)
+                self._unite(a[0], column, reason)
+
+    def _match(self, a: list[NDArray[np.int64]], b: list[NDArray[np.int64]], reason: str) -> None:
+        """Drop what both sides have; unite columns that repeat alike, and drop them."""
+        for column in list(a):
+            same = next((o for o in b if np.array_equal(o, column)), None)
+            if same is not None:
+                _drop(a, column)
+                _drop(b, same)
+        for column in list(a):
+            pattern = _pattern(column)
+            like = next((o for o in b if np.array_equal(_pattern(o), pattern)), None)
+            if like is not None:
+                self._unite(column, like, reason)
+                _drop(a, column)
+                _drop(b, like)
 
     def _unite(self, a: NDArray[np.int64], b: NDArray[np.int64], reason: str) -> None:
         alone = (a < 0) != (b < 0)

@@ -8,8 +8,19 @@ from types import MappingProxyType
 import torch
 from torch import fx
 
-from sartor.surgery.operators import attention, convolution, creation, elementwise, matrix, normalisation, reduction
-from sartor.surgery.operators import selection, shape, spatial
+from sartor.surgery.operators import (
+    attention,
+    black_box,
+    convolution,
+    creation,
+    elementwise,
+    matrix,
+    normalisation,
+    reduction,
+    selection,
+    shape,
+    spatial,
+)
 from sartor.surgery.operators.rule import Rule
 from sartor.surgery.tracker import operator_name
 
@@ -18,6 +29,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         name: rule
         for module in (
             attention,
+            black_box,
             convolution,
             creation,
             elementwise,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes
-from sartor.surgery.tracker import Dims, Tracker, argument, blame
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, tensor
 
 
 def attend(t: Tracker, node: fx.Node) -> Dims:
@@ -37,8 +37,7 @@ def attend(t: Tracker, node: fx.Node) -> Dims:
 
 def resize(sizes: Sizes, node: fx.Node) -> Call:
     """The scale stays that of the whole network: the products are sums over fewer channels, not other ones."""
-    q = node.args[0]
-    assert isinstance(q, fx.Node)
+    q = tensor(node, 0)
     kwargs = dict(node.kwargs)
     width = sizes.shape(q)[-1]
     if argument(node, 6, "scale") is None and sizes.scale(width, sizes.dims(q)[-1]) != width:

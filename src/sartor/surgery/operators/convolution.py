@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes, replaced
-from sartor.surgery.tracker import Birth, Dims, Tracker, argument, blame
+from sartor.surgery.tracker import Birth, Dims, Tracker, argument, blame, tensor
 from sartor.surgery.units import Dim
 
 _GROUPS = 6
@@ -25,9 +25,7 @@ def transposed(t: Tracker, node: fx.Node) -> Dims:
 
 
 def _convolve(t: Tracker, node: fx.Node, *, transposed: bool) -> Dims:
-    x, weight, bias = node.args[0], node.args[1], argument(node, 2, "bias")
-    assert isinstance(x, fx.Node)
-    assert isinstance(weight, fx.Node)
+    x, weight, bias = tensor(node, 0), tensor(node, 1), argument(node, 2, "bias")
     groups = int(argument(node, _GROUPS, "groups", 1))
     spatial = len(t.shape(weight)) - 2
     channel = len(t.shape(x)) - spatial - 1
@@ -67,15 +65,12 @@ def _grouped(
     return out
 
 
-
 def resize(sizes: Sizes, node: fx.Node) -> Call:
     """The number of groups that are left."""
     groups = int(argument(node, _GROUPS, "groups", 1))
     if groups == 1:
         return replaced(node, 0, "input", node.args[0])
-    x, weight = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
-    assert isinstance(weight, fx.Node)
+    x, weight = tensor(node, 0), tensor(node, 1)
     channel = len(sizes.shape(x)) - len(sizes.shape(weight)) + 1
     transposed = "transpose" in str(node.target)
     c = sizes.shape(x)[channel]
@@ -90,9 +85,7 @@ def resize(sizes: Sizes, node: fx.Node) -> Call:
 
 def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """A convolution adds up its input channels."""
-    x, weight = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
-    assert isinstance(weight, fx.Node)
+    x, weight = tensor(node, 0), tensor(node, 1)
     if int(argument(node, _GROUPS, "groups", 1)) == int(x.meta["val"].shape[1]):
         return ()
     return ((x, (x.meta["val"].dim() - weight.meta["val"].dim() + 1,)),)

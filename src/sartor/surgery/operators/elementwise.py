@@ -12,9 +12,11 @@ def pointwise(t: Tracker, node: fx.Node) -> Dims:
     """Sums, products, activations, comparisons, `where`."""
     inputs, out = tensors(node), t.shape(node)
     plain = [i for i in inputs if not t.is_weight(i)]
-    dims = t.sums(
-        [t.dims(i) for i in plain], [t.shape(i) for i in plain], out, f"terms of {blame(node)} that differ"
-    ) if plain else [None] * len(out)
+    dims: Dims = (
+        t.sums([t.dims(i) for i in plain], [t.shape(i) for i in plain], out, f"terms of {blame(node)} that differ")
+        if plain
+        else [None] * len(out)
+    )
     for weight in (i for i in inputs if t.is_weight(i)):
         shape = t.shape(weight)
         for d in range(-len(shape), 0):
@@ -35,22 +37,122 @@ SAME = Rule(same)
 
 RULES = {
     **dict.fromkeys(
-        (
-            "add sub rsub mul div pow maximum minimum where masked_fill clamp clip clamp_min clamp_max lerp addcmul "
-            "addcdiv copy multiply true_divide subtract divide floor_divide remainder logical_and logical_or prelu "
-            "__and__ __or__ fmod atan2 hypot xlogy"
-        ).split(),
+        [
+            "add",
+            "sub",
+            "rsub",
+            "mul",
+            "div",
+            "pow",
+            "maximum",
+            "minimum",
+            "where",
+            "masked_fill",
+            "clamp",
+            "clip",
+            "clamp_min",
+            "clamp_max",
+            "lerp",
+            "addcmul",
+            "addcdiv",
+            "copy",
+            "multiply",
+            "true_divide",
+            "subtract",
+            "divide",
+            "floor_divide",
+            "remainder",
+            "logical_and",
+            "logical_or",
+            "prelu",
+            "__and__",
+            "__or__",
+            "fmod",
+            "atan2",
+            "hypot",
+            "xlogy",
+        ],
         POINTWISE,
     ),
     **dict.fromkeys(
-        (
-            "relu relu6 gelu silu mish hardtanh hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu softplus "
-            "softsign hardshrink softshrink tanhshrink logsigmoid log_sigmoid threshold rrelu exp log log2 log1p expm1 "
-            "sqrt rsqrt abs neg reciprocal square sign erf floor ceil round sin cos dropout feature_dropout "
-            "alpha_dropout feature_alpha_dropout native_dropout bernoulli clone contiguous detach alias to _to_copy "
-            "type_as float half double bfloat16 int long bool zeros_like ones_like full_like empty_like rand_like "
-            "randn_like nan_to_num lift_fresh_copy lift_fresh detach_ requires_grad fill zero logical_not isnan"
-        ).split(),
+        [
+            "relu",
+            "relu6",
+            "gelu",
+            "silu",
+            "mish",
+            "hardtanh",
+            "hardswish",
+            "hardsigmoid",
+            "sigmoid",
+            "tanh",
+            "leaky_relu",
+            "elu",
+            "selu",
+            "celu",
+            "softplus",
+            "softsign",
+            "hardshrink",
+            "softshrink",
+            "tanhshrink",
+            "logsigmoid",
+            "log_sigmoid",
+            "threshold",
+            "rrelu",
+            "exp",
+            "log",
+            "log2",
+            "log1p",
+            "expm1",
+            "sqrt",
+            "rsqrt",
+            "abs",
+            "neg",
+            "reciprocal",
+            "square",
+            "sign",
+            "erf",
+            "floor",
+            "ceil",
+            "round",
+            "sin",
+            "cos",
+            "dropout",
+            "feature_dropout",
+            "alpha_dropout",
+            "feature_alpha_dropout",
+            "native_dropout",
+            "bernoulli",
+            "clone",
+            "contiguous",
+            "detach",
+            "alias",
+            "to",
+            "_to_copy",
+            "type_as",
+            "float",
+            "half",
+            "double",
+            "bfloat16",
+            "int",
+            "long",
+            "bool",
+            "zeros_like",
+            "ones_like",
+            "full_like",
+            "empty_like",
+            "rand_like",
+            "randn_like",
+            "nan_to_num",
+            "lift_fresh_copy",
+            "lift_fresh",
+            "detach_",
+            "requires_grad",
+            "fill",
+            "zero",
+            "logical_not",
+            "isnan",
+        ],
         SAME,
     ),
 }

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from torch import fx
 
 from sartor.surgery.operators.rule import Rule
-from sartor.surgery.tracker import Birth, Dims, Tracker, argument, blame
+from sartor.surgery.tracker import Birth, Dims, Tracker, argument, blame, tensor
 from sartor.surgery.units import Dim
 
 
 def linear(t: Tracker, node: fx.Node) -> Dims:
     """`x @ weight.T + bias`."""
-    x, weight, bias = node.args[0], node.args[1], argument(node, 2, "bias")
-    assert isinstance(x, fx.Node)
-    assert isinstance(weight, fx.Node)
+    x, weight, bias = tensor(node, 0), tensor(node, 1), argument(node, 2, "bias")
     t.tie(weight, 1, t.dim(x, len(t.shape(x)) - 1))
     out = t.dim(weight, 0)
     if isinstance(bias, fx.Node):
@@ -27,9 +25,7 @@ def linear(t: Tracker, node: fx.Node) -> Dims:
 
 def matmul(t: Tracker, node: fx.Node) -> Dims:
     """Products of (batches of) matrices and vectors."""
-    a, b = node.args[0], node.args[1]
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
+    a, b = tensor(node, 0), tensor(node, 1)
     return _product(t, node, a, b)
 
 
@@ -78,7 +74,7 @@ def _letters(node: fx.Node) -> tuple[list[str], str]:
     left, _, right = equation.partition("->")
     terms, ranks = left.split(","), [o.meta["val"].dim() for o in node.args[1]]  # type: ignore[union-attr]
     extra = max((r - len(s.replace("...", "")) for s, r in zip(terms, ranks, strict=True) if "..." in s), default=0)
-    greek = "".join(chr(ord("Α") + i) for i in range(extra))
+    greek = "".join(chr(0x391 + i) for i in range(extra))
     filled = [
         s.replace("...", greek[extra - (r - len(s.replace("...", ""))) :]) for s, r in zip(terms, ranks, strict=True)
     ]
@@ -90,9 +86,7 @@ def _letters(node: fx.Node) -> tuple[list[str], str]:
 
 def mixes_last(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """The first operand's last dimension is summed up."""
-    a, b = node.args[0], node.args[1]
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
+    a, b = tensor(node, 0), tensor(node, 1)
     found = [(a, (a.meta["val"].dim() - 1,))]
     if "linear" not in str(node.target):
         found.append((b, (max(0, b.meta["val"].dim() - 2),)))
@@ -101,9 +95,7 @@ def mixes_last(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 def mixes_product(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """The factors' inner dimension is summed up."""
-    a, b = node.args[1], node.args[2]
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
+    a, b = tensor(node, 1), tensor(node, 2)
     return [(a, (a.meta["val"].dim() - 1,)), (b, (b.meta["val"].dim() - 2,))]
 
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from torch import fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes, replaced
-from sartor.surgery.tracker import Dims, Tracker, argument, blame
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, number, tensor
 
 
 def batch_norm(t: Tracker, node: fx.Node) -> Dims:
     """One mean and variance per channel (dimension 1)."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims = t.dims(x)
     for weight in node.args[1:5]:
         if isinstance(weight, fx.Node):
@@ -23,8 +22,7 @@ def batch_norm(t: Tracker, node: fx.Node) -> Dims:
 
 def layer_norm(t: Tracker, node: fx.Node) -> Dims:
     """Statistics over the last dimensions."""
-    x, shape = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
+    x, shape = tensor(node, 0), node.args[1]
     dims, last = t.dims(x), len(shape)  # type: ignore[arg-type]
     for weight in (argument(node, 2, "weight"), argument(node, 3, "bias")):
         if isinstance(weight, fx.Node):
@@ -35,16 +33,14 @@ def layer_norm(t: Tracker, node: fx.Node) -> Dims:
 
 def resize_shape(sizes: Sizes, node: fx.Node) -> Call:
     """The normalised shape."""
-    x, shape = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
+    x, shape = tensor(node, 0), node.args[1]
     dims = sizes.dims(x)[-len(shape) :]  # type: ignore[arg-type]
     return replaced(node, 1, "normalized_shape", [sizes.scale(n, d) for n, d in zip(shape, dims, strict=True)])  # type: ignore[arg-type]
 
 
 def group_norm(t: Tracker, node: fx.Node) -> Dims:
     """Statistics over groups of channels: whole groups can go, or as many channels of each."""
-    x, groups = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
+    x, groups = tensor(node, 0), node.args[1]
     assert isinstance(groups, int)
     dims, channels = t.dims(x), t.shape(x)[1]
     if groups > 1:
@@ -59,21 +55,19 @@ def group_norm(t: Tracker, node: fx.Node) -> Dims:
 
 def resize_groups(sizes: Sizes, node: fx.Node) -> Call:
     """The number of groups that are left."""
-    return replaced(node, 1, "num_groups", sizes.scale(int(node.args[1]), sizes.inner(node)))  # type: ignore[call-overload]
+    return replaced(node, 1, "num_groups", sizes.scale(number(node, 1), sizes.inner(node)))
 
 
 def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """Layer norm sums up its last dimensions."""
-    x, shape = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
+    x, shape = tensor(node, 0), node.args[1]
     rank = x.meta["val"].dim()
     return ((x, tuple(range(rank - len(shape), rank))),)  # type: ignore[arg-type]
 
 
 def mixes_channels(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """Group norm sums up channels."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     return ((x, (1,)),)
 
 

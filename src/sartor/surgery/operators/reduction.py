@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor, fx
 
 from sartor.surgery.operators.rule import Rule
-from sartor.surgery.tracker import Dims, Tracker, argument, blame, operator_name
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, operator_name, tensor
 
 
 def reduced(node: fx.Node) -> tuple[int, ...]:
     """The dimensions that the node reduces."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     rank, place = x.meta["val"].dim(), 2 if operator_name(node) == "linalg_vector_norm" else 1
     value = argument(node, place, "dim")
     if operator_name(node) == "norm":
@@ -26,8 +25,7 @@ def reduced(node: fx.Node) -> tuple[int, ...]:
 
 def summed(t: Tracker, node: fx.Node) -> Any:
     """Channels that are summed up may go: each is a term."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     gone, dims = reduced(node), t.dims(x)
     value = node.meta["val"]
     first = value if isinstance(value, Tensor) else value[0]
@@ -40,16 +38,14 @@ def summed(t: Tracker, node: fx.Node) -> Any:
 
 def compared(t: Tracker, node: fx.Node) -> Any:
     """The largest entry, say: removing another one than the largest would not be the same as zeroing it."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     t.fix(x, reduced(node), f"compared by {blame(node)}")
     return summed(t, node)
 
 
 def along(t: Tracker, node: fx.Node) -> Dims:
     """Softmax and cumulative sums: every entry of a dimension matters to the others."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     rank = len(t.shape(x))
     t.fix(x, [int(argument(node, 1, "dim")) % rank], f"related to each other by {blame(node)}")
     return t.dims(x)
@@ -57,15 +53,33 @@ def along(t: Tracker, node: fx.Node) -> Dims:
 
 def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     """The dimensions summed up."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     return ((x, reduced(node)),)
 
 
 RULES = {
-    **dict.fromkeys("sum mean var std var_mean std_mean linalg_vector_norm norm".split(), Rule(summed, mixes=mixes)),
     **dict.fromkeys(
-        "amax amin max min prod argmax argmin any all logsumexp median mode kthvalue".split(), Rule(compared)
+        ["sum", "mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm"], Rule(summed, mixes=mixes)
     ),
-    **dict.fromkeys("softmax _softmax log_softmax _log_softmax cumsum cumprod sort argsort".split(), Rule(along)),
+    **dict.fromkeys(
+        [
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "prod",
+            "argmax",
+            "argmin",
+            "any",
+            "all",
+            "logsumexp",
+            "median",
+            "mode",
+            "kthvalue",
+        ],
+        Rule(compared),
+    ),
+    **dict.fromkeys(
+        ["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort"], Rule(along)
+    ),
 }

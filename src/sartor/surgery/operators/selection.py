@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes, replaced
-from sartor.surgery.tracker import Dims, Tracker, argument, blame, operator_name
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, number, operator_name, tensor
 from sartor.surgery.units import Dim
 
 
@@ -23,10 +23,9 @@ def take(t: Tracker, node: fx.Node) -> Any:
 
 def select(t: Tracker, node: fx.Node) -> Dims:
     """One index of a dimension: it stays."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims = t.dims(x)
-    d, index = int(node.args[1]) % len(dims), int(node.args[2]) % t.shape(x)[int(node.args[1])]  # type: ignore[call-overload]
+    d, index = number(node, 1) % len(dims), number(node, 2) % t.shape(x)[number(node, 1)]
     dim = dims.pop(d)
     if dim is not None:
         t.units.pin(dim[index : index + 1], f"picked by {blame(node)}")
@@ -35,16 +34,14 @@ def select(t: Tracker, node: fx.Node) -> Dims:
 
 def resize_select(sizes: Sizes, node: fx.Node) -> Call:
     """Where the index is now."""
-    x, d, index = node.args
-    assert isinstance(x, fx.Node)
-    dim, size = sizes.dims(x)[int(d)], sizes.shape(x)[int(d)]  # type: ignore[call-overload]
-    return replaced(node, 2, "index", index if dim is None else sizes.count(dim, 0, int(index) % size))  # type: ignore[call-overload]
+    x, d, index = tensor(node, 0), number(node, 1), number(node, 2)
+    dim, size = sizes.dims(x)[d], sizes.shape(x)[d]
+    return replaced(node, 2, "index", index if dim is None else sizes.count(dim, 0, index % size))
 
 
 def sliced(t: Tracker, node: fx.Node) -> Dims:
     """A range of indices."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims, (d, start, stop, step) = t.dims(x), _range(node)
     dim = dims[d]
     if dim is not None and (stop - start, step) != (t.shape(x)[d], 1):
@@ -60,8 +57,7 @@ def sliced(t: Tracker, node: fx.Node) -> Dims:
 
 def resize_slice(sizes: Sizes, node: fx.Node) -> Call:
     """Where the range begins and ends now."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     d, start, stop, step = _range(node)
     dim = sizes.dims(x)[d]
     if dim is not None:
@@ -72,14 +68,13 @@ def resize_slice(sizes: Sizes, node: fx.Node) -> Call:
 
 def _range(node: fx.Node) -> tuple[int, int, int, int]:
     """Dimension, start, stop and step of `slice` and `narrow`."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     shape = x.meta["val"].shape
     d = int(argument(node, 1, "dim", 0)) % len(shape)
     size = int(shape[d])
     if operator_name(node) == "narrow":
-        start = int(node.args[2]) % size  # type: ignore[call-overload]
-        return d, start, start + int(node.args[3]), 1  # type: ignore[call-overload]
+        start = number(node, 2) % size
+        return d, start, start + number(node, 3), 1
     start, stop, step = argument(node, 2, "start"), argument(node, 3, "end"), argument(node, 4, "step", 1)
     low, high, _ = slice(start, stop).indices(size)
     return d, low, max(low, high), int(step)
@@ -87,8 +82,7 @@ def _range(node: fx.Node) -> tuple[int, int, int, int]:
 
 def split(t: Tracker, node: fx.Node) -> list[Dims]:
     """Consecutive ranges of indices."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     d, marks = _marks(node)
     found = []
     for start, stop in pairwise(marks):
@@ -105,8 +99,7 @@ def split(t: Tracker, node: fx.Node) -> list[Dims]:
 
 def resize_split(sizes: Sizes, node: fx.Node) -> Call:
     """The sizes of the parts."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     d, marks = _marks(node)
     dim = sizes.dims(x)[d]
     if dim is None:
@@ -118,8 +111,7 @@ def resize_split(sizes: Sizes, node: fx.Node) -> Call:
 def _marks(node: fx.Node) -> tuple[int, list[int]]:
     """The dimension that is split, and where its parts begin and end."""
     at = {"split": 2, "split_with_sizes": 2, "chunk": 2, "tensor_split": 2}[operator_name(node)]
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     d = int(argument(node, at, "dim", 0)) % x.meta["val"].dim()
     marks = [0]
     for part in node.meta["val"]:
@@ -129,8 +121,7 @@ def _marks(node: fx.Node) -> tuple[int, list[int]]:
 
 def unbind(t: Tracker, node: fx.Node) -> list[Dims]:
     """Every index by itself: all stay."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     d = int(argument(node, 1, "dim", 0)) % len(t.shape(x))
     t.fix(x, [d], f"picked by {blame(node)}")
     dims = t.dims(x)
@@ -159,9 +150,8 @@ def index(t: Tracker, node: fx.Node) -> Dims:
 
 def index_select(t: Tracker, node: fx.Node) -> Dims:
     """Indices of one dimension by a tensor."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
-    d = int(node.args[1]) % len(t.shape(x))  # type: ignore[call-overload]
+    x = tensor(node, 0)
+    d = number(node, 1) % len(t.shape(x))
     t.fix(x, [d], f"looked up by {blame(node)}")
     dims = t.dims(x)
     dims[d] = None
@@ -170,21 +160,28 @@ def index_select(t: Tracker, node: fx.Node) -> Dims:
 
 def embedding(t: Tracker, node: fx.Node) -> Dims:
     """A row of a table per number."""
-    table, numbers = node.args[0], node.args[1]
-    assert isinstance(table, fx.Node)
-    assert isinstance(numbers, fx.Node)
+    table, numbers = tensor(node, 0), tensor(node, 1)
     t.fix(table, [0], f"looked up by {blame(node)}")
     return [*t.dims(numbers), t.dim(table, 1)]
 
 
 def moved(t: Tracker, node: fx.Node) -> Dims:
     """`roll` and `flip`: the dimensions concerned stay."""
-    x, name = node.args[0], operator_name(node)
-    assert isinstance(x, fx.Node)
+    x, name = tensor(node, 0), operator_name(node)
     dims: Sequence[int] = argument(node, 1 if name == "flip" else 2, "dims", [])
     rank = len(t.shape(x))
     t.fix(x, [d % rank for d in ([dims] if isinstance(dims, int) else dims)] or None, f"moved by {blame(node)}")
     return t.dims(x)
+
+
+def windows(t: Tracker, node: fx.Node) -> Dims:
+    """`unfold`: overlapping ranges of one dimension, which stays; their entries come last."""
+    x = tensor(node, 0)
+    d = number(node, 1) % len(t.shape(x))
+    t.fix(x, [d], f"overlapping parts of {blame(node)}")
+    dims = t.dims(x)
+    dims[d] = None
+    return [*dims, None]
 
 
 RULES = {
@@ -197,4 +194,5 @@ RULES = {
     "index_select": Rule(index_select),
     "embedding": Rule(embedding),
     **dict.fromkeys(("roll", "flip"), Rule(moved)),
+    "unfold": Rule(windows),
 }

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes, replaced
-from sartor.surgery.tracker import Dims, Tracker, argument, blame, operator_name
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, number, numbers, operator_name, tensor, tensors
 from sartor.surgery.units import Dim, stack
 
 
 def reshape(t: Tracker, node: fx.Node) -> Dims:
     """The same elements in the same order."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     return t.reshape(t.dims(x), t.shape(x), t.shape(node), f"reshaped by {blame(node)}")
 
 
@@ -33,7 +32,7 @@ def resize_unflatten(sizes: Sizes, node: fx.Node) -> Call:
     """`unflatten(dim, sizes)`."""
     x, wanted = node.args[0], node.args[2]
     assert isinstance(x, fx.Node)
-    at = int(node.args[1]) % len(sizes.shape(x))  # type: ignore[call-overload]
+    at = number(node, 1) % len(sizes.shape(x))
     dims = sizes.dims(node)[at : at + len(wanted)]  # type: ignore[arg-type]
     full = sizes.shape(node)[at : at + len(wanted)]  # type: ignore[arg-type]
     return replaced(node, 2, "sizes", [sizes.scale(n, d) for n, d in zip(full, dims, strict=True)])
@@ -45,37 +44,32 @@ def _open(wanted: Sequence[int], new: Sequence[int]) -> list[int]:
 
 def permute(t: Tracker, node: fx.Node) -> Dims:
     """Dimensions in another order."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims = t.dims(x)
     return [dims[d] for d in order(node)]
 
 
 def order(node: fx.Node) -> list[int]:
     """Which dimension of the input each one of the output is."""
-    x, name = node.args[0], operator_name(node)
-    assert isinstance(x, fx.Node)
+    x, name = tensor(node, 0), operator_name(node)
     places = list(range(x.meta["val"].dim()))
     rank = len(places)
     if name == "permute":
         return [int(d) % rank for d in node.args[1]]  # type: ignore[union-attr, arg-type]
     if name in ("t", "numpy_T", "mT", "adjoint", "matrix_H"):
         return places[:-2] + places[-2:][::-1]
-    a, b = node.args[1], node.args[2]
     if name in ("movedim", "moveaxis"):
-        source = [int(d) % rank for d in ([a] if isinstance(a, int) else a)]  # type: ignore[union-attr, arg-type]
-        target = [int(d) % rank for d in ([b] if isinstance(b, int) else b)]  # type: ignore[union-attr, arg-type]
+        source, target = ([d % rank for d in numbers(node, i)] for i in (1, 2))
         rest = iter(d for d in places if d not in source)
         return [source[target.index(d)] if d in target else next(rest) for d in places]
-    first, second = int(a) % rank, int(b) % rank  # type: ignore[call-overload]
+    first, second = number(node, 1) % rank, number(node, 2) % rank
     places[first], places[second] = places[second], places[first]
     return places
 
 
 def expand(t: Tracker, node: fx.Node) -> Dims:
     """New copies along a dimension: as many as whatever they meet needs."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims, before, after = t.dims(x), t.shape(x), t.shape(node)
     new = len(after) - len(before)
     found: Dims = []
@@ -87,8 +81,7 @@ def expand(t: Tracker, node: fx.Node) -> Dims:
 
 def repeat(t: Tracker, node: fx.Node) -> Dims:
     """The whole tensor again and again."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims, before, after = t.dims(x), t.shape(x), t.shape(node)
     new = len(after) - len(before)
     found: Dims = []
@@ -107,16 +100,31 @@ def resize_repeat(sizes: Sizes, node: fx.Node) -> Call:
     """Copies of a single entry are counted; copies of many channels stay."""
     x, times = node.args[0], list(node.args[1])  # type: ignore[arg-type]
     assert isinstance(x, fx.Node)
-    before, new = sizes.shape(x), len(times) - len(sizes.shape(x))
+    before = sizes.shape(x)
+    times = [1] * (len(before) - len(times)) + times
+    new = len(times) - len(before)
     for d, dim in enumerate(sizes.dims(node)):
         if d < new or before[d - new] == 1:
             times[d] = sizes.scale(int(times[d]), dim)
     return replaced(node, 1, "repeats", times)
 
 
+def interleaved(t: Tracker, node: fx.Node) -> Dims:
+    """Every entry several times in a row."""
+    x, times = tensor(node, 0), node.args[1]
+    d = argument(node, 2, "dim")
+    if not isinstance(times, int) or d is None:
+        t.fix(x, None, f"repeated by {blame(node)}")
+        return [None] * len(t.shape(node))
+    dims = t.dims(x)
+    dim = dims[int(d)]
+    dims[int(d)] = None if dim is None else dim.repeat(times, 0)
+    return dims
+
+
 def concatenate(t: Tracker, node: fx.Node) -> Dims:
     """Channels side by side."""
-    parts: Sequence[fx.Node] = [p for p in node.args[0] if p.meta["val"].numel() or p.meta["val"].dim() > 1]  # type: ignore[union-attr]
+    parts: Sequence[fx.Node] = [p for p in tensors(node) if p.meta["val"].numel() or p.meta["val"].dim() > 1]
     rank = len(t.shape(parts[0]))
     at = int(argument(node, 1, "dim", 0)) % rank
     found: Dims = list(t.dims(parts[0]))
@@ -146,26 +154,22 @@ def permuted(x: Tensor, dim: int, order: Sequence[int]) -> Tensor:
 
 def reordered(t: Tracker, node: fx.Node) -> Dims:
     """A permutation of one dimension."""
-    x, at, indices = node.args
-    assert isinstance(x, fx.Node)
+    x, at = tensor(node, 0), number(node, 1)
     dims = t.dims(x)
-    dim = dims[int(at)]  # type: ignore[call-overload]
-    dims[int(at)] = None if dim is None else dim[list(indices)]  # type: ignore[call-overload, arg-type]
+    dim = dims[at]
+    dims[at] = None if dim is None else dim[numbers(node, 2)]
     return dims
 
 
 def resize_permuted(sizes: Sizes, node: fx.Node) -> Call:
     """The permutation of what is left."""
-    x, at, indices = node.args
-    assert isinstance(x, fx.Node)
-    d = int(at)  # type: ignore[call-overload]
+    x, d, indices = tensor(node, 0), number(node, 1), numbers(node, 2)
     dim, out = sizes.dims(x)[d], sizes.dims(node)[d]
     if dim is None or out is None:
-        left = list(indices)  # type: ignore[arg-type]
+        left = indices
     else:
-        kept = sizes.kept(dim)
-        rank = {int(old): new for new, old in enumerate(kept)}
-        left = [rank[int(indices[i])] for i in sizes.kept(out)]  # type: ignore[index, arg-type, call-overload]
+        rank = {old: new for new, old in enumerate(sizes.kept(dim))}
+        left = [rank[indices[i]] for i in sizes.kept(out)]
     ranges = (slice(None),) * d
     return Call(operator.getitem, (x, (*ranges, left)), {})
 
@@ -178,7 +182,7 @@ def fuse_permutations(graph: fx.Graph) -> None:
         chain = _chain(last)
         if chain is None:
             continue
-        source = chain[0].args[0]
+        source = tensor(chain[0], 0)
         found = _permutation(source, [*chain, last])
         if found is not None:
             with graph.inserting_after(last):
@@ -233,12 +237,14 @@ RULES = {
     **dict.fromkeys(("flatten", "squeeze", "unsqueeze", "ravel"), Rule(reshape)),
     "unflatten": Rule(reshape, resize_unflatten),
     **dict.fromkeys(
-        "permute transpose t numpy_T mT adjoint swapaxes swapdims movedim moveaxis".split(), Rule(permute)
+        ["permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes", "swapdims", "movedim", "moveaxis"],
+        Rule(permute),
     ),
     "expand": Rule(expand, resize_sizes),
     "expand_as": Rule(expand),
     "repeat": Rule(repeat, resize_repeat),
     "tile": Rule(repeat, resize_repeat),
+    "repeat_interleave": Rule(interleaved),
     **dict.fromkeys(("cat", "concat", "concatenate"), Rule(concatenate)),
     "stack": Rule(stacked),
 }

@@ -8,14 +8,13 @@ from typing import Any
 from torch import Tensor, fx
 
 from sartor.surgery.operators.rule import Call, Rule, Sizes, replaced
-from sartor.surgery.tracker import Dims, Tracker, argument, blame, operator_name
+from sartor.surgery.tracker import Dims, Tracker, argument, blame, number, numbers, operator_name, tensor
 from sartor.surgery.units import Dim, stack
 
 
 def resample(t: Tracker, node: fx.Node) -> Any:
     """Pooling and interpolation: channels pass, positions stay."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     rank = int(next((c for c in operator_name(node) if c in "123"), "2"))
     shape = t.shape(x)
     t.fix(x, range(len(shape) - rank, len(shape)), f"positions of {blame(node)}")
@@ -59,7 +58,7 @@ def resize_pad(sizes: Sizes, node: fx.Node) -> Call:
 
 def pixel_shuffle(t: Tracker, node: fx.Node) -> Dims:
     """Channels `(c, r, r)` become positions; the `r` stay."""
-    x, factor = node.args[0], int(node.args[1])  # type: ignore[call-overload]
+    x, factor = node.args[0], number(node, 1)
     assert isinstance(x, fx.Node)
     dims, shape = t.dims(x), t.shape(x)
     channel = len(shape) - 3
@@ -71,7 +70,7 @@ def pixel_shuffle(t: Tracker, node: fx.Node) -> Dims:
 
 def pixel_unshuffle(t: Tracker, node: fx.Node) -> Dims:
     """Positions become channels `(c, r, r)`."""
-    x, factor = node.args[0], int(node.args[1])  # type: ignore[call-overload]
+    x, factor = node.args[0], number(node, 1)
     assert isinstance(x, fx.Node)
     dims, shape = t.dims(x), t.shape(x)
     channel = len(shape) - 3
@@ -81,18 +80,16 @@ def pixel_unshuffle(t: Tracker, node: fx.Node) -> Dims:
 
 def im2col(t: Tracker, node: fx.Node) -> Dims:
     """Patches: channels and places of the kernel in one dimension."""
-    x, kernel = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
+    x, kernel = tensor(node, 0), numbers(node, 1)
     dims, shape = t.dims(x), t.shape(x)
     channel = len(shape) - 3
-    area = prod(kernel) if isinstance(kernel, (list, tuple)) else int(kernel) ** 2  # type: ignore[call-overload, arg-type]
-    return [*dims[:channel], t.units.merge([dims[channel], None], (shape[channel], int(area))), None]
+    area = prod(kernel) if len(kernel) > 1 else kernel[0] ** 2
+    return [*dims[:channel], t.units.merge([dims[channel], None], (shape[channel], area)), None]
 
 
 def col2im(t: Tracker, node: fx.Node) -> Dims:
     """Patches back to a feature map."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+    x = tensor(node, 0)
     dims, shape, out = t.dims(x), t.shape(x), t.shape(node)
     channel = len(shape) - 2
     c = out[channel]
@@ -105,9 +102,22 @@ _KINDS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_ad
 _RESAMPLE = (
     *(f"{kind}{rank}d" for kind in _KINDS for rank in "123"),
     *(f"max_pool{rank}d_with_indices" for rank in "23"),
-    *("upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d").split(),
-    *("upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa").split(),
-    *("_upsample_bicubic2d_aa reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d lp_pool2d").split(),
+    *["upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"],
+    *[
+        "upsample_linear1d",
+        "upsample_bilinear2d",
+        "upsample_trilinear3d",
+        "upsample_bicubic2d",
+        "_upsample_bilinear2d_aa",
+    ],
+    *[
+        "_upsample_bicubic2d_aa",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "lp_pool2d",
+    ],
 )
 
 RULES = {

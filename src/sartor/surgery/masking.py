@@ -1,0 +1,126 @@
+"""Statistics over channels where some are off for some examples: only those that are on count.
+
+What is summed up with zeros is right by itself; means, and normalisation, must know how many channels there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from sartor.core.errors import CapabilityError
+from sartor.surgery.operators.reduction import reduced
+from sartor.surgery.operators.rule import Call
+from sartor.surgery.tracker import argument, operator_name
+
+
+class Pass(Protocol):
+    """A forward pass with masks."""
+
+    def value(self, node: fx.Node) -> Any:
+        """What a node has computed."""
+
+    def mask_of(self, node: fx.Node, dims: Sequence[int]) -> Tensor | None:
+        """What its value is multiplied by along `dims`; None if nothing is off."""
+
+
+def masked_batch_norm(
+    x: Tensor, active: Tensor, weights: tuple[Any, Any, Any, Any], momentum: float, eps: float
+) -> Tensor:
+    """Batch norm whose statistics count the active examples of each channel only; `active` broadcasts to `x`."""
+    weight, bias, mean, var = weights
+    dims = [d for d in range(x.dim()) if d != 1]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    full = active.expand_as(x)
+    count = full.sum(dims).clamp(min=1)
+    center = (x * full).sum(dims) / count
+    spread = ((x - center.reshape(shape)) ** 2 * full).sum(dims) / count
+    with torch.no_grad():
+        step = momentum * (full.sum(dims) > 0).to(x)
+        mean.lerp_(center.detach().to(mean), step.to(mean))
+        var.lerp_((spread * count / (count - 1).clamp(min=1)).detach().to(var), step.to(var))
+    scale = torch.rsqrt(spread + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -center * scale if bias is None else bias - center * scale
+    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
+
+
+def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    x, count = run.value(given), len(call.args[1])
+    weight = argument(node, 2, "weight")
+    bias = argument(node, 3, "bias")
+    eps = argument(node, 4, "eps", 1e-5)
+    dims = tuple(range(x.dim() - count, x.dim()))
+    mask = run.mask_of(given, dims)
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+    full = (mask != 0).to(x).expand_as(x)
+    x = x * mask
+    size = full.sum(dims, keepdim=True).clamp(min=1)
+    center = (x * full).sum(dims, keepdim=True) / size
+    spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
+    out = (x - center) * torch.rsqrt(spread + eps)
+    out = out if weight is None else out * run.value(weight)
+    return out if bias is None else out + run.value(bias)  # type: ignore[no-any-return]
+
+
+def _group_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    x, groups = run.value(given), int(call.args[1])
+    mask = run.mask_of(given, (1,))
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+    full = (mask != 0).to(x).expand_as(x)
+    shape = (len(x), groups, -1)
+    parts, on = (x * mask).reshape(shape), full.reshape(shape)
+    size = on.sum(-1, keepdim=True).clamp(min=1)
+    center = (parts * on).sum(-1, keepdim=True) / size
+    spread = ((parts - center) ** 2 * on).sum(-1, keepdim=True) / size
+    out = ((parts - center) * torch.rsqrt(spread + float(argument(node, 4, "eps", 1e-5)))).reshape(x.shape)
+    line = (1, -1, *[1] * (x.dim() - 2))
+    weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
+    out = out if weight is None else out * run.value(weight).reshape(line)
+    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return]
+
+
+def _mean(run: Pass, node: fx.Node, call: Call) -> Tensor:
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    dims = reduced(node)
+    mask = run.mask_of(given, dims)
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+    x = run.value(given)
+    full = (mask != 0).to(x).expand_as(x)
+    keep = bool(argument(node, 2, "keepdim", False))
+    return (x * mask).sum(dims, keepdim=keep) / full.sum(dims, keepdim=keep).clamp(min=1)  # type: ignore[no-any-return]
+
+
+def _unsupported(run: Pass, node: fx.Node, call: Call) -> Any:
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    dims = reduced(node) if operator_name(node) != "rms_norm" else tuple(range(-len(call.args[1]), 0))
+    if run.mask_of(given, [d % run.value(given).dim() for d in dims]) is not None:
+        raise CapabilityError(
+            f"{operator_name(node)} over channels cannot run with another width per example; use one width per batch"
+        )
+    return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+
+
+MASKED: Mapping[str, Callable[[Pass, fx.Node, Call], Any]] = MappingProxyType(
+    {
+        "layer_norm": _layer_norm,
+        "group_norm": _group_norm,
+        "mean": _mean,
+        **dict.fromkeys(("var", "std", "var_mean", "std_mean", "rms_norm"), _unsupported),
+    }
+)
+"""Operator -> what runs instead where there are masks."""
