@@ -105,6 +105,7 @@ def couple(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> C
         if _unseen(network, traced, ignore):  # heads that only training uses
             further = _label(trace(network.train(), example, ignore), units, weights)
     finally:
+        network.train()  # what modules remember between calls in evaluation are stand-ins now; this makes them forget
         for module, training in modes:
             module.training = training
     groups = _groups([tracker] if further is None else [tracker, further])
