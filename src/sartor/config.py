@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import json
 import tomllib
 import types
 import typing
@@ -132,6 +133,63 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         result["budget"] = top["budget"]
     check(result)
     return result
+
+
+def shortcuts(
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    data: str | None = None,
+    budget: Sequence[str] = (),
+    target: str | None = None,
+    strategy: str | None = None,
+) -> list[str]:
+    """What is asked for oftenest, as assignments for `override`.
+
+    Args:
+        network: Its widths are the space.
+        weights: File with its trained weights.
+        data: `image_folder:DIR`, `arrays:TRAIN` or `arrays:TRAIN,TEST`, or the name of another task.
+        budget: `METRIC=BOUND`, where the bound is a number, a percentage, or several with commas between.
+        target: Its name.
+        strategy: Its name.
+
+    Raises:
+        ConfigError: A budget has no bound, or the data cannot be named like that.
+    """
+    found = [] if network is None else ["space.name=widths", f"space.network={json.dumps(network)}"]
+    found += [] if weights is None else [f"space.weights={json.dumps(weights)}"]
+    found += [] if data is None else _data(data)
+    for bound in budget:
+        metric, equals, value = bound.partition("=")
+        if not equals or not value:
+            raise ConfigError(f"--budget takes METRIC=BOUND, as in latency_ms=5 or macs=50%; got {bound!r}")
+        values = [v.strip() for v in value.split(",")]
+        plain = [v if _is_number(v) else json.dumps(v) for v in values]
+        found.append(f"budget.{metric.strip()}={plain[0] if len(plain) == 1 else '[' + ', '.join(plain) + ']'}")
+    found += [] if target is None else [f"target.name={target}"]
+    return found + ([] if strategy is None else [f"strategy.name={strategy}"])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _data(text: str) -> list[str]:
+    name, colon, place = text.partition(":")
+    if not colon:
+        return [f"task.name={name}"]
+    if name == "image_folder":
+        return ["task.name=image_folder", f"task.root={json.dumps(place)}"]
+    if name == "arrays":
+        train, comma, test = place.partition(",")
+        files = [f"task.train={json.dumps(train)}", *([f"task.test={json.dumps(test)}"] if comma else [])]
+        return ["task.name=arrays", *files]
+    raise ConfigError(f"--data takes image_folder:DIR, arrays:TRAIN,TEST or the name of a task; got {text!r}")
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -234,17 +234,22 @@ def image_task(
     batch: int,
     augment: str | None,
     source: str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Task:
     """The classification task of images in memory.
 
     Args:
-        train: What is trained on; mean and standard deviation are taken from it.
+        train: What is trained on.
         valid: What a search may look at.
         test: What only the final report may touch.
         classes: Number of classes.
         batch: Examples per batch.
         augment: See `augmenter`.
         source: Where the images come from, in words.
+        mean: Per channel, of pixels scaled to [0, 1]; None takes that of the training images. A network that is
+            trained already wants what it was trained with.
+        std: Standard deviation, likewise.
 
     Raises:
         DataError: A split is empty or a label is out of range.
@@ -255,7 +260,9 @@ def image_task(
     splits = {"train": train, "valid": valid, "test": test}
     for name, part in splits.items():
         check_labels(part.labels, classes, f"the {name} split of {source}")
-    mean, std = train.statistics()
+    own = train.statistics()
+    mean = _per_channel(mean, own[0], "mean")
+    std = _per_channel(std, own[1], "std")
     transform = augmenter(augment, train.pixels.shape[-1])
     fixed = partial(Batches, batch=max(batch, 256), mean=mean, std=std)
     return Task(
@@ -269,6 +276,14 @@ def image_task(
         fingerprint=fingerprint(splits.values()),
         describe={"source": source, "augment": augment or "none"} | {k: len(v) for k, v in splits.items()},
     )
+
+
+def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], name: str) -> tuple[float, ...]:
+    if given is None:
+        return own
+    if len(given) != len(own) or (name == "std" and min(given) <= 0):
+        raise ConfigError(f"{name} needs one number per channel ({len(own)}), positive for std; got {list(given)}")
+    return tuple(map(float, given))
 
 
 def held_out(images: Images, fraction: float, seed: int, name: str) -> tuple[Images, Images]:

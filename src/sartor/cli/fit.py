@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 Config = Annotated[
-    str, typer.Argument(help="A TOML file, or a packaged recipe; `sartor list recipes` names them.", show_default=True)
+    str, typer.Argument(help="A TOML file, or a packaged recipe; `sartor list recipes` names them.", show_default=False)
 ]
 Folder = Annotated[Path | None, typer.Argument(help="The run folder [default: runs/NAME]. The same again goes on.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: strategy.epochs=20. Repeatable.")]
@@ -18,17 +18,37 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print result.json instead 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
+Network = Annotated[
+    str | None, typer.Option(help="Fit this network: torchvision:NAME, timm:NAME or package.module:callable.")
+]
+Weights = Annotated[str | None, typer.Option(help="Its trained weights: a safetensors file, or a state dict.")]
+Data = Annotated[str | None, typer.Option(help="image_folder:DIR, arrays:TRAIN,TEST or the name of a task.")]
+Budget = Annotated[
+    list[str] | None, typer.Option(help="METRIC=BOUND: latency_ms=5, macs=50%, latency_ms=5,8. Repeatable.")
+]
+Target = Annotated[str | None, typer.Option(help="Where it will run; `sartor list targets` names them.")]
+Strategy = Annotated[str | None, typer.Option(help="How to search; `sartor list strategies` names them.")]
+
+
 def run(
-    recipe: Config = "digits",
+    recipe: Config = "",
     folder: Folder = None,
+    network: Network = None,
+    weights: Weights = None,
+    data: Data = None,
+    budget: Budget = None,
+    target: Target = None,
+    strategy: Strategy = None,
     set_: Set = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
     """Find, train, verify and export the best network inside a budget.
 
-    Without arguments: the packaged recipe, offline, on real data. Killed or stopped, the same command goes on; on a
-    finished folder it shows the result. Exit status 0: the budget is met as measured; 1: it is not; 2: a mistake.
+    Without arguments: the packaged recipe `digits`, offline, on real data. With --network, the widths of your network:
+    sartor fit --network torchvision:resnet18 --data image_folder:photos --budget latency_ms=5. Killed or stopped, the
+    same command goes on; on a finished folder it shows the result. Exit status 0: the budget is met as measured; 1: it
+    is not; 2: a mistake.
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
@@ -37,9 +57,14 @@ def run(
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
 
-    path = recipes.find(recipe)
-    settings = config.override(config.read(path), set_ or [])
-    place = folder or Path("runs") / path.stem
+    if network is not None and folder is None and recipe and recipe not in recipes.names():
+        recipe, folder = "", Path(recipe)  # with a network, what follows is the folder
+    path = recipes.find(recipe or ("digits" if network is None else "network"))
+    named = config.shortcuts(
+        network=network, weights=weights, data=data, budget=budget or (), target=target, strategy=strategy
+    )
+    settings = config.override(config.read(path), [*named, *(set_ or [])])
+    place = folder or Path("runs") / (path.stem if network is None else network.rpartition(":")[2])
     if (place / "result.json").exists() and not quiet:
         sys.stderr.write(f"finished: {place} holds the result of this run\n")
     fit = fit_config(settings, place, display=display(quiet=quiet), age=process_age())

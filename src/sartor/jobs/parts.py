@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from sartor import config as configs
 from sartor.core import plugins
 from sartor.core.contracts import CostModel, Space, Target, Task
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.errors import ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.budget import Budget
 from sartor.latency import models
@@ -93,7 +94,7 @@ class Parts:
 def assemble(
     config: Mapping[str, Any],
     *,
-    space: Space | None = None,
+    space: Space | nn.Module | None = None,
     task: Task | None = None,
     target: Target | None = None,
 ) -> Parts:
@@ -108,7 +109,7 @@ def assemble(
         if not config.get(table):
             raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
     task = task or configs.build("tasks", config["task"])
-    space = space or configs.build("spaces", fitted_to_task(config["space"], task))
+    space = _space(space, config["space"], task)
     _check_strategy(config["strategy"])
     parts = Parts(
         config=config,
@@ -123,6 +124,18 @@ def assemble(
     )
     check_fits(task, parts.build(space.reference, "check"))
     return parts
+
+
+def _space(given: Space | nn.Module | None, table: Mapping[str, Any], task: Task) -> Space:
+    """The space of the config, or the one given; a network means its widths."""
+    if isinstance(given, Space):
+        return given
+    if isinstance(given, nn.Module):
+        widths = plugins.load("spaces", "widths")
+        space: Space = widths(network=given, input_shape=tuple(task.example.shape[1:]))
+        return space
+    built: Space = configs.build("spaces", fitted_to_task(table, task))
+    return built
 
 
 def fitted_to_task(table: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -156,11 +169,17 @@ def stand_in(thing: object) -> dict[str, Any]:
     if isinstance(thing, Task):
         table["fingerprint"] = thing.fingerprint
     if isinstance(thing, nn.Module):
-        raise CapabilityError(
-            "a network as the space needs the space 'widths', which this version does not have; "
-            f"known: {', '.join(plugins.names('spaces'))}"
-        )
+        table["weights"] = _digest(thing)
     return table
+
+
+def _digest(network: nn.Module) -> str:
+    """A hash of all weights."""
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _check_strategy(table: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Scalable
+from sartor.core.contracts import CostModel, Scalable, Trained
 from sartor.core.errors import BudgetError
 from sartor.costs.fitted import Fitted
 from sartor.jobs import choice, latency, searching, verification
@@ -16,7 +16,7 @@ from sartor.jobs.budget import check_reachable, constraints, words
 from sartor.jobs.choice import Chooser
 from sartor.jobs.meter import Meter
 from sartor.jobs.parts import analytic_costs
-from sartor.jobs.stages import Chosen, Job, costs_of, train_network
+from sartor.jobs.stages import Chosen, Job, costs_of, keep_network, train_network
 from sartor.measure import Estimate
 
 Point = Mapping[str, float]
@@ -175,6 +175,9 @@ class Pipeline:
 
     def _train(self, role: str) -> None:
         chosen, label = self.chosen[role], f"training the {_spoken(role, len(self.points))}"
+        if role == "reference" and isinstance(self.space, Trained) and self.space.trained:
+            self.job.stage("reference.weights", "The network as it is", lambda: keep_network(self.job, chosen))
+            return
 
         def work() -> dict[str, Any]:
             return train_network(self.job, chosen, label, teacher=self._teacher(role))

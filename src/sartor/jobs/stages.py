@@ -89,9 +89,10 @@ def costs_of(job: Job, arch: Arch) -> dict[str, Any]:
 
 
 def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | None = None) -> dict[str, Any]:
-    """Train from scratch with the job's recipe, resumably; the weights go to `job.weights(chosen.name)`.
+    """Train with the job's recipe, resumably, from the weights that the space gives.
 
-    Every network of a run starts from the same seed and sees the same batches in the same order.
+    The trained weights go to `job.weights(chosen.name)`. Every network of a run starts from the same seed and sees
+    the same batches in the same order.
 
     Returns:
         Metrics on the validation split.
@@ -112,6 +113,19 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     metrics = training.evaluate(module, task.valid(), task, device=parts.recipe.device)
     checkpoint.unlink(missing_ok=True)
     job.ledger.count(trained=1)
+    job.display.say("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()) + " on the validation split")
+    return {"valid": metrics}
+
+
+def keep_network(job: Job, chosen: Chosen) -> dict[str, Any]:
+    """Keep the trained weights that a network comes with.
+
+    Returns:
+        Metrics on the validation split.
+    """
+    module, task = job.parts.build(chosen.arch, "train"), job.parts.task.sealed()
+    save_weights(module, job.weights(chosen.name))
+    metrics = training.evaluate(module, task.valid(), task, device=job.parts.recipe.device)
     job.display.say("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()) + " on the validation split")
     return {"valid": metrics}
 

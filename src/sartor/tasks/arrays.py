@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ def arrays(
     valid: float = 0.1,
     seed: int = 0,
     augment: str | None = "shift_flip",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Task:
     """Classification of images that fit into memory; all of one size.
 
@@ -50,6 +52,9 @@ def arrays(
         valid: Share of the training images held out for the search.
         seed: Of the split and the subset, which do not depend on the seed of a run.
         augment: `"shift_flip"`, `"shift"`, `"flip"` or `""`.
+        mean: Per channel, of pixels scaled to [0, 1]; by default that of the training images. A network that is
+            trained already wants what it was trained with.
+        std: Standard deviation, likewise.
 
     Raises:
         DataError: A file is missing or holds something else; an image is corrupt; a class is too small to split.
@@ -71,7 +76,17 @@ def arrays(
         images, test_images = held_out(images, valid, seed, "test")
     rest, valid_images = held_out(images, valid, seed, "valid")
     source = f"{Path(train).name}, {Path(test).name or 'test held out'}"
-    return image_task(rest, valid_images, test_images, classes=classes, batch=batch, augment=augment, source=source)
+    return image_task(
+        rest,
+        valid_images,
+        test_images,
+        classes=classes,
+        batch=batch,
+        augment=augment,
+        source=source,
+        mean=mean,
+        std=std,
+    )
 
 
 def _read(path: Path, channels: int | None) -> Images:

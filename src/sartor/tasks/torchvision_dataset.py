@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def torchvision_dataset(
     valid: float = 0.1,
     seed: int = 0,
     augment: str | None = "shift_flip",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Task:
     """A data set of `torchvision.datasets`, by the name of its class.
 
@@ -42,6 +45,9 @@ def torchvision_dataset(
         valid: Share of the training images held out for the search.
         seed: Of the split and the subset, which do not depend on the seed of a run.
         augment: `"shift_flip"`, `"shift"`, `"flip"` or `""`; digits and letters must not be flipped.
+        mean: Per channel, of pixels scaled to [0, 1]; by default that of the training images. A network that is
+            trained already wants what it was trained with.
+        std: Standard deviation, likewise.
 
     Raises:
         DataError: The data is missing, or the images differ in size and `size` is not given.
@@ -56,7 +62,17 @@ def torchvision_dataset(
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
     rest, valid_images = held_out(images, valid, seed, "valid")
-    return image_task(rest, valid_images, test_images, classes=classes, batch=batch, augment=augment, source=dataset)
+    return image_task(
+        rest,
+        valid_images,
+        test_images,
+        classes=classes,
+        batch=batch,
+        augment=augment,
+        source=dataset,
+        mean=mean,
+        std=std,
+    )
 
 
 def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
