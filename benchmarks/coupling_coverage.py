@@ -300,7 +300,7 @@ class Zeroed:
                     gone = [] if roots is None else np.flatnonzero(~kept[roots].all(1))
                     if name in self.state and len(gone) and self.state[name].is_floating_point():
                         self.state[name].index_fill_(d, torch.from_numpy(gone), 0)
-            return self.network(x)
+            return self.network.train().eval()(x)  # some modules remember what they made of their weights
         finally:
             for name, value in before.items():
                 self.state[name].copy_(value)

@@ -36,12 +36,12 @@ def _random(network: nn.Module) -> None:
 
 
 def subset(coupling: Coupling, rng: np.random.Generator) -> Kept:
-    """At least one unit of every family, anywhere."""
+    """Some units of every family, anywhere, not all."""
     kept = np.ones(len(coupling.tracker.units) + 1, dtype=bool)
     for group in coupling.groups:
         for family in group.families:
-            kept[family] = rng.random(len(family)) < 0.5
-            kept[rng.choice(family)] = True
+            gone = rng.permutation(family)[: rng.integers(1, max(2, len(family)))]
+            kept[gone] = len(family) == 1
     return kept
 
 

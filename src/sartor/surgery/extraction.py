@@ -47,6 +47,10 @@ def as_module(engine: Engine, cut: Cut) -> nn.Module:
         norm = network.get_submodule(owner) if operator_name(node) == "group_norm" else None
         if isinstance(norm, nn.GroupNorm):
             norm.num_groups = cut.scale(number(node, 1), cut.inner(node))
+    modes = [(m, m.training) for m in network.modules()]
+    network.train()  # what modules remember between calls in evaluation is that of the whole network: forget it
+    for module, training in modes:
+        module.training = training
     return network
 
 

@@ -20,6 +20,22 @@ def reshape(t: Tracker, node: fx.Node) -> Dims:
     return t.reshape(t.dims(x), t.shape(x), t.shape(node), f"reshaped by {blame(node)}")
 
 
+def reshape_like(t: Tracker, node: fx.Node) -> Dims:
+    """In the shape of another tensor, which stays the same shape therefore."""
+    return _like(t, node, reshape(t, node))
+
+
+def expand_like(t: Tracker, node: fx.Node) -> Dims:
+    """Copies, as many as another tensor has."""
+    return _like(t, node, expand(t, node))
+
+
+def _like(t: Tracker, node: fx.Node, dims: Dims) -> Dims:
+    other = node.args[1]
+    assert isinstance(other, fx.Node)
+    return [t.tie(other, d, dim, f"as many by {blame(node)}") for d, dim in enumerate(dims)]
+
+
 def resize_sizes(sizes: Sizes, node: fx.Node) -> Call:
     """`view(sizes)` and the like."""
     wanted: Sequence[int] = node.args[1]  # type: ignore[assignment]
@@ -235,13 +251,14 @@ RULES = {
     "permuted": Rule(reordered, resize_permuted),
     **dict.fromkeys(("reshape", "view", "_unsafe_view"), Rule(reshape, resize_sizes)),
     **dict.fromkeys(("flatten", "squeeze", "unsqueeze", "ravel"), Rule(reshape)),
+    **dict.fromkeys(("reshape_as", "view_as"), Rule(reshape_like)),
     "unflatten": Rule(reshape, resize_unflatten),
     **dict.fromkeys(
         ["permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes", "swapdims", "movedim", "moveaxis"],
         Rule(permute),
     ),
     "expand": Rule(expand, resize_sizes),
-    "expand_as": Rule(expand),
+    "expand_as": Rule(expand_like),
     "repeat": Rule(repeat, resize_repeat),
     "tile": Rule(repeat, resize_repeat),
     "repeat_interleave": Rule(interleaved),
