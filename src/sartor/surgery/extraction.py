@@ -133,10 +133,10 @@ def _renumber_layer_norm(module: nn.LayerNorm, sizes: dict[int, int]) -> None:
     )
 
 
-def _renumber_norm(module: _NormBase, _sizes: dict[int, int]) -> None:
+def _renumber_norm(module: _NormBase, sizes: dict[int, int]) -> None:
     held = next((t for t in (module.running_mean, module.weight) if t is not None), None)
-    if held is not None:
-        module.num_features = len(held)
+    full = module.num_features
+    module.num_features = sizes.get(full, full) if held is None else len(held)
 
 
 def _renumber_attention(module: nn.MultiheadAttention, sizes: dict[int, int]) -> None:
@@ -278,7 +278,11 @@ class _Builder:
             return value
         if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", "repeat", "unflatten", *_MAKERS):
             return value
-        dims: list[Dim] = self.skeleton.tracker.dims(node)
+        dims: list[Dim] = list(self.skeleton.tracker.dims(node))
+        if operator_name(node) == "repeat":  # only what has a single entry is repeated as often as there are examples
+            shape = self.skeleton.tracker.shape(tensor(node, 0))
+            new = len(dims) - len(shape)
+            dims = [dim if d < new or shape[d - new] == 1 else None for d, dim in enumerate(dims)]
         if operator_name(node) == "unflatten":
             x = tensor(node, 0)
             at = number(node, 1) % len(self.skeleton.tracker.shape(x))

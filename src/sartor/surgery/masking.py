@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from sartor.core.errors import CapabilityError
 from sartor.surgery.operators.reduction import reduced
 from sartor.surgery.operators.rule import Call
 from sartor.surgery.tracker import argument, operator_name
@@ -104,15 +103,41 @@ def _mean(run: Pass, node: fx.Node, call: Call) -> Tensor:
     return (x * mask).sum(dims, keepdim=keep) / full.sum(dims, keepdim=keep).clamp(min=1)  # type: ignore[no-any-return]
 
 
-def _unsupported(run: Pass, node: fx.Node, call: Call) -> Any:
+def _spread(run: Pass, node: fx.Node, call: Call) -> Any:
+    """`var`, `std`, `var_mean`, `std_mean`."""
     given = node.args[0]
     assert isinstance(given, fx.Node)
-    dims = reduced(node) if operator_name(node) != "rms_norm" else tuple(range(-len(call.args[1]), 0))
-    if run.mask_of(given, [d % run.value(given).dim() for d in dims]) is not None:
-        raise CapabilityError(
-            f"{operator_name(node)} over channels cannot run with another width per example; use one width per batch"
-        )
-    return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+    dims, name = reduced(node), operator_name(node)
+    mask = run.mask_of(given, dims)
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+    x = run.value(given)
+    full = (mask != 0).to(x).expand_as(x)
+    size = full.sum(dims, keepdim=True).clamp(min=1)
+    center = (x * mask).sum(dims, keepdim=True) / size
+    less = node.args[2] if len(node.args) > 2 else node.kwargs.get("correction", 1)
+    size = size - (1.0 if less is None else float(less))  # type: ignore[arg-type]
+    found = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
+    found = found.sqrt() if name.startswith("std") else found
+    if not argument(node, 3, "keepdim", False):
+        shape = [n for d, n in enumerate(found.shape) if d not in dims]
+        found, center = found.reshape(shape), center.reshape(shape)
+    return (found, center) if name.endswith("mean") else found
+
+
+def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    x = run.value(given)
+    dims = tuple(range(x.dim() - len(call.args[1]), x.dim()))
+    mask = run.mask_of(given, dims)
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+    size = (mask != 0).to(x).expand_as(x).sum(dims, keepdim=True).clamp(min=1)
+    x = x * mask
+    weight, eps = argument(node, 2, "weight"), argument(node, 3, "eps")
+    out = x * torch.rsqrt((x**2).sum(dims, keepdim=True) / size + (torch.finfo(x.dtype).eps if eps is None else eps))
+    return out if weight is None else out * run.value(weight)
 
 
 MASKED: Mapping[str, Callable[[Pass, fx.Node, Call], Any]] = MappingProxyType(
@@ -120,7 +145,8 @@ MASKED: Mapping[str, Callable[[Pass, fx.Node, Call], Any]] = MappingProxyType(
         "layer_norm": _layer_norm,
         "group_norm": _group_norm,
         "mean": _mean,
-        **dict.fromkeys(("var", "std", "var_mean", "std_mean", "rms_norm"), _unsupported),
+        "rms_norm": _rms_norm,
+        **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _spread),
     }
 )
 """Operator -> what runs instead where there are masks."""

@@ -21,7 +21,7 @@ def _run(check, net, middle, **options):
         lambda x: x.softmax(2),
         lambda x: x.max(3)[0].unsqueeze(3),
         lambda x: x.flatten(2).softmax(-1).unflatten(2, (4, 4)),
-        lambda x: x / x.norm(dim=(2, 3), keepdim=True),
+        lambda x: x / (1 + x.norm(dim=(2, 3), keepdim=True)),
         lambda x: x.var((2, 3), keepdim=True),
         lambda x: x.std(3, keepdim=True),
         lambda x: torch.var_mean(x, (2, 3), keepdim=True)[0],
@@ -39,6 +39,19 @@ def test_channels_are_summed_up(check, net, middle):
 
 def test_a_mean_counts_the_channels_that_are_left(check, net):
     _run(check, net, lambda x: x.mean(1, keepdim=True), groups=[8], last=1, statistics=True)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda x: x.var(1, keepdim=True),
+        lambda x: x.std(1).unsqueeze(1),
+        lambda x: torch.var_mean(x, 1, correction=0, keepdim=True)[0],
+        lambda x: (x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)).sum(1, keepdim=True),
+    ],
+)
+def test_statistics_count_the_channels_that_are_left(check, net, middle):
+    _run(check, net, middle, last=1, statistics=True, groups=[8])
 
 
 @pytest.mark.parametrize("middle", [lambda x: x.softmax(1), lambda x: x.cumsum(1), lambda x: x - x.amax(1, keepdim=True)])

@@ -27,6 +27,17 @@ def pointwise(t: Tracker, node: fx.Node) -> Dims:
     return dims
 
 
+def prelu(t: Tracker, node: fx.Node) -> Dims:
+    """One slope for all channels, or one for each (dimension 1)."""
+    x, slope = node.args[0], node.args[1]
+    assert isinstance(x, fx.Node)
+    assert isinstance(slope, fx.Node)
+    dims = t.dims(x)
+    if len(dims) > 1 and t.shape(slope) == (t.shape(x)[1],):
+        dims[1] = t.tie(slope, 0, dims[1])
+    return dims
+
+
 def same(t: Tracker, node: fx.Node) -> Dims:
     """The output is the first input, as far as channels are concerned."""
     return t.dims(tensors(node)[0])
@@ -64,7 +75,6 @@ RULES = {
             "remainder",
             "logical_and",
             "logical_or",
-            "prelu",
             "__and__",
             "__or__",
             "fmod",
@@ -155,4 +165,5 @@ RULES = {
         ],
         SAME,
     ),
+    "prelu": Rule(prelu),
 }
