@@ -40,10 +40,10 @@ class Units:
 
     def __init__(self) -> None:
         self._parent = np.arange(1024)
-        self._row = np.full(1024, -1)  # of a bound unit: its row in _sets
+        self._row = np.full(1024, -1)  # of a bound unit: its row in _bound
         self._pinned = np.zeros(1024, dtype=bool)
         self._batch = np.zeros(1024, dtype=bool)
-        self._sets: list[NDArray[np.int64]] = []
+        self._bound = np.empty((0, 1), dtype=np.int64)  # what units are bound to, padded with -1
         self._size = 0
         self.pins: list[Pin] = []
         """All pins, in the order they were made."""
@@ -94,13 +94,11 @@ class Units:
                 done.append(column)
                 continue
             at = rows >= 0
-            widest = max(len(self._sets[r]) for r in np.unique(rows[at]))
-            table = np.full((len(column), widest), -1)
-            for i in np.flatnonzero(at):
-                members = self._sets[rows[i]]
-                table[i, : len(members)] = members
+            members = self._bound[rows[at]]
+            table = np.full((len(column), members.shape[1]), -1)
+            table[at] = members
             table[~at, 0] = column[~at]
-            open_columns += [self.find(c) for c in table.T]
+            open_columns += [self.find(c) for c in table.T if (c >= 0).any()]
         done.reverse()
         kept: list[NDArray[np.int64]] = []
         for column in done:
@@ -115,7 +113,8 @@ class Units:
         while open_units:
             unit = open_units.pop()
             if self._row[unit] >= 0:
-                open_units |= set(self.find(self._sets[self._row[unit]]).tolist()) - found
+                members = self._bound[self._row[unit]]
+                open_units |= set(self.find(members[members >= 0]).tolist()) - found
             else:
                 found.add(unit)
         return sorted(found)
@@ -209,8 +208,10 @@ class Units:
         return not any(np.isin(column, other).any() for other in others)
 
     def _bind(self, column: NDArray[np.int64], members: Labels) -> None:
-        first = len(self._sets)
-        self._sets += [row[row >= 0] for row in members]
+        first, width = len(self._bound), max(self._bound.shape[1], members.shape[1])
+        pad = ((0, 0), (0, width - self._bound.shape[1])), ((0, 0), (0, width - members.shape[1]))
+        old, new = (np.pad(a, p, constant_values=-1) for a, p in zip((self._bound, members), pad, strict=True))
+        self._bound = np.concatenate([old, new])
         self._row[column] = np.arange(first, first + len(column))
         pinned = self._pinned[column]
         if pinned.any():
