@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import math
 import multiprocessing
 import pstats
 import re
@@ -23,6 +24,8 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -242,7 +245,7 @@ def compare(space: Widths, shape: tuple[int, ...], limits: tuple[int, float], em
     engine = Engine(space._skeleton, space._whole.eval())
     errors: dict[str, list[float]] = {"zeroed": [], "masked": []}
     zeroed, supernet = Zeroed(space), space._supernet()
-    start, done, signal = time.perf_counter(), 0, float("inf")  # signal: how much two examples' outputs differ
+    start, signal = time.perf_counter(), float("inf")  # signal: how much two examples' outputs differ
     with global_seed(1):
         inputs = {n: torch.randn(n, *shape) for n in (2, 3)}
     for i in range(wanted):
@@ -262,14 +265,13 @@ def compare(space: Widths, shape: tuple[int, ...], limits: tuple[int, float], em
                 everything = np.ones(len(kept), dtype=bool)
                 masks = torch.from_numpy(kept).to(x)[None]
                 errors["masked"].append(distance(found, tree_leaves(engine(x, everything, masks))))
-        done += 1
         emit(
-            archs=done,
+            archs=i + 1,
             references={k: len(v) for k, v in errors.items() if v},
-            error=max(sum(errors.values(), [])),
+            error=max(chain(*errors.values())),
             signal=signal,
         )
-    emit(equal=max(sum(errors.values(), [])) <= TOLERANCE)
+    emit(equal=max(chain(*errors.values())) <= TOLERANCE)
 
 
 def distance(found: list[Any], wanted: list[Any]) -> float:
@@ -279,7 +281,7 @@ def distance(found: list[Any], wanted: list[Any]) -> float:
     worst = max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) for a, b in zip(found, wanted, strict=True)
     )
-    return worst if worst == worst else float("inf")
+    return float("inf") if math.isnan(worst) else worst
 
 
 class Zeroed:
@@ -290,7 +292,9 @@ class Zeroed:
         self.labels = {
             n: [space.coupling.tracker.units.resolve(d) for d in dims] for n, dims in space.coupling.weights()
         }
-        self.state = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+        norms = ("running_mean", "running_var")  # zeros in other buffers (frequencies, say) would be divided by
+        self.state = dict(self.network.named_parameters())
+        self.state |= {n: b for n, b in self.network.named_buffers() if n.endswith(norms)}
 
     def __call__(self, kept: np.ndarray, x: Tensor) -> Any:
         before = {n: self.state[n].clone() for n in self.labels if n in self.state}
@@ -524,7 +528,11 @@ def summarise(entries: dict[str, dict[str, Any]], args: argparse.Namespace) -> N
         families[entry["family"]].append(entry)
     result = {
         "device": "one core, torch " + torch.__version__,
-        "versions": {"timm": timm.__version__, "torchvision": torchvision.__version__, "torch_pruning": _version()},
+        "versions": {
+            "timm": timm.__version__,
+            "torchvision": torchvision.__version__,
+            "torch_pruning": version("torch-pruning"),
+        },
         "tolerance": TOLERANCE,
         "summary": sections,
         "failures": {n: _failure(e["sartor"]) for n, e in listed.items() if "sartor" in e and failed(e)},
@@ -533,12 +541,6 @@ def summarise(entries: dict[str, dict[str, Any]], args: argparse.Namespace) -> N
     }
     args.out.write_text(json.dumps(old | result, indent=1) + "\n")
     print(json.dumps({"summary": sections, "failures": result["failures"]}, indent=1))
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("torch-pruning")
 
 
 def _counts(found: list[dict[str, Any]]) -> dict[str, Any]:

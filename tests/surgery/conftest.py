@@ -1,4 +1,4 @@
-"""One check for every operator: a network with some of its channels computes what the whole one does without the others."""
+"""One check for every operator: a network with some channels computes what the whole one does without the others."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def check(
             masked = engine(x, everything, torch.from_numpy(kept).to(x)[None])
             small = as_graph(engine, engine.cut(kept, 2))
             wanted = masked if statistics else zeroed(coupling, network, kept, x)
-            assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters()) or not sizes
+            assert (
+                sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters()) or not sizes
+            )
             for found in (sliced, masked, small(x)):
                 torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
             assert not sizes or not torch.allclose(sliced, whole, rtol=1e-6)

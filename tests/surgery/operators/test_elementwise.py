@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def test_a_sum_couples_its_terms(check, net):
@@ -39,13 +39,13 @@ def test_weights_of_their_own(check, net):
 @pytest.mark.parametrize(
     "middle",
     [
-        lambda x: F.gelu(x) * torch.where(x > 0, x, 0.1 * x),
+        lambda x: functional.gelu(x) * torch.where(x > 0, x, 0.1 * x),
         lambda x: x.clamp(-1, 2).masked_fill(x > 1, 0.5),
-        lambda x: F.hardswish(x) - F.silu(x) / (x.abs() + 1),
-        lambda x: F.leaky_relu(x, 0.2).pow(2),
+        lambda x: functional.hardswish(x) - functional.silu(x) / (x.abs() + 1),
+        lambda x: functional.leaky_relu(x, 0.2).pow(2),
         lambda x: torch.lerp(x, x.tanh(), 0.3).exp(),
-        lambda x: F.dropout(x, 0.5, training=False).to(torch.float64).contiguous(),
-        lambda x: torch.erfc(x),  # no rule of its own, but pointwise
+        lambda x: functional.dropout(x, 0.5, training=False).to(torch.float64).contiguous(),
+        torch.erfc,  # no rule of its own, but pointwise
     ],
 )
 def test_entry_by_entry(check, net, middle):

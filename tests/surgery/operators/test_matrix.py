@@ -32,7 +32,9 @@ def test_outer_dimensions_of_a_product_are_not_coupled(check, net):
     def forward(self, x):
         return self.last((self.a(x).transpose(1, 2) @ self.b(x)).flatten(1))
 
-    check(net(forward, a=nn.Linear(4, 6), b=nn.Linear(4, 5), last=nn.Linear(30, 2)), (3, 4), groups=[6])  # one factor of a product
+    check(
+        net(forward, a=nn.Linear(4, 6), b=nn.Linear(4, 5), last=nn.Linear(30, 2)), (3, 4), groups=[6]
+    )  # one factor of a product
 
 
 def test_a_matrix_and_a_vector(check, net):

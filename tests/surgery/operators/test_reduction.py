@@ -9,7 +9,9 @@ def _run(check, net, middle, **options):
     def forward(self, x):
         return self.last(middle(self.first(x)))
 
-    return check(net(forward, first=nn.Conv2d(3, 8, 1), last=nn.Conv2d(options.pop("last", 8), 2, 1)), (3, 4, 4), **options)
+    return check(
+        net(forward, first=nn.Conv2d(3, 8, 1), last=nn.Conv2d(options.pop("last", 8), 2, 1)), (3, 4, 4), **options
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,9 @@ def test_statistics_count_the_channels_that_are_left(check, net, middle):
     _run(check, net, middle, last=1, statistics=True, groups=[8])
 
 
-@pytest.mark.parametrize("middle", [lambda x: x.softmax(1), lambda x: x.cumsum(1), lambda x: x - x.amax(1, keepdim=True)])
+@pytest.mark.parametrize(
+    "middle", [lambda x: x.softmax(1), lambda x: x.cumsum(1), lambda x: x - x.amax(1, keepdim=True)]
+)
 def test_channels_that_are_compared_stay(check, net, middle):
     coupling = _run(check, net, middle, groups=[], least=0)
     assert any("by" in f.reason and f.layer == "first" for f in coupling.fixed)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def _run(check, net, middle, inner=8, last=8, **options):
@@ -15,18 +15,18 @@ def _run(check, net, middle, inner=8, last=8, **options):
 @pytest.mark.parametrize(
     "middle",
     [
-        lambda x: F.max_pool2d(x, 2),
-        lambda x: F.avg_pool2d(x, 3, 2, 1),
-        lambda x: F.adaptive_avg_pool2d(x, 3),
-        lambda x: F.adaptive_avg_pool2d(x, 1),
-        lambda x: F.adaptive_max_pool2d(x, 2),
-        lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
-        lambda x: F.interpolate(x, scale_factor=2),
-        lambda x: F.interpolate(x, size=(5, 7), mode="bilinear"),
-        lambda x: F.interpolate(x, scale_factor=0.5, mode="bicubic"),
-        lambda x: F.pad(x, (1, 2, 0, 1)),
-        lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
-        lambda x: F.pad(x, (1, 1, 1, 1), mode="replicate"),
+        lambda x: functional.max_pool2d(x, 2),
+        lambda x: functional.avg_pool2d(x, 3, 2, 1),
+        lambda x: functional.adaptive_avg_pool2d(x, 3),
+        lambda x: functional.adaptive_avg_pool2d(x, 1),
+        lambda x: functional.adaptive_max_pool2d(x, 2),
+        lambda x: functional.max_pool2d(x, 2, return_indices=True)[0],
+        lambda x: functional.interpolate(x, scale_factor=2),
+        lambda x: functional.interpolate(x, size=(5, 7), mode="bilinear"),
+        lambda x: functional.interpolate(x, scale_factor=0.5, mode="bicubic"),
+        lambda x: functional.pad(x, (1, 2, 0, 1)),
+        lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+        lambda x: functional.pad(x, (1, 1, 1, 1), mode="replicate"),
     ],
 )
 def test_channels_pass(check, net, middle):
@@ -41,7 +41,7 @@ def test_pooling_of_one_dimension(check):
 def test_zero_channels_are_put_around(check, net):
     def forward(self, x):
         x = self.first(x)
-        return self.last(F.pad(x, (0, 0, 0, 0, 1, 3)) + self.other(x))
+        return self.last(functional.pad(x, (0, 0, 0, 0, 1, 3)) + self.other(x))
 
     layers = {"first": nn.Conv2d(3, 4, 1), "other": nn.Conv2d(4, 8, 1), "last": nn.Conv2d(8, 2, 1)}
     coupling = check(net(forward, **layers), (3, 4, 4))
@@ -49,12 +49,12 @@ def test_zero_channels_are_put_around(check, net):
 
 
 def test_pixels_are_shuffled(check, net):
-    _run(check, net, lambda x: F.pixel_shuffle(x, 2), inner=16, last=4, groups=[4])
+    _run(check, net, lambda x: functional.pixel_shuffle(x, 2), inner=16, last=4, groups=[4])
 
 
 def test_pixels_are_shuffled_back(check, net):
-    _run(check, net, lambda x: F.pixel_unshuffle(x, 2), inner=4, last=16, groups=[4])
+    _run(check, net, lambda x: functional.pixel_unshuffle(x, 2), inner=4, last=16, groups=[4])
 
 
 def test_patches_and_back(check, net):
-    _run(check, net, lambda x: F.fold(F.unfold(x, 2, stride=2), (8, 8), 2, stride=2), groups=[8])
+    _run(check, net, lambda x: functional.fold(functional.unfold(x, 2, stride=2), (8, 8), 2, stride=2), groups=[8])
