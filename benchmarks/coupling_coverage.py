@@ -54,7 +54,7 @@ HERE = Path(__file__).parent
 LARGE = 100e6
 """Networks with more parameters are analysed only, on the meta device."""
 TOLERANCE = 1e-9
-STATISTICS = ("layer_norm", "group_norm", "rms_norm", "mean", "var", "std", "var_mean", "std_mean")
+STATISTICS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "mean", "var", "std", "var_mean", "std_mean")
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------

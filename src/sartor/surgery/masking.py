@@ -90,6 +90,26 @@ def _group_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
     return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return]
 
 
+def _batch_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
+    """Of the tensor itself; those of layers do not come here."""
+    given = node.args[0]
+    assert isinstance(given, fx.Node)
+    x = run.value(given)
+    dims = tuple(d for d in range(x.dim()) if d != 1)
+    mask = run.mask_of(given, dims) if node.args[5] else None
+    if mask is None:
+        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+    full = (mask != 0).to(x).expand_as(x)
+    size = full.sum(dims, keepdim=True).clamp(min=1)
+    center = (x * full).sum(dims, keepdim=True) / size
+    spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
+    out = (x - center) * torch.rsqrt(spread + float(node.args[7]))  # type: ignore[arg-type]
+    line = (1, -1, *[1] * (x.dim() - 2))
+    weight, bias = node.args[1:3]
+    out = out if weight is None else out * run.value(weight).reshape(line)  # type: ignore[arg-type]
+    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return, arg-type]
+
+
 def _mean(run: Pass, node: fx.Node, call: Call) -> Tensor:
     given = node.args[0]
     assert isinstance(given, fx.Node)
@@ -144,6 +164,7 @@ MASKED: Mapping[str, Callable[[Pass, fx.Node, Call], Any]] = MappingProxyType(
     {
         "layer_norm": _layer_norm,
         "group_norm": _group_norm,
+        "batch_norm": _batch_norm,
         "mean": _mean,
         "rms_norm": _rms_norm,
         **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _spread),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
+from torch.nn import functional
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True), nn.InstanceNorm2d(8)])
@@ -16,6 +18,16 @@ def test_statistics_count_the_channels_that_are_left(check, norm):
 
 def test_a_layer_norm_over_channels_and_positions(check):
     check(nn.Sequential(nn.Conv2d(3, 8, 1), nn.LayerNorm((8, 4, 4)), nn.Conv2d(8, 2, 1)), (3, 4, 4), statistics=True)
+
+
+def test_a_standardised_weight(check, net):
+    def forward(self, x):
+        weight = self.last.weight
+        whole = functional.batch_norm(weight.reshape(1, 2, -1), None, None, self.gain, training=True)
+        return functional.conv2d(self.first(x), whole.reshape_as(weight))
+
+    layers = {"first": nn.Conv2d(3, 8, 1), "last": nn.Conv2d(8, 2, 3), "gain": nn.Parameter(torch.ones(2))}
+    check(net(forward, **layers), (3, 4, 4), groups=[8], statistics=True)
 
 
 @pytest.mark.parametrize(("groups", "sizes"), [(4, [4]), (2, [4]), (1, [8]), (8, [8])])

@@ -20,6 +20,14 @@ def batch_norm(t: Tracker, node: fx.Node) -> Dims:
     return dims
 
 
+def mixes_others(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
+    """Statistics of the tensor itself (of a weight that is standardised, say) run over all dimensions but the first."""
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    own = argument(node, 5, "training", False)
+    return ((x, tuple(d for d in range(x.meta["val"].dim()) if d != 1)),) if own else ()
+
+
 def layer_norm(t: Tracker, node: fx.Node) -> Dims:
     """Statistics over the last dimensions."""
     x, shape = tensor(node, 0), node.args[1]
@@ -72,7 +80,7 @@ def mixes_channels(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 
 RULES = {
-    "batch_norm": Rule(batch_norm),
+    "batch_norm": Rule(batch_norm, mixes=mixes_others),
     "instance_norm": Rule(batch_norm),
     "layer_norm": Rule(layer_norm, resize_shape, mixes),
     "rms_norm": Rule(layer_norm, resize_shape, mixes),
