@@ -21,6 +21,7 @@ from sartor.core.tables import Tables
 from sartor.networks import load_network, load_weights
 from sartor.spaces._options import nearest
 from sartor.surgery.accounting import Accounts
+from sartor.surgery.blocks import Skippable, skippable
 from sartor.surgery.coupling import Coupling, couple
 from sartor.surgery.importance import Importance, reorder, scores
 from sartor.surgery.ladders import ladders
@@ -49,6 +50,7 @@ class Widths(Space):
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
         multipliers: The widths on offer, as fractions of the network's.
+        blocks: Whether residual blocks may be skipped: what is inside such a block is then one choice, with an option 0.
         divisor: Widths are rounded to multiples of this, where there are four times as many channels.
         importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.
@@ -65,6 +67,7 @@ class Widths(Space):
         in_channels: int = 3,
         classes: int | None = None,
         multipliers: Sequence[float] = MULTIPLIERS,
+        blocks: bool = False,
         divisor: int = 8,
         importance: Importance = "l2",
         ignore: Sequence[str] = (),
@@ -81,14 +84,15 @@ class Widths(Space):
         if weights:
             load_weights(whole, Path(weights))
         self.coupling: Coupling = couple(whole, torch.zeros(1, *self.input_shape), ignore)
-        steps = ladders(self.coupling.groups, multipliers, divisor)
+        found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
+        steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:
             raise CapabilityError(
                 f"{type(whole).__name__} has no channels that can be cut; see `sartor space` for the reasons"
             )
         constants = reorder(self.coupling, whole, scores(self.coupling, whole, importance, seed=seed))
         self.coupling = self.coupling.with_constants(constants)
-        self._skeleton, self._ladders, self._whole = Skeleton(self.coupling), steps, whole
+        self._skeleton, self._ladders, self._whole = Skeleton(self.coupling, found.blocks), steps, whole
         self.choices = tuple(step.choice for step in steps)
         self.accounts = Accounts(self._skeleton, whole, steps)
         self.plain = self._keeps_class()

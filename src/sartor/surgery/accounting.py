@@ -71,7 +71,17 @@ class Accounts:
             for f, family in enumerate(ladder.families):
                 self._owner[family], self._rank[family], self._family[family] = c, np.arange(len(family)), f
         self._sizes: dict[int, Size] = {}
+        self._on: dict[fx.Node, Size] = {}
+        for block in skeleton.blocks.values():
+            self._on |= dict.fromkeys(block.members, self._switch(block.switch))
         self._shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
+
+    def _switch(self, unit: int) -> Size:
+        """One if a block runs, zero if it is skipped."""
+        return self._count(np.array([[unit]]), 1)
+
+    def _with_switch(self, node: fx.Node, sizes: list[Size]) -> list[Size]:
+        return [*sizes, self._on[node]] if node in self._on else sizes
 
     def size(self, dim: Dim, full: int) -> Size:
         """The number of kept indices of a dimension with `full` of them, the batch left out."""
@@ -101,16 +111,28 @@ class Accounts:
 
     def macs(self) -> Tables | None:
         """Multiply-adds of convolutions and linear layers for one example; None if three choices meet in a layer."""
-        return self._sum((area, [a, b]) for _, area, a, b in self._products())
+        return self._sum((area, self._with_switch(node, [a, b])) for node, area, a, b in self._products())
 
     def params(self) -> Tables | None:
         """Parameters; None if three choices meet in one."""
         labels = dict(self.skeleton.coupling.weights())
-        terms = []
+        terms, inside = [], self._inside()
         for name, shape in self._shapes.items():
             dims = labels.get(name) or [None] * len(shape)
-            terms.append((1.0, [self.size(dim, full) for dim, full in zip(dims, shape, strict=True)]))
+            sizes = [self.size(dim, full) for dim, full in zip(dims, shape, strict=True)]
+            terms.append((1.0, [*sizes, inside[name]] if name in inside else sizes))
         return self._sum(terms)
+
+    def _inside(self) -> dict[str, Size]:
+        """Parameters that only one block uses -> whether it runs."""
+        found = {}
+        for node in self.skeleton.nodes:
+            if node.op == "placeholder" and node.name in self.skeleton.weights and node.users:
+                switches = {id(self._on.get(user)): self._on.get(user) for user in node.users}
+                only = next(iter(switches.values())) if len(switches) == 1 else None
+                if only is not None:
+                    found[self.skeleton.weights[node.name]] = only
+        return found
 
     def layers(self) -> tuple[Layer, ...]:
         """Convolutions and linear layers, in order; a layer whose channels several choices set comes in parts."""
@@ -165,7 +187,7 @@ class Accounts:
         alive: dict[fx.Node, Tables] = {}
         for i, node in enumerate(self.skeleton.nodes):
             if storage.get(node) is node and isinstance(node.meta.get("val"), Tensor):
-                held = self._sum([(1.0, self.sizes(node))])
+                held = self._sum([(1.0, self._with_switch(node, self.sizes(node)))])
                 alive |= {} if held is None else {node: held}
                 if node.op != "placeholder":
                     yield reduce(add, alive.values(), Tables.zeros([ladder.choice for ladder in self.ladders]))

@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from sartor.surgery.opaque import opaque
-from sartor.surgery.slicing import Cut, Engine
+from sartor.surgery.slicing import Cut, Engine, changed_later
 from sartor.surgery.trace import BATCH, place
 from sartor.surgery.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.units import Dim
@@ -214,6 +214,11 @@ class _Builder:
                 self.graph.output(results[0] if single else tuple(results))
             elif node.op == "placeholder":
                 self.copies[node] = self.x if node.name == traced.input else None
+            elif node in self.cut.skipped:
+                continue
+            elif node in self.cut.shortcuts:
+                kept = self._copy(self.cut.shortcuts[node])
+                self.copies[node] = self.graph.call_method("clone", (kept,)) if changed_later(node) else kept
             elif node in owned:
                 self._layer(node, owned[node])
             else:

@@ -73,7 +73,7 @@ def scores(
 
 def _rows(value: Tensor, d: int) -> Tensor:
     """One row per index of dimension `d`, float64."""
-    return value.movedim(d, 0).flatten(1).double()
+    return value.movedim(d, 0).reshape(value.shape[d], -1).double()
 
 
 def _gather(

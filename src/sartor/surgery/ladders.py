@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from sartor.surgery.accounting import Ladder
 from sartor.surgery.coupling import Group
 
 
-def ladders(groups: Sequence[Group], multipliers: Sequence[float], divisor: int) -> tuple[Ladder, ...]:
+def ladders(
+    groups: Sequence[Group], multipliers: Sequence[float], divisor: int, switches: Mapping[str, int] | None = None
+) -> tuple[Ladder, ...]:
     """One choice per group, with ascending numbers of units; the last option keeps all.
 
     A family of at least four times `divisor` units is cut in steps of `divisor`, a smaller one in single units; at
@@ -22,23 +24,28 @@ def ladders(groups: Sequence[Group], multipliers: Sequence[float], divisor: int)
         groups: Of the network.
         multipliers: Fractions of each family, in (0, 1]; 1 is always on offer.
         divisor: What numbers of channels are rounded to.
+        switches: Name of a group -> the unit that stands for its block; it gets an option 0 that skips the block.
     """
     if not multipliers or not all(0 < m <= 1 for m in multipliers):
         raise ConfigError(f"multipliers are fractions of the channels in (0, 1]; got {list(multipliers)}")
     if divisor < 1:
         raise ConfigError(f"divisor must be at least 1; got {divisor}")
-    found = (_ladder(group, sorted({*multipliers, 1.0}), divisor) for group in groups)
+    steps, known = sorted({*multipliers, 1.0}), switches or {}
+    found = (_ladder(group, steps, divisor, known.get(group.name)) for group in groups)
     return tuple(ladder for ladder in found if len(ladder.choice.options) > 1)
 
 
-def _ladder(group: Group, multipliers: Sequence[float], divisor: int) -> Ladder:
+def _ladder(group: Group, multipliers: Sequence[float], divisor: int, switch: int | None) -> Ladder:
     sizes = np.array([len(family) for family in group.families])
+    alone = np.array([switch is not None and family[0] == switch for family in group.families])
     steps = np.where(sizes >= 4 * divisor, divisor, 1)
     rows = {}
     for m in multipliers:
         kept = np.clip(np.round(m * sizes / steps) * steps, np.minimum(steps, sizes), sizes).astype(np.int64)
         if m == 1:
             kept = sizes.astype(np.int64)
-        rows[int(kept.sum())] = kept
+        rows[int(kept[~alone].sum())] = kept
+    if switch is not None:
+        rows[0] = np.zeros_like(sizes)
     options = tuple(sorted(rows))
     return Ladder(Choice(group.name, options, ordered=True), group.families, np.stack([rows[o] for o in options]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +29,32 @@ Kept = NDArray[np.bool_]
 """Whether each unit is kept; the last entry is True."""
 
 
-class Skeleton:
-    """What all cuts of a network share: its nodes, and what each label stands for in the end."""
+class Block(NamedTuple):
+    """A residual block that can be skipped.
 
-    def __init__(self, coupling: Coupling) -> None:
+    Attributes:
+        end: The sum of shortcut and block.
+        shortcut: What remains without the block.
+        members: What is only computed for the block.
+        switch: The unit that stands for it.
+    """
+
+    end: fx.Node
+    shortcut: fx.Node
+    members: frozenset[fx.Node]
+    switch: int
+
+
+class Skeleton:
+    """What all cuts of a network share: its nodes, and what each label stands for in the end.
+
+    Args:
+        coupling: Of the network.
+        blocks: Those that can be skipped.
+    """
+
+    def __init__(self, coupling: Coupling, blocks: Sequence[Block] = ()) -> None:
+        self.blocks = {block.end: block for block in blocks}
         self.coupling, self.tracker = coupling, coupling.tracker
         self.units = coupling.tracker.units
         self.nodes: tuple[fx.Node, ...] = tuple(coupling.traced.graph.nodes)
@@ -77,6 +99,12 @@ def _flat(tracker: Tracker, node: fx.Node) -> Iterator[Dim]:
             yield dim
 
 
+def changed_later(node: fx.Node) -> bool:
+    """Whether somebody works in place on the node's tensor."""
+    names = (str(getattr(user.target, "__name__", "")) for user in node.users)
+    return any(name.split(".")[0].endswith("_") for name in names)
+
+
 def _last_uses(nodes: Sequence[fx.Node]) -> Mapping[fx.Node, tuple[fx.Node, ...]]:
     """Node -> the values that nobody needs after it."""
     last: dict[fx.Node, fx.Node] = {}
@@ -103,6 +131,11 @@ class Cut:
         self._masks: dict[int, Kept | None] = {}
         self._calls: dict[fx.Node, Call] = {}
         self._tensors: dict[tuple[int, torch.device], slice | Tensor] = {}
+        off = [block for block in skeleton.blocks.values() if not kept[block.switch]]
+        self.skipped: frozenset[fx.Node] = frozenset().union(*(block.members for block in off))
+        """What is not computed."""
+        self.shortcuts: dict[fx.Node, fx.Node] = {block.end: block.shortcut for block in off}
+        """Sums of skipped blocks -> what they are instead."""
 
     def mask(self, dim: Dim) -> Kept | None:
         """Whether each index is kept, `(n,)`; None if all are."""
@@ -250,7 +283,11 @@ class _Pass:
             if node.op == "output":
                 found: Any = map_arg(node.args[0], self.value)
                 return tree_unflatten(list(found), skeleton.coupling.traced.structure)
-            values[node] = self.call(node)
+            if node in self.cut.shortcuts:
+                kept = self.value(self.cut.shortcuts[node])
+                values[node] = kept.clone() if changed_later(node) else kept
+            elif node not in self.cut.skipped:
+                values[node] = self.call(node)
             for gone in skeleton.last_uses.get(node, ()):
                 values.pop(gone, None)
         raise AssertionError("a graph without an output")
@@ -284,6 +321,8 @@ class _Pass:
             return engine.network.get_submodule(kwargs["module"])(*map_arg(args, self.value))
         if node in engine._dropouts and engine.network.training:
             args = (*args[:2], True, *args[3:])
+        if self.masks is not None and node in engine.skeleton.blocks:
+            return self.joined(engine.skeleton.blocks[node])
         special = MASKED.get(operator_name(node)) if self.masks is not None else None
         if special is not None:
             return special(self, node, call)
@@ -291,6 +330,18 @@ class _Pass:
             self.hide(node)
             return call.target(*map_arg(args, self.hidden(node)), **map_arg(kwargs, self.hidden(node)))
         return call.target(*map_arg(args, self.value), **map_arg(kwargs, self.value))
+
+    def joined(self, block: Block) -> Tensor:
+        """The sum that ends a block which some examples skip."""
+        assert self.masks is not None
+        first, second = (self.value(n) for n in tensors(block.end))
+        shortcut = self.value(block.shortcut)
+        branch = second if shortcut is first else first
+        share = self.masks[:, block.switch].to(branch)
+        at = next((d for d, dim in enumerate(self.tracker.dims(block.end)) if self.engine.skeleton.period(dim)), 0)
+        if len(share) > 1 and branch.shape[at] != len(share):
+            raise CapabilityError("examples cannot be told apart where this block ends; use one arch per batch")
+        return shortcut + branch * share.reshape([-1 if d == at else 1 for d in range(branch.dim())])
 
     def norm(self, node: fx.Node, norm: _BatchNorm) -> Tensor:
         x, weight, bias, mean, var = (None if a is None else self.value(a) for a in node.args[:5])  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class CutSupernet(Supernet):
 
     def extract(self, arch: Arch) -> nn.Module:
         part = self.part(arch)
-        return as_module(self._engine, part) if self.plain else as_graph(self._engine, part)
+        return as_module(self._engine, part) if self.plain and not part.shortcuts else as_graph(self._engine, part)
 
     def part(self, arch: Arch, examples: int = BATCH) -> Cut:
         """The cut of an arch."""
