@@ -135,8 +135,10 @@ def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
         depthwise = key._replace(kind="depthwise", c_out=key.c_in)
         pointwise = key._replace(kind="conv", in_size=key.out_size, kernel=1, stride=1)
         return terms(depthwise, block) | terms(pointwise, block)
-    if not key.c_in or not key.c_out:  # a block that is skipped
-        return {}
+    return _plain(key, block) if key.c_in and key.c_out else {}  # nothing of a block that is skipped
+
+
+def _plain(key: LayerKey, block: int) -> dict[str, float]:
     name, area = f"{key.kind}{key.kernel}/{key.stride}", key.taps
     c_in, c_out, pixels = _blocked(key.c_in, block), _blocked(key.c_out, block), prod(key.out_size)
     if key.kind == "depthwise":

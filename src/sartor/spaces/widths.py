@@ -50,7 +50,7 @@ class Widths(Space):
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
         multipliers: The widths on offer, as fractions of the network's.
-        blocks: Whether residual blocks may be skipped: what is inside such a block is then one choice, with an option 0.
+        blocks: Whether residual blocks may be skipped: what is inside one is then a single choice, with an option 0.
         divisor: Widths are rounded to multiples of this, where there are four times as many channels.
         importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.

@@ -335,8 +335,8 @@ class _Pass:
         """The sum that ends a block which some examples skip."""
         assert self.masks is not None
         first, second = (self.value(n) for n in tensors(block.end))
-        shortcut = self.value(block.shortcut)
-        branch = second if shortcut is first else first
+        shortcut: Tensor = self.value(block.shortcut)
+        branch: Tensor = second if shortcut is first else first
         share = self.masks[:, block.switch].to(branch)
         at = next((d for d, dim in enumerate(self.tracker.dims(block.end)) if self.engine.skeleton.period(dim)), 0)
         if len(share) > 1 and branch.shape[at] != len(share):
