@@ -20,7 +20,7 @@ def test_aows_meets_a_measured_latency_budget(tmp_path, seed):
         task={"name": "digits", "size": 32},
         budget={"latency_ms": "70%"},
         strategy={"name": "aows", "epochs": 6},
-        training={"epochs": 8, "lr": 0.05},
+        training={"epochs": 15, "lr": 0.05},  # as in the packaged recipe; after 8 it is at 82 %
         latency_model={"networks": 60, "heldout": 15},
         verification={"rounds": 40, "sessions": 3},
     )

@@ -57,6 +57,7 @@ def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Tr
         ignore: Names of modules that are not looked into.
 
     Raises:
+        ConfigError: It does not run on such an input, or `ignore` names something that it does not have.
         CapabilityError: Its Python code cannot be followed, because it depends on values, say. The message names the
             line.
     """
@@ -70,6 +71,7 @@ def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Tr
     except ConfigError:
         raise
     except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
+        _check_runs(network, x)
         raise CapabilityError(_explain(network, error)) from error
     graph = _inlined(program.graph_module)
     collapse(graph, ignore, {n: place(n) for n in graph.nodes})
@@ -116,6 +118,22 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def _check_runs(network: nn.Module, x: Tensor) -> None:
+    """Tell a network that cannot be traced from one that does not run at all.
+
+    Raises:
+        ConfigError: It does not take this input.
+    """
+    try:
+        with torch.no_grad():
+            network(x)
+    except Exception as error:
+        raise ConfigError(
+            f"{type(network).__name__} does not run on an input of shape {tuple(x.shape)}: {error}; "
+            "give the shape that it was made for (--input 1,3,224,224, or size)"
+        ) from error
 
 
 @contextmanager
