@@ -159,6 +159,10 @@ def tokens() -> nn.Module:
     return Tokens()
 
 
+def numbers() -> nn.Module:
+    return Numbers()
+
+
 def digits() -> nn.Module:
     """For one channel and ten classes."""
     network = Residual(10)

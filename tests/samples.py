@@ -18,6 +18,10 @@ SETTINGS = {
         "pad": {"blocks": (2, 1, 1), "widths": (8, 16, 12), "size": 8, "shortcut": "pad", "classes": 3},
         "imagenet": {"blocks": (1, 1), "widths": (8, 16), "size": 32, "stem": "imagenet"},
     },
+    "widths": {
+        "class": {"network": "nets:residual", "size": 8, "divisor": 2, "multipliers": (0.25, 0.5, 0.75)},
+        "graph": {"network": "nets:numbers", "size": 8, "divisor": 2, "multipliers": (0.25, 0.5)},
+    },
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from samples import SPACES, spaces_with
 from sartor import archs
 from sartor.core.contracts import Layered, Scalable, Shaped, Shareable, Space
+from sartor.core.records import LayerKey
 from sartor.core.rng import global_seed, numpy_rng
 
 every = pytest.mark.parametrize("space", SPACES)
@@ -108,5 +109,6 @@ def test_layer_channels_are_the_options_of_their_choice(space):
 def test_equal_layers_share_their_key(space):
     for arch in some(space):
         keys = [layer.key(arch) for layer in space.layers()]
-        assert all(len(key) == 7 for key in keys)
-        assert hash(keys[0]) == hash(space.layers()[0].key(arch))
+        assert keys == [layer.key(arch) for layer in space.layers()]
+        assert all(isinstance(key, LayerKey) and hash(key) == hash(LayerKey(*key)) for key in keys)
+        assert all(key.c_in == layer.c_in.at(arch) for key, layer in zip(keys, space.layers(), strict=True))

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from nets import Branches
 from sartor import archs
 from sartor.core.contracts import Supernet
 from sartor.core.errors import CapabilityError, StateError
@@ -12,6 +13,7 @@ from sartor.core.rng import global_seed, numpy_rng, torch_rng
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.spaces.resnet_widths import ResnetWidths
 from sartor.spaces.tiny import Tiny
+from sartor.spaces.widths import Widths
 from sartor.supernet.lineage import read_supernet, write_back
 
 SPACES = [
@@ -19,6 +21,7 @@ SPACES = [
     MobilenetV1(classes=3, size=32, stem="small", width=0.25, multipliers=(0.5, 1.0, 1.5)),
     ResnetWidths(blocks=(1, 2), widths=(8, 16), classes=3, size=8, shortcut="pad"),
     ResnetWidths(blocks=(2, 1), widths=(8, 16), classes=3, size=8),
+    Widths(network="nets:residual", size=8, divisor=2),
 ]
 each = pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
 
@@ -49,6 +52,24 @@ def test_what_is_written_back_is_extracted_again(space):
         state = changed(net.extract(arch))
         write_back(net, arch, state)
         assert same(net.extract(arch).state_dict(), state)
+
+
+def test_weights_that_were_gathered_go_back_to_their_places():
+    """Side by side, the channels that a narrower network keeps are not the first ones."""
+    space = Widths(network=Branches(), input_shape=(3, 8, 8), divisor=2)
+    net, rng = space.supernet(), numpy_rng(0)
+    arch = tuple(len(c.options) // 2 for c in space.choices)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    state = changed(net.extract(arch))
+    write_back(net, arch, state)
+    assert same(net.extract(arch).state_dict(), state)
+    written = sum(int((v != before[k]).sum()) for k, v in net.state_dict().items())
+    assert written == sum(v.numel() for v in state.values())
+    for _ in range(3):
+        other = archs.sample(space, rng)
+        state = changed(net.extract(other))
+        write_back(net, other, state)
+        assert same(net.extract(other).state_dict(), state)
 
 
 @each

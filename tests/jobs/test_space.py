@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nets import Branches, Numbers, Residual
+from sartor import archs
+from sartor.jobs.space import describe_space
+from sartor.networks import macs_params
+from sartor.spaces.widths import Widths
+from sartor.targets.torch_cpu import TorchCpu
+
+
+@pytest.fixture(scope="module")
+def space():
+    return Widths(network=Residual(), size=8, divisor=2, multipliers=(0.25, 0.5))
+
+
+def test_it_says_what_can_be_cut_and_what_cannot(space):
+    found = describe_space(space)
+    assert [g["name"] for g in found["groups"]] == ["stem", "expand", "pointwise"]
+    assert found["groups"][0]["options"] == [2, 4, 8]
+    assert sorted(found["groups"][0]["layers"]) == ["depthwise", "reduce", "stem"]
+    assert found["fixed"] == [{"layer": "head", "reason": "it is an output of the network"}]
+    assert found["keeps_class"]
+    assert found["input"] == [3, 8, 8]
+
+
+def test_both_ends_are_counted_on_the_networks_themselves(space):
+    found = describe_space(space)
+    for name, arch in (("full", space.reference), ("floor", archs.smallest(space))):
+        macs, params = macs_params(space.build(arch), torch.zeros(1, 3, 8, 8))
+        assert (found[name]["macs"], found[name]["params"]) == (macs, params)
+    assert 0 < found["floor"]["memory_bytes"] < found["full"]["memory_bytes"]
+
+
+def test_the_share_of_a_group_is_what_cutting_it_alone_saves(space):
+    found = describe_space(space)
+    whole = found["full"]["macs"]
+    for i, group in enumerate(found["groups"]):
+        arch = tuple(0 if j == i else a for j, a in enumerate(space.reference))
+        macs, _ = macs_params(space.build(arch), torch.zeros(1, 3, 8, 8))
+        assert group["macs_share"] == pytest.approx(1 - macs / whole)
+
+
+def test_a_graph_says_so():
+    assert not describe_space(Widths(network=Numbers(), size=8))["keeps_class"]
+    assert describe_space(Widths(network=Branches(), size=8))["keeps_class"]
+
+
+def test_with_a_target_both_ends_are_timed(space):
+    seen = []
+    found = describe_space(space, TorchCpu(), show=lambda done, total: seen.append((done, total)))
+    for end in ("full", "floor"):
+        times = found[end]["latency_ms"]
+        assert 0 < times["low"] <= times["value"] <= times["high"]
+    assert seen

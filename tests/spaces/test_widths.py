@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from nets import Branches, Gate, Gated, Numbers, Residual, Tokens, random_
+from sartor import archs
+from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.rng import global_seed, numpy_rng
+from sartor.networks import macs_params
+from sartor.spaces.widths import Widths
+
+SMALL = {"size": 8, "divisor": 2, "multipliers": (0.25, 0.5, 0.75)}
+
+
+def inputs(*shape: int) -> Tensor:
+    return torch.randn(3, *(shape or (3, 8, 8)), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_(Residual()).eval()
+
+
+@pytest.fixture(scope="module")
+def space(network):
+    return Widths(network=network, **SMALL)
+
+
+def test_choices_are_the_groups_with_their_numbers_of_channels(space):
+    assert {c.name: c.options for c in space.choices} == {
+        "stem": (2, 4, 6, 8),
+        "expand": (4, 6, 8, 12),
+        "pointwise": (4, 8, 12, 16),
+    }
+    assert space.reference == (3, 3, 3)
+    assert space.input_shape == (3, 8, 8)
+
+
+def test_the_reference_is_the_network_itself(space, network):
+    built = space.build(space.reference).eval()
+    assert type(built) is Residual
+    assert space.trained
+    assert list(built.state_dict()) == list(network.state_dict())
+    torch.testing.assert_close(built(inputs()), network(inputs()), rtol=1e-5, atol=1e-5)
+
+
+def test_the_users_network_stays_as_it_was():
+    mine = random_(Residual())
+    mine.bn.eval()
+    before = copy.deepcopy(mine.state_dict())
+    made = Widths(network=mine, **SMALL).build((0, 0, 0))
+    nn.init.zeros_(made.stem.weight)
+    assert all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
+    assert mine.training
+    assert not mine.bn.training
+    assert not any(m._forward_hooks for m in mine.modules())
+
+
+def test_the_channels_that_weigh_most_are_kept(network):
+    bn = Widths(network=network, importance="bn", **SMALL)
+    made = bn.build((0, 0, 0))  # two of the stem's channels
+    score = network.bn.weight.abs()
+    best = network.bn.weight[score.argsort(descending=True)[:2]]
+    assert torch.equal(made.bn.weight, best)
+    first = Widths(network=network, importance="none", **SMALL).build((0, 0, 0))
+    assert torch.equal(first.stem.weight, network.stem.weight[:2])
+    one, same, other = (
+        Widths(network=network, importance="random", seed=s, **SMALL).build((0, 0, 0)).stem.weight for s in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_costs_are_those_of_the_networks(space):
+    rng = numpy_rng(0)
+    drawn = [archs.smallest(space), *(archs.sample(space, rng) for _ in range(4))]
+    counted = [macs_params(space.build(a), torch.zeros(1, 3, 8, 8)) for a in drawn]
+    macs, params = space.account("macs"), space.account("params")
+    assert macs is not None
+    assert params is not None
+    assert list(zip(macs(drawn).tolist(), params(drawn).tolist(), strict=True)) == counted
+    assert space.account("latency_ms") is None
+    assert max(step.cost(space.reference) for step in space.steps()) > max(
+        step.cost(archs.smallest(space)) for step in space.steps()
+    )
+    assert [layer.name for layer in space.layers()][0] == "stem"
+
+
+def test_uniform_scaling_takes_the_nearest_widths(space):
+    assert space.scaled(1.0) == space.reference
+    assert space.scaled(0.5) == (1, 1, 1)
+    assert space.scaled(0.7) == (2, 2, 2)  # 5.6 of 8, 8.4 of 12, 11.2 of 16
+    assert space.scaled(0.01) == (0, 0, 0)
+
+
+def test_a_network_by_name_is_untrained_unless_weights_are_given(tmp_path):
+    plain = Widths(network="nets:residual", **SMALL)
+    assert not plain.trained
+    with global_seed(0):
+        one, two = plain.build(plain.reference), plain.build(plain.reference)
+    assert not torch.equal(one.stem.weight, two.stem.weight)
+    trained = random_(Residual(), 5).eval()
+    save_file(trained.state_dict(), tmp_path / "net.safetensors")
+    torch.save(trained.state_dict(), tmp_path / "net.pt")
+    for file in ("net.safetensors", "net.pt"):
+        space = Widths(network="nets:residual", weights=str(tmp_path / file), **SMALL)
+        assert space.trained
+        built = space.build(space.reference).eval()
+        torch.testing.assert_close(built(inputs()), trained(inputs()), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path):
+    save_file(Branches().state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="does not hold the weights of Residual"):
+        Widths(network="nets:residual", weights=str(tmp_path / "other.safetensors"), **SMALL)
+    with pytest.raises(ConfigError, match="cannot read weights"):
+        Widths(network="nets:residual", weights=str(tmp_path / "nothing.safetensors"), **SMALL)
+
+
+def test_it_leaves_the_random_generator_alone(network):
+    before = torch.get_rng_state()
+    Widths(network=network, **SMALL).build((1, 1, 1))
+    Widths(network="nets:residual", **SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_of_torchvision():
+    space = Widths(network="torchvision:resnet18", size=64, classes=7, multipliers=(0.25, 0.5))
+    assert space.plain
+    assert len(space.choices) == 12  # four of the stages, eight inside the blocks
+    assert {c.name: c.options for c in space.choices}["conv1"] == (16, 32, 64)
+    arch = tuple(i % 3 for i in range(12))
+    small = space.build(arch).eval()
+    assert type(small).__name__ == "ResNet"
+    assert small(torch.randn(3, 3, 64, 64)).shape == (3, 7)
+    macs, params = macs_params(small, torch.zeros(1, 3, 64, 64))
+    assert space.account("macs").cost(arch) == macs
+    assert space.account("params").cost(arch) == params
+
+
+def test_a_transformer_keeps_its_class():
+    space = Widths(network=random_(Tokens()).eval(), **SMALL)
+    assert space.plain
+    arch = tuple(0 for _ in space.choices)
+    small = space.build(arch)
+    assert type(small) is Tokens
+    assert (small.heads, small.patches.out_channels) == (1, 6)
+    assert small(inputs()).shape == (3, 5)
+
+
+def test_numbers_in_the_code_make_a_graph():
+    network = random_(Numbers()).eval()
+    space = Widths(network=network, **SMALL)
+    assert not space.plain
+    small = space.build(tuple(1 for _ in space.choices))
+    assert isinstance(small, fx.GraphModule)
+    assert type(small).__name__ == "Numbers"
+    assert small.first.out_channels == 4
+    torch.testing.assert_close(space.build(space.reference)(inputs()), network(inputs()), rtol=1e-4, atol=1e-4)
+
+
+class Straight(torch.autograd.Function):
+    """Rounds; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return torch.round(x * 8) / 8
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Lively(nn.Module):
+    """Works in place, reads shapes, and has a function with a gradient of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.a(x))
+        y = self.act(self.b(x))
+        y += x
+        y.mul_(0.5)
+        n, c, h, w = y.shape
+        if h > 4:
+            y = functional.avg_pool2d(y, h // 2)
+        return self.head(Straight.apply(y).view(n, c * 4))
+
+
+def test_in_place_work_shapes_and_own_gradients_pass():
+    network = random_(Lively()).eval()
+    space = Widths(network=network, **SMALL)
+    assert [c.name for c in space.choices] == ["a"]
+    assert space.plain
+    net = space.supernet().eval()
+    for k in range(len(space.choices[0].options)):
+        small = net.extract((k,))
+        torch.testing.assert_close(net(inputs(), archs.gates(space, (k,))), small(inputs()), rtol=1e-4, atol=1e-4)
+        small(inputs()).sum().backward()
+        assert small.a.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(small(inputs()), network(inputs()), rtol=1e-5, atol=1e-5)
+
+
+def test_what_depends_on_values_names_the_line_and_the_module_to_ignore():
+    with pytest.raises(CapabilityError, match=r"nets\.py:\d+.*values, not shapes.*ignore = \[\"gate\"\]"):
+        Widths(network=Gated(), **SMALL)
+
+
+def test_ignored_modules_are_left_alone():
+    network = random_(Gated()).eval()
+    space = Widths(network=network, ignore=["gate"], **SMALL)
+    assert [c.name for c in space.choices] == ["second"]
+    small = space.build((0,)).eval()
+    assert type(small.gate) is Gate
+    assert torch.equal(small.gate.layer.weight, network.gate.layer.weight)
+    assert small.second.out_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({}, ConfigError, "needs a network"),
+        ({"network": nn.Linear(3, 2), "input_shape": (3,)}, CapabilityError, "no channels that can be cut"),
+        ({"network": "nets:nothing"}, ConfigError, "has no 'nothing'"),
+        ({"network": "nets:residual", "size": 8, "ignore": ["steam"]}, ConfigError, "'steam'"),
+        ({"network": "nets:residual", "size": 8, "multipliers": ()}, ConfigError, "fractions"),
+        ({"network": "nets:residual", "size": 8, "importance": "best"}, ConfigError, "no importance 'best'"),
+        (
+            {"network": "nets:residual", "size": 8, "in_channels": 4},
+            ConfigError,
+            "Residual does not run on an input of",
+        ),
+    ],
+)
+def test_mistakes_are_named(settings, error, message):
+    with pytest.raises(error, match=message) as caught:
+        Widths(**settings)
+    assert "\n" not in str(caught.value)
