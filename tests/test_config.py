@@ -304,3 +304,47 @@ def test_merged_tables_are_copies() -> None:
     merged["budget"]["macs"] = 0
     assert top["task"]["deep"] == {"a": 1}  # type: ignore[index]
     assert BASE["budget"] == {"macs": "50%"}
+
+
+def test_shortcuts_are_assignments():
+    got = config.shortcuts(
+        network="torchvision:resnet18",
+        weights="net.pt",
+        data="arrays:a.npz,b.npz",
+        budget=["macs=50%", "latency_ms=5, 8"],
+        target="torch_cpu",
+        strategy="ows",
+    )
+    assert config.override({}, got) == {
+        "space": {"name": "widths", "network": "torchvision:resnet18", "weights": "net.pt"},
+        "task": {"name": "arrays", "train": "a.npz", "test": "b.npz"},
+        "budget": {"macs": "50%", "latency_ms": [5, 8]},
+        "target": {"name": "torch_cpu"},
+        "strategy": {"name": "ows"},
+    }
+    assert config.shortcuts() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "task"),
+    [
+        ("digits", {"name": "digits"}),
+        ("image_folder:my photos/all", {"name": "image_folder", "root": "my photos/all"}),
+        ("arrays:a.npz", {"name": "arrays", "train": "a.npz"}),
+    ],
+)
+def test_data_by_kind_and_place(data, task):
+    assert config.override({}, config.shortcuts(data=data)) == {"task": task}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"budget": ["macs"]}, "METRIC=BOUND, as in latency_ms=5 or macs=50%; got 'macs'"),
+        ({"budget": ["macs="]}, "got 'macs='"),
+        ({"data": "csv:a.csv"}, "--data takes image_folder:DIR, arrays:TRAIN,TEST or the name of a task; got 'csv:a"),
+    ],
+)
+def test_shortcuts_that_say_nothing_are_refused(asked, message):
+    with pytest.raises(ConfigError, match=message):
+        config.shortcuts(**asked)

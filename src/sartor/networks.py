@@ -108,7 +108,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
     try:
         state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
     except Exception as error:  # what torch.load raises on a foreign file is not documented
-        raise ConfigError(f"cannot read weights from {file}: {error}; save a state dict as safetensors") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"cannot read weights from {file}: {reason}; save a state dict as safetensors") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     try:
         network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})

@@ -16,9 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
+import nets
 import sartor
+from nets import random_
 from sartor.core.errors import BudgetError, CapabilityError, LeakError, StateError
 from sartor.jobs.fit import fit_config
+from sartor.networks import macs_params
 from sartor.spaces.tiny import Tiny
 from sartor.tasks.digits import digits
 from small import latency_settings, settings
@@ -114,8 +117,53 @@ def test_from_python_with_objects_and_own_loaders(tmp_path):
     assert fit.verdict == "PASS"
     assert sum(p.numel() for p in fit.network.parameters()) <= fit.result["budget"]["params"][0]
     assert 0 <= fit.metrics["accuracy"] <= 1
-    with pytest.raises(CapabilityError, match="a network as the space"):
-        sartor.fit(torch.nn.Linear(2, 2), folder=tmp_path / "other")
+
+
+def test_a_network_of_ones_own_is_made_narrower(tmp_path):
+    network = random_(nets.digits())
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+
+    def fitted(module):
+        return sartor.fit(
+            module,
+            {"name": "digits", "size": 8, "batch": 128},
+            budget={"macs": "50%"},
+            target="torch_cpu",
+            strategy={"name": "ows", "epochs": 1},
+            folder=tmp_path / "run",
+            recipe=settings(training={"epochs": 1, "lr": 0.05, "distil_weight": 0.5}),
+        )
+
+    fit = fitted(network)
+    assert type(fit.network) is nets.Residual
+    reference, winner = fit.result["reference"], fit.result["winner"]
+    assert winner["macs"] <= 0.5 * reference["macs"]
+    assert sum(p.numel() for p in fit.network.parameters()) == winner["params"] < reference["params"]
+    assert macs_params(fit.network, torch.zeros(1, 1, 8, 8)) == (winner["macs"], winner["params"])
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    # the reference was not trained: its channels are the network's own, in another order
+    kept = load_file(fit.folder / reference["weights"])
+    assert kept.keys() == before.keys()
+    for name, value in kept.items():
+        assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values), name
+    again = fitted(network)
+    assert again.result == fit.result
+    with torch.no_grad():
+        network.head.bias[0] += 1
+    with pytest.raises(StateError, match="changed: space"):
+        fitted(network)
+    with pytest.raises(StateError, match="changed: space"):
+        fitted(random_(nets.digits(), seed=3))
+
+
+def test_a_network_without_channels_to_cut_is_refused(tmp_path):
+    with pytest.raises(CapabilityError, match="no channels that can be cut"):
+        sartor.fit(
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)),
+            {"name": "digits", "size": 8},
+            folder=tmp_path,
+            budget={"macs": "50%"},
+        )
 
 
 def test_several_budgets_share_one_search(tmp_path):
@@ -160,6 +208,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from sartor.jobs.fit import fit_config
+from sartor.networks import macs_params
 fit_config(json.loads(sys.argv[1]), Path(sys.argv[2]), command="same")
 """
 

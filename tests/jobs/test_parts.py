@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sartor.core.errors import CapabilityError, ConfigError, DataError, SartorError
+import nets
+from nets import random_
+from sartor.core.errors import ConfigError, DataError, SartorError
 from sartor.jobs.parts import analytic_costs, assemble, fitted_to_task, stand_in
 from sartor.spaces.tiny import Tiny
+from sartor.spaces.widths import Widths
 from sartor.tasks.digits import digits
 from small import settings
 
@@ -59,8 +62,29 @@ def test_objects_go_before_tables():
 def test_a_stand_in_tells_one_space_from_another():
     assert stand_in(Tiny()) == stand_in(Tiny())
     assert stand_in(Tiny()) != stand_in(Tiny(depth=4))
-    with pytest.raises(CapabilityError, match="a network as the space needs"):
-        stand_in(torch.nn.Linear(2, 2))
+
+
+def test_a_stand_in_of_a_network_knows_its_weights():
+    one, same, other = random_(nets.residual()), random_(nets.residual()), random_(nets.residual(), seed=1)
+    assert stand_in(one) == stand_in(same)
+    assert stand_in(one) != stand_in(other)
+    assert stand_in(one)["name"] == "object nets.Residual"
+    with torch.no_grad():
+        same.bn.running_mean[0] += 1e-6
+    assert stand_in(one) != stand_in(same)
+
+
+def test_a_network_means_its_widths():
+    network = random_(nets.digits())
+    space = assemble(settings(), space=network).space
+    assert isinstance(space, Widths)
+    assert space.trained
+    assert space.input_shape == (1, 8, 8)
+
+
+def test_widths_are_told_what_the_data_look_like():
+    table = fitted_to_task({"name": "widths", "network": "nets:digits"}, digits(size=16))
+    assert (table["classes"], table["in_channels"], table["size"]) == (10, 1, 16)
 
 
 def test_analytic_costs_go_by_their_metrics():

@@ -89,7 +89,7 @@ def test_costs_are_those_of_the_networks(space):
     assert max(step.cost(space.reference) for step in space.steps()) > max(
         step.cost(archs.smallest(space)) for step in space.steps()
     )
-    assert [layer.name for layer in space.layers()][0] == "stem"
+    assert next(layer.name for layer in space.layers()) == "stem"
 
 
 def test_uniform_scaling_takes_the_nearest_widths(space):
@@ -188,10 +188,11 @@ class Lively(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.a(x))
-        y = self.act(self.b(x))
+        y = self.b(x)
         y += x
         y.mul_(0.5)
-        n, c, h, w = y.shape
+        y = self.act(y)
+        n, c, h, _ = y.shape
         if h > 4:
             y = functional.avg_pool2d(y, h // 2)
         return self.head(Straight.apply(y).view(n, c * 4))

@@ -103,3 +103,30 @@ def test_labels_must_be_below_classes_and_shapes_agree(tmp_path):
         arrays(train=path, test=tmp_path / "b.npz")
     with pytest.raises(ConfigError, match="channels"):
         arrays(train=path, channels=4)
+
+
+def test_a_trained_network_gets_the_normalisation_it_knows(tmp_path):
+    path = write_npz(tmp_path / "a.npz", 60)
+    own, given = arrays(train=path, augment=""), arrays(train=path, augment="", mean=[0.25] * 3, std=[0.5] * 3)
+    scaled = [task.example for task in (own, given)]
+    # the same pixels, in [0, 1] again
+    pixels = scaled[1] * 0.5 + 0.25
+    assert float(pixels.min()) >= 0
+    assert float(pixels.max()) <= 1
+    torch.testing.assert_close(pixels * 255, (pixels * 255).round(), rtol=0, atol=1e-3)
+    for c in range(3):  # by default a channel's own mean and deviation: another line through the same pixels
+        moved = torch.corrcoef(torch.stack([scaled[0][0, c].flatten(), pixels[0, c].flatten()]))[0, 1]
+        torch.testing.assert_close(moved, torch.tensor(1.0))
+    for part in ("valid", "test"):
+        (x, _), *_ = getattr(given, part)()
+        back = (x * 0.5 + 0.25) * 255
+        torch.testing.assert_close(back, back.round(), rtol=0, atol=1e-3)
+    (x, _), *_ = given.train(torch.Generator())
+    back = (x * 0.5 + 0.25) * 255
+    torch.testing.assert_close(back, back.round(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"mean": [0.1]}, {"std": [1.0, 0.0, 1.0]}, {"std": [1.0, 1.0]}])
+def test_normalisation_has_one_number_per_channel(tmp_path, wrong):
+    with pytest.raises(ConfigError, match="needs one number per channel"):
+        arrays(train=write_npz(tmp_path / "a.npz", 60), **wrong)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pictures import write_mnist
@@ -41,3 +42,13 @@ def test_what_is_wrong_is_told(tmp_path):
         torchvision_dataset(root=tmp_path / "nothing")
     with pytest.raises(ConfigError, match="no training and test split"):
         torchvision_dataset(dataset="FakeData", root=tmp_path)
+
+
+def test_a_trained_network_gets_the_normalisation_it_knows(tmp_path):
+    root = write_mnist(tmp_path, 100, 30)
+    plain = torchvision_dataset(dataset="MNIST", root=root, mean=[0.0], std=[1.0])
+    moved = torchvision_dataset(dataset="MNIST", root=root, mean=[0.5], std=[0.25])
+    assert 0 <= float(plain.example.min()) < float(plain.example.max()) <= 1
+    torch.testing.assert_close(moved.example, (plain.example - 0.5) / 0.25)
+    with pytest.raises(ConfigError, match="needs one number per channel"):
+        torchvision_dataset(dataset="MNIST", root=root, mean=[0.5] * 3)
