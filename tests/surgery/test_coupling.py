@@ -61,8 +61,9 @@ def test_every_weight_is_labelled_with_units_of_its_groups(residual):
 
 def test_parts_of_a_concatenation_are_cut_apart_and_their_gate_with_them():
     found = groups(Branches(), 3, 8, 8)
-    assert set(found["left"].layers) == {"left", "right", "excite"}  # one layer gates both: one decision
-    assert sorted(len(f) for f in found["left"].families) == [8, 12]  # of each branch the same share
+    assert found["left"].layers == ("left", "excite")
+    assert found["right"].layers == ("right", "excite")
+    assert [len(f) for f in (*found["left"].families, *found["right"].families)] == [8, 12]
     assert found["squeeze"].layers == ("squeeze",)
 
 
@@ -220,3 +221,33 @@ def test_constants_can_be_replaced(residual):
     other = residual.with_constants({"c": torch.ones(2)})
     assert other.traced.constants.keys() == {"c"}
     assert other.groups == residual.groups
+
+
+class Shared(nn.Module):
+    """One layer whose outputs are the sum of a wide and a narrow branch: `few` units of it are alone."""
+
+    def __init__(self, few: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(3, 12, 1), nn.Conv2d(3, few, 1)
+        self.both, self.head = nn.Conv2d(3, 12 + few, 1), nn.Linear(12 + few, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.both(x) + torch.cat([self.wide(x), self.narrow(x)], 1)).mean((2, 3)))
+
+
+def test_a_family_of_few_units_shares_the_decision_of_a_larger_one():
+    assert [[len(f) for f in g.families] for g in groups(Shared(4), 3, 8, 8).values()] == [[12, 4]]
+    assert [[len(f) for f in g.families] for g in groups(Shared(8), 3, 8, 8).values()] == [[12], [8]]
+
+
+def test_groups_of_one_layer_have_names_of_their_own():
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.left, self.right = nn.Conv2d(3, 16, 1), nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.body(x).mean((2, 3)).chunk(2, 1)
+            return self.left(first) + self.right(second)
+
+    assert set(groups(Alone(), 3, 8, 8)) == {"body", "body[2]"}

@@ -2,8 +2,8 @@
 
 The graph is gone through once; every operator's rule hands the labels of its inputs on to its outputs
 (`sartor.surgery.units`, `sartor.surgery.operators`). What is left are *families* of units that pass the same tensors in
-the same numbers, so that any of them may go. Families that are born by one layer make one *group*: one decision how
-many of them stay.
+the same numbers, so that any of them may go. A family is a *group*, one decision how many of its units stay; families
+of a few units share the decision with a larger one that the same layer bears.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sartor.surgery.trace import BATCH, Traced, line, trace
 from sartor.surgery.tracker import Birth, Dims, Tracker, blame, operator_name, tensors
 from sartor.surgery.units import Dim, Labels, Units
 
+ALONE = 8
+"""A family of fewer units is no choice of its own."""
 ENOUGH = 4
 """Where channels are a product (heads and their channels, groups and theirs), the outer factor is cut if there are
 this many of it; otherwise the larger one."""
@@ -36,7 +38,7 @@ class Group:
 
     Attributes:
         name: The first layer whose outputs they are.
-        families: Units that are alike; of each family the same share stays.
+        families: Units that are alike; of each family about the same share stays.
         layers: All layers whose outputs they are.
     """
 
@@ -229,16 +231,19 @@ def _groups(trackers: Sequence[Tracker]) -> tuple[Group, ...]:
     members: dict[int, list[int]] = defaultdict(list)
     for unit in sorted(families):
         members[families[unit]].append(unit)
-    joined = _joined(layers.values())
+    joined = _joined(layers.values(), {family: len(units) for family, units in members.items()})
     grouped: dict[int, list[int]] = defaultdict(list)
     for family in members:
         grouped[joined[family]].append(family)
     named: dict[int, list[str]] = defaultdict(list)
     for layer, born in layers.items():
-        named[joined[born[0]]].append(layer)
-    groups = (
-        Group(names[0], tuple(np.array(members[f]) for f in grouped[key]), tuple(names)) for key, names in named.items()
-    )
+        for key in dict.fromkeys(joined[family] for family in born):
+            named[key].append(layer)
+    taken: set[str] = set()
+    groups = [
+        Group(_unused(names[0], taken), tuple(np.array(members[f]) for f in grouped[key]), tuple(names))
+        for key, names in named.items()
+    ]
     return tuple(g for g in groups if any(len(f) > 1 for f in g.families))
 
 
@@ -318,8 +323,18 @@ def layer_of(tracker: Tracker, birth: Birth) -> str:
     return blame(birth.node)
 
 
-def _joined(births: Iterable[Sequence[int]]) -> dict[int, int]:
-    """Family -> representative of all families that are born together, directly or through others."""
+def _unused(name: str, taken: set[str]) -> str:
+    """The name, with a number if another group has it already."""
+    found, k = name, 1
+    while found in taken:
+        k += 1
+        found = f"{name}[{k}]"
+    taken.add(found)
+    return found
+
+
+def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[int, int]:
+    """Family -> representative of its group: small families join the largest one that a layer bears with them."""
     parent: dict[int, int] = {}
 
     def find(x: int) -> int:
@@ -328,10 +343,11 @@ def _joined(births: Iterable[Sequence[int]]) -> dict[int, int]:
         return x
 
     for born in births:
-        for other in born[1:]:
-            parent[find(other)] = find(born[0])
-        if born:
-            find(born[0])
+        largest = max(born, key=lambda family: sizes[family])
+        for family in born:
+            if sizes[family] < ALONE:
+                parent[find(family)] = find(largest)
+            find(family)
     return {family: find(family) for family in parent}
 
 
