@@ -114,6 +114,8 @@ def load(spec: str, sizes: Sequence[int] = (96, 128, 160, 192, 224, 256, 299, 0)
 def _torchvision(name: str, size: int) -> tuple[nn.Module, tuple[int, ...]]:
     if name.startswith("maxvit") and size not in (224, 0):
         raise ValueError("made for one size")
+    if name == "inception_v3" and size not in (299, 0):
+        raise ValueError("its head for training needs all of it")
     extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     if name.startswith("vit"):
         size = size // int(name[-2:]) * int(name[-2:])
