@@ -83,7 +83,9 @@ class Widths(Space):
         )
         if weights:
             load_weights(whole, Path(weights))
-        self.coupling: Coupling = couple(whole, torch.zeros(1, *self.input_shape), ignore)
+        first = next(whole.parameters(), torch.empty(0))
+        example = torch.zeros(1, *self.input_shape, dtype=first.dtype, device=first.device)
+        self.coupling: Coupling = couple(whole, example, ignore)
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
         steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:

@@ -8,6 +8,7 @@ of a few units share the decision with a larger one that the same layer bears.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -311,7 +312,7 @@ def _births(trackers: Sequence[Tracker], families: Mapping[int, int]) -> dict[st
 
 def _has_batch(tracker: Tracker, node: fx.Node) -> bool:
     """Whether a tensor depends on the input; a table of position biases, say, does not."""
-    found = (tracker.units.resolve(dim) for dim in tracker.dims(node))
+    found = (tracker.units.resolve(dim) for dim in _flat(tracker.of[node]))
     return any(dim is not None and bool(tracker.units.is_batch(dim).any()) for dim in found)
 
 
@@ -319,7 +320,7 @@ def layer_of(tracker: Tracker, birth: Birth) -> str:
     """The name of the layer of a birth: its weight's without the last part."""
     if tracker.is_weight(birth.weight):
         name = tracker.name(birth.weight)
-        return name.removesuffix(".weight").removesuffix("_weight")
+        return re.sub(r"[._]weight(_ih_l\d+(_reverse)?)?$", "", name)
     return blame(birth.node)
 
 

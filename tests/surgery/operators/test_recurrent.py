@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sartor.costs.params import Params
+from sartor.spaces.widths import Widths
+from sartor.surgery.coupling import couple
+
+
+class Sequence(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase], **settings: int | bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(4, 12, 3, padding=1)
+        self.recurrent = kind(12, 10, batch_first=True, **settings)
+        ways = 2 if settings.get("bidirectional") else 1
+        self.head = nn.Linear(10 * ways, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.recurrent(torch.relu(self.stem(x)).transpose(1, 2))
+        return self.head(y[:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_hidden_units_go_from_all_gates_together(kind):
+    network = Sequence(kind).eval()
+    space = Widths(network=network, input_shape=(4, 9), divisor=1, multipliers=(0.5, 1))
+    assert {c.name: c.options for c in space.choices} == {"stem": (6, 12), "recurrent": (5, 10)}
+    x, supernet = torch.randn(3, 4, 9), space.supernet().eval()
+    torch.testing.assert_close(space.build(space.reference).eval()(x), network(x))
+    for arch in ((0, 0), (0, 1), (1, 0)):
+        found = space.build(arch).eval()
+        assert found.recurrent.hidden_size == (5, 10)[arch[1]]
+        assert sum(p.numel() for p in found.parameters()) == Params(space)([arch]).item()
+        torch.testing.assert_close(found(x), supernet(x, [torch.eye(2)[a] for a in arch]))
+
+
+def test_a_hidden_unit_that_is_cut_is_one_that_says_nothing():
+    """Zero rows keep an LSTM's unit at zero, so the rest must come out the same without it."""
+    network = Sequence(nn.LSTM).double().eval()
+    lstm = network.recurrent
+    gone = [1, 4, 5, 7, 8]
+    rows = [gate * 10 + unit for gate in range(4) for unit in gone]
+    with torch.no_grad():
+        for weight in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0):
+            weight[rows] = 0
+    space = Widths(network=network, input_shape=(4, 9), divisor=1, multipliers=(0.5, 1))
+    x = torch.randn(3, 4, 9, dtype=torch.float64)
+    torch.testing.assert_close(space.build((1, 0)).eval()(x), network(x))
+
+
+@pytest.mark.parametrize("settings", [{"num_layers": 2}, {"bidirectional": True}])
+def test_where_layers_share_their_states_only_the_inputs_are_cut(settings):
+    network = Sequence(nn.LSTM, **settings).eval()
+    space = Widths(network=network, input_shape=(4, 9), divisor=1)
+    assert {c.name for c in space.choices} == {"stem"}
+    x = torch.randn(3, 4, 9)
+    torch.testing.assert_close(space.build(space.reference).eval()(x), network(x))
+
+
+def test_projections_keep_all():
+    network = Sequence(nn.LSTM, proj_size=6)
+    network.head = nn.Linear(6, 3)
+    found = couple(network, torch.zeros(1, 4, 9))
+    assert not found.groups
+    assert "projections" in {f.layer: f.reason for f in found.fixed}["stem"]
