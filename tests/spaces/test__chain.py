@@ -14,7 +14,7 @@ def chain():
 def test_names_choices_and_layers_agree():
     assert [c.name for c in chain().choices] == ["a", "b"]
     assert [layer.name for layer in chain().layers()] == ["a", "b", "classifier"]
-    assert chain().layers()[1].key((1, 2)) == ("separable", (3, 3), 3, 1, False, 4, 7)
+    assert chain().layers()[1].key((1, 2)) == ("separable", (3, 3), 3, 1, False, 4, 7, None)
 
 
 def test_a_gate_of_the_wrong_length_is_explained():

@@ -131,7 +131,7 @@ def _check_runs(network: nn.Module, x: Tensor) -> None:
             network(x)
     except Exception as error:
         raise ConfigError(
-            f"{type(network).__name__} does not run on an input of shape {tuple(x.shape)}: {error}; "
+            f"{type(network).__name__} does not run on an input of shape {(1, *x.shape[1:])}: {error}; "
             "give the shape that it was made for (--input 1,3,224,224, or size)"
         ) from error
 
