@@ -159,3 +159,22 @@ def test_statistics_without_images_are_an_error():
 def test_a_half_life_must_be_positive():
     with pytest.raises(ConfigError, match="half_life"):
         statistics(half_life=0.0)
+
+
+def test_losses_never_fall_with_fewer_channels_and_the_mean_is_left_alone():
+    s = statistics()
+    paths = draw(uniform(WIDTHS), 400, torch_rng(0))
+    s.add(paths, paths[:, 0].double() * 0.1 + torch.randn(400, generator=torch_rng(1)) * 0.01)
+    raw, mended = s.tables("least_squares").unary, s.losses("least_squares").unary
+    assert (raw[0].diff() > 0).all()
+    assert all((u.diff() < 0).all() for u in mended)
+    assert float(mended[0].max() - mended[0].min()) < 0.01 * float(raw[0].max() - raw[0].min())  # by a hair
+    assert all(torch.equal(a, b) for a, b in zip(s.losses("mean").unary, s.tables("mean").unary, strict=True))
+
+
+def test_losses_that_fall_already_stay():
+    s = statistics()
+    paths = draw(uniform(WIDTHS), 4000, torch_rng(0))
+    s.add(paths, -paths.double().sum(1))
+    for raw, mended in zip(s.tables("least_squares").unary, s.losses("least_squares").unary, strict=True):
+        assert torch.allclose(raw - raw.mean(), mended - mended.mean(), atol=2e-3 * float(raw.max() - raw.min()))

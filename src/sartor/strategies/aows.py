@@ -118,7 +118,7 @@ class Aows(Strategy):
             BudgetError: No arch meets them.
             StateError: Nothing was trained yet.
         """
-        loss = self.training.statistics.tables(self.estimator)
+        loss = self.training.statistics.losses(self.estimator)
         return self.problem.space.canonical(Budget.of(self.problem, limits, self).best(loss, self.decoder))
 
     def _probabilities(self, batch: int) -> Probabilities:

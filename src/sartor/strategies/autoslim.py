@@ -100,7 +100,7 @@ class Autoslim(Strategy):
         for arch in self.trail:
             if within(self.problem, arch, limits):
                 return arch
-        arch, loss = self.trail[-1], self.training.statistics.tables("least_squares")
+        arch, loss = self.trail[-1], self.training.statistics.losses("least_squares")
         while not within(self.problem, arch, limits):
             children = self._children(arch)
             if not children:

@@ -95,5 +95,5 @@ class Ows(Strategy):
             BudgetError: No arch meets them.
             StateError: Nothing was trained yet.
         """
-        loss = self.training.statistics.tables(self.estimator)
+        loss = self.training.statistics.losses(self.estimator)
         return self.problem.space.canonical(Budget.of(self.problem, limits, self).best(loss, self.decoder))
