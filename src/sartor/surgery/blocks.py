@@ -10,7 +10,7 @@ from torch import fx
 
 from sartor.surgery.coupling import Coupling, Group
 from sartor.surgery.slicing import Block, Skeleton
-from sartor.surgery.tracker import operator_name, tensors
+from sartor.surgery.tracker import flat, in_place, operator_name, tensors
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _block(node: fx.Node) -> tuple[fx.Node, set[fx.Node]] | None:
     for shortcut, end in (inputs, inputs[::-1]):
         members = _between(shortcut, end)
         if members and all(user in members or user is node for m in members for user in m.users):
-            return None if any(_changes(m, shortcut) for m in members) else (shortcut, members)
+            return None if any(in_place(m) and m.args[0] is shortcut for m in members) else (shortcut, members)
     return None
 
 
@@ -86,8 +86,6 @@ def _between(start: fx.Node, end: fx.Node) -> set[fx.Node]:
             reached = True
             continue
         if node.op == "placeholder" or node in members:
-            if node.op == "placeholder" and not node.users:
-                return set()
             continue
         members.add(node)
         if len(members) > 400:
@@ -103,21 +101,14 @@ def _reads_input(members: set[fx.Node], start: fx.Node) -> bool:
     return start is not entrance and any(entrance in m.all_input_nodes for m in members)
 
 
-def _changes(node: fx.Node, shortcut: fx.Node) -> bool:
-    """Whether the node works in place on the shortcut, which is then not what it was."""
-    name = str(getattr(node.target, "__name__", ""))
-    return name.split(".", maxsplit=1)[0].endswith("_") and bool(node.args) and node.args[0] is shortcut
-
-
 def _places(coupling: Coupling) -> dict[str, set[fx.Node]]:
     """Group -> the nodes whose tensors have its channels."""
     skeleton = Skeleton(coupling)
     owner: dict[int, str] = {int(u): g.name for g in coupling.groups for f in g.families for u in f}
     found: dict[str, set[fx.Node]] = {group.name: set() for group in coupling.groups}
     for node, dims in coupling.tracker.of.items():
-        flat = [d for entry in dims for d in (entry if isinstance(entry, list) else [entry])]
-        for dim in flat:
-            roots = None if dim is None else skeleton.roots(dim)
+        for labels in flat(dims):
+            roots = skeleton.roots(labels)
             for unit in () if roots is None else np.unique(roots).tolist():
                 if unit in owner:
                     found[owner[unit]].add(node)

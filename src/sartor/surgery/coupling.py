@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from sartor.surgery.operators import rule_of
 from sartor.surgery.operators.shape import fuse_permutations
 from sartor.surgery.trace import BATCH, Traced, line, trace
-from sartor.surgery.tracker import Birth, Dims, Tracker, blame, operator_name, tensors
+from sartor.surgery.tracker import Birth, Dims, Tracker, blame, flat, operator_name, tensors
 from sartor.surgery.units import Dim, Labels, Units
 
 ALONE = 8
@@ -67,7 +67,8 @@ class Coupling:
 
     Attributes:
         traced: Its graph in evaluation mode.
-        trackers: The labels of that graph, and of the one in training mode if it has further layers.
+        tracker: The labels of that graph.
+        further: Those of the graph in training mode, if that has further layers.
         groups: What can be cut.
         fixed: What cannot.
     """
@@ -98,6 +99,7 @@ def couple(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> C
 
     Raises:
         CapabilityError: It cannot be traced.
+        ConfigError: It does not run on such an input, or `ignore` names something that it does not have.
     """
     modes = [(m, m.training) for m in network.modules()]
     try:
@@ -192,7 +194,7 @@ class _Arrays:
         self.weight: set[int] = set()
         for tracker in trackers:
             for dims in tracker.of.values():
-                found |= {id(d): d for d in _flat(dims)}
+                found |= {id(d): d for d in flat(dims)}
             found |= {id(d): d for d in tracker.inner.values() if d is not None}
         for entries in trackers[0].weights.values():
             mine = {id(d): d for d in entries if isinstance(d, np.ndarray)}
@@ -213,14 +215,6 @@ class _Arrays:
                 now = now[:, (now >= 0).any(0)]
                 if now.shape[1]:
                     self.resolved[key] = now
-
-
-def _flat(dims: Any) -> Iterator[Labels]:
-    for dim in dims:
-        if isinstance(dim, np.ndarray):
-            yield dim
-        elif isinstance(dim, list):
-            yield from _flat(dim)
 
 
 def _groups(trackers: Sequence[Tracker]) -> tuple[Group, ...]:
@@ -312,7 +306,7 @@ def _births(trackers: Sequence[Tracker], families: Mapping[int, int]) -> dict[st
 
 def _has_batch(tracker: Tracker, node: fx.Node) -> bool:
     """Whether a tensor depends on the input; a table of position biases, say, does not."""
-    found = (tracker.units.resolve(dim) for dim in _flat(tracker.of[node]))
+    found = (tracker.units.resolve(dim) for dim in flat(tracker.of[node]))
     return any(dim is not None and bool(tracker.units.is_batch(dim).any()) for dim in found)
 
 

@@ -257,13 +257,18 @@ class _Builder:
         self.copies[node] = self.graph.call_module(name, (self._copy(x),))
 
     def _place(self, name: str, layer: nn.Module) -> None:
+        owner, leaf = self._owner(name)
+        owner.add_module(leaf, layer)
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        """The module that holds what is called `name`, made if need be, and the last part of the name."""
         owner = self.root
         *path, leaf = name.split(".")
         for part in path:
             if not hasattr(owner, part):
                 owner.add_module(part, nn.Module())
             owner = owner.get_submodule(part)
-        owner.add_module(leaf, layer)
+        return owner, leaf
 
     def _call(self, node: fx.Node) -> fx.Node:
         call = self.cut.call(node)
@@ -319,12 +324,7 @@ class _Builder:
             self.root.register_buffer(name, value.clone(), persistent=False)
             return self.graph.get_attr(name)
         name = self.skeleton.weights[node.name]
-        owner = self.root
-        *path, leaf = name.split(".")
-        for part in path:
-            if not hasattr(owner, part):
-                owner.add_module(part, nn.Module())
-            owner = owner.get_submodule(part)
+        owner, leaf = self._owner(name)
         if not hasattr(owner, leaf):
             old = self.state[name]
             value = self.narrow[name] if name in self.narrow else old.detach().clone()

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 
 from sartor.surgery.operators.reduction import reduced
 from sartor.surgery.operators.rule import Call
-from sartor.surgery.tracker import argument, operator_name
+from sartor.surgery.tracker import argument, operator_name, tensor
 
 
 class Pass(Protocol):
@@ -49,9 +49,13 @@ def masked_batch_norm(
     return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
 
 
-def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+def _unmasked(run: Pass, call: Call) -> Any:
+    """The operator itself, where nothing is off."""
+    return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+
+
+def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Any:
+    given = tensor(node, 0)
     x, count = run.value(given), len(call.args[1])
     weight = argument(node, 2, "weight")
     bias = argument(node, 3, "bias")
@@ -59,7 +63,7 @@ def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
     dims = tuple(range(x.dim() - count, x.dim()))
     mask = run.mask_of(given, dims)
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+        return _unmasked(run, call)
     full = (mask != 0).to(x).expand_as(x)
     x = x * mask
     size = full.sum(dims, keepdim=True).clamp(min=1)
@@ -67,16 +71,15 @@ def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
     spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
     out = (x - center) * torch.rsqrt(spread + eps)
     out = out if weight is None else out * run.value(weight)
-    return out if bias is None else out + run.value(bias)  # type: ignore[no-any-return]
+    return out if bias is None else out + run.value(bias)
 
 
-def _group_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+def _group_norm(run: Pass, node: fx.Node, call: Call) -> Any:
+    given = tensor(node, 0)
     x, groups = run.value(given), int(call.args[1])
     mask = run.mask_of(given, (1,))
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+        return _unmasked(run, call)
     full = (mask != 0).to(x).expand_as(x)
     shape = (len(x), groups, -1)
     parts, on = (x * mask).reshape(shape), full.reshape(shape)
@@ -87,18 +90,17 @@ def _group_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
     line = (1, -1, *[1] * (x.dim() - 2))
     weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
     out = out if weight is None else out * run.value(weight).reshape(line)
-    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return]
+    return out if bias is None else out + run.value(bias).reshape(line)
 
 
-def _batch_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
+def _batch_norm(run: Pass, node: fx.Node, call: Call) -> Any:
     """Of the tensor itself; those of layers do not come here."""
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+    given = tensor(node, 0)
     x = run.value(given)
     dims = tuple(d for d in range(x.dim()) if d != 1)
     mask = run.mask_of(given, dims) if node.args[5] else None
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+        return _unmasked(run, call)
     full = (mask != 0).to(x).expand_as(x)
     size = full.sum(dims, keepdim=True).clamp(min=1)
     center = (x * full).sum(dims, keepdim=True) / size
@@ -107,30 +109,28 @@ def _batch_norm(run: Pass, node: fx.Node, call: Call) -> Tensor:
     line = (1, -1, *[1] * (x.dim() - 2))
     weight, bias = node.args[1:3]
     out = out if weight is None else out * run.value(weight).reshape(line)  # type: ignore[arg-type]
-    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[no-any-return, arg-type]
+    return out if bias is None else out + run.value(bias).reshape(line)  # type: ignore[arg-type]
 
 
-def _mean(run: Pass, node: fx.Node, call: Call) -> Tensor:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+def _mean(run: Pass, node: fx.Node, call: Call) -> Any:
+    given = tensor(node, 0)
     dims = reduced(node)
     mask = run.mask_of(given, dims)
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))  # type: ignore[no-any-return]
+        return _unmasked(run, call)
     x = run.value(given)
     full = (mask != 0).to(x).expand_as(x)
     keep = bool(argument(node, 2, "keepdim", False))
-    return (x * mask).sum(dims, keepdim=keep) / full.sum(dims, keepdim=keep).clamp(min=1)  # type: ignore[no-any-return]
+    return (x * mask).sum(dims, keepdim=keep) / full.sum(dims, keepdim=keep).clamp(min=1)
 
 
 def _spread(run: Pass, node: fx.Node, call: Call) -> Any:
     """`var`, `std`, `var_mean`, `std_mean`."""
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+    given = tensor(node, 0)
     dims, name = reduced(node), operator_name(node)
     mask = run.mask_of(given, dims)
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+        return _unmasked(run, call)
     x = run.value(given)
     full = (mask != 0).to(x).expand_as(x)
     size = full.sum(dims, keepdim=True).clamp(min=1)
@@ -146,13 +146,12 @@ def _spread(run: Pass, node: fx.Node, call: Call) -> Any:
 
 
 def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
-    given = node.args[0]
-    assert isinstance(given, fx.Node)
+    given = tensor(node, 0)
     x = run.value(given)
     dims = tuple(range(x.dim() - len(call.args[1]), x.dim()))
     mask = run.mask_of(given, dims)
     if mask is None:
-        return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
+        return _unmasked(run, call)
     size = (mask != 0).to(x).expand_as(x).sum(dims, keepdim=True).clamp(min=1)
     x = x * mask
     weight, eps = argument(node, 2, "weight"), argument(node, 3, "eps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from sartor.surgery.opaque import opaque
 from sartor.surgery.operators import rule_of
 from sartor.surgery.operators.rule import Call
 from sartor.surgery.trace import BATCH
-from sartor.surgery.tracker import Dims, Tracker, argument, operator_name, tensors
+from sartor.surgery.tracker import Dims, argument, flat, in_place, operator_name, tensors
 from sartor.surgery.units import Dim, Labels
 
 Kept = NDArray[np.bool_]
@@ -85,24 +85,14 @@ class Skeleton:
         rule = rule_of(node)
         if rule is None or rule.resize is None:
             return False
-        touched = [node, *tensors(node)]
-        dims = [d for n in touched for d in _flat(self.tracker, n)]
-        return any(d is not None and self.roots(d) is not None for d in dims)
-
-
-def _flat(tracker: Tracker, node: fx.Node) -> Iterator[Dim]:
-    found = tracker.dims(node) if tracker.is_weight(node) else tracker.of.get(node, [])
-    for dim in found:
-        if isinstance(dim, list):
-            yield from dim
-        else:
-            yield dim
+        t = self.tracker
+        of = [t.dims(n) if t.is_weight(n) else t.of.get(n, []) for n in (node, *tensors(node))]
+        return any(self.roots(labels) is not None for dims in of for labels in flat(dims))
 
 
 def changed_later(node: fx.Node) -> bool:
     """Whether somebody works in place on the node's tensor."""
-    names = (str(getattr(user.target, "__name__", "")) for user in node.users)
-    return any(name.split(".")[0].endswith("_") for name in names)
+    return any(in_place(user) for user in node.users)
 
 
 def _last_uses(nodes: Sequence[fx.Node]) -> Mapping[fx.Node, tuple[fx.Node, ...]]:

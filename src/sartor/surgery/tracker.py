@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from math import prod
 from operator import mul
@@ -138,6 +138,20 @@ def operator_name(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", None)
     name = str(getattr(packet, "__name__", None) or getattr(node.target, "__name__", node.target))
     return name if name.startswith("_") else name.rstrip("_")
+
+
+def in_place(node: fx.Node) -> bool:
+    """Whether a node's operator changes its first input (`relu_`)."""
+    return str(getattr(node.target, "__name__", "")).split(".", maxsplit=1)[0].endswith("_")
+
+
+def flat(dims: Dims | list[Dims]) -> Iterator[Labels]:
+    """The labels that a node's tensor, or tensors, have; static dimensions are left out."""
+    for dim in dims:
+        if isinstance(dim, list):
+            yield from flat(dim)
+        elif dim is not None:
+            yield dim
 
 
 def tensors(node: fx.Node) -> list[fx.Node]:
