@@ -28,7 +28,7 @@ from torch.nn.functional import pad, relu
 from sartor import archs
 from sartor.core import plugins, state
 from sartor.core.contracts import Problem, Task
-from sartor.core.records import Constraint, Objective
+from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, global_seed
 from sartor.costs.macs import Macs
 from sartor.evaluators.inherited import Inherited
@@ -96,7 +96,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=0.05)
     return parser.parse_args()
 
 
@@ -139,11 +138,9 @@ class Compression:
             pruner.step()
         return network
 
-    def space(self, importance: str = "l2", divisor: int = 1) -> Widths:
-        steps = [k / 16 for k in range(2, 17)]
-        return Widths(
-            network=self.original, input_shape=(3, 32, 32), divisor=divisor, multipliers=steps, importance=importance
-        )
+    def space(self, steps: int = 16) -> Widths:
+        multipliers = [k / steps for k in range(steps // 8, steps + 1)]
+        return Widths(network=self.original, input_shape=(3, 32, 32), divisor=1, multipliers=multipliers)
 
     def problem(self, space: Widths, share: float) -> Problem:
         cost = Macs(space)
@@ -157,31 +154,45 @@ class Compression:
 
     def uniform(self, share: float) -> nn.Module:
         """Every width by the same factor; the filters with the largest norms stay."""
-        space = self.space()
-        cost = Macs(space)
-        factors = [f / 1000 for f in range(1000, 50, -5)]
-        inside = (space.scaled(f) for f in factors if cost([space.scaled(f)])[0] <= share * self.macs)
-        return space.build(next(inside))
+        space = self.space(64)
+        return space.build(self.scaled(space, share))
 
-    def searched(
-        self, share: float, seed: int, *, strategy: str, folder: Path, importance: str = "l2", **settings: Any
-    ) -> nn.Module:
+    def fitted(self, share: float) -> nn.Module:
+        """The same, and its layers fitted to the original's."""
+        space = self.space(64)
+        return self.built(space, self.scaled(space, share))
+
+    def scaled(self, space: Widths, share: float) -> Arch:
+        """The largest uniformly scaled arch inside."""
+        cost = Macs(space)
+        found = (space.scaled(f / 1000) for f in range(1000, 50, -5))
+        return next(arch for arch in found if cost([arch])[0] <= share * self.macs)
+
+    def built(self, space: Widths, arch: Arch) -> nn.Module:
+        """As the main job does it: cut, then fitted to the original, layer by layer."""
+        network = space.build(arch)
+        space.reconstruct(arch, network, self.task.train(torch.Generator().manual_seed(1)))
+        return network
+
+    def searched(self, share: float, seed: int, *, strategy: str, folder: Path, **settings: Any) -> nn.Module:
         """A strategy's answer."""
-        space = self.space(importance)
+        space = self.space()
         problem = self.problem(space, share)
         search = plugins.load("strategies", strategy)(problem, seed, **settings)
         judge = Inherited(problem, supernet=folder / "artifacts/supernet.safetensors", calibrate=2, device="cpu")
         run(search, problem, judge, folder=folder, seed=seed)
         arch = search.solve(problem.limits())
         (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
-        return space.build(arch)
+        return self.built(space, arch)
 
-    def finished(self, network: nn.Module, seed: int, *, distil: float, folder: Path) -> dict[str, float]:
+    def finished(
+        self, network: nn.Module, seed: int, *, folder: Path, lr: float = 0.05, distil: float = 0.0
+    ) -> dict[str, float]:
         """Fine-tune and test."""
         before = copy.deepcopy(network)
         recalibrate(before, islice(self.task.train(torch.Generator().manual_seed(0)), 16))
         raw = evaluate(before, self.task.test(), self.task)["accuracy"]
-        recipe = Recipe(epochs=self.args.epochs, lr=self.args.lr, device="cpu", distil_weight=distil, warmup=0.2)
+        recipe = Recipe(epochs=self.args.epochs, lr=lr, device="cpu", distil_weight=distil, warmup=0.2, amp="bfloat16")
         teacher = self.original if distil else None
         folder.mkdir(parents=True, exist_ok=True)
         fit(network, self.task, recipe, seed=derive(seed, "tune"), teacher=teacher, checkpoint=folder / "state.pt")
@@ -190,28 +201,39 @@ class Compression:
         return {"accuracy": accuracy, "recalibrated_only": raw, "macs": macs / self.macs, "params": params}
 
 
-def _tp(kind: str, distil: float = 0.0) -> Callable[..., dict[str, float]]:
+def _tp(kind: str, **training: float) -> Callable[..., dict[str, float]]:
     def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
-        return job.finished(job.torch_pruning(kind, share), seed, distil=distil, folder=folder)
+        return job.finished(job.torch_pruning(kind, share), seed, folder=folder, **training)
 
     return work
 
 
-def _uniform(distil: float) -> Callable[..., dict[str, float]]:
+def _uniform(**training: float) -> Callable[..., dict[str, float]]:
     def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
-        return job.finished(job.uniform(share), seed, distil=distil, folder=folder)
+        return job.finished(job.uniform(share), seed, folder=folder, **training)
 
     return work
 
 
-def _search(strategy: str, distil: float, **settings: Any) -> Callable[..., dict[str, float]]:
+def _fitted(**training: float) -> Callable[..., dict[str, float]]:
+    def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
+        return job.finished(job.fitted(share), seed, folder=folder, **training)
+
+    return work
+
+
+def _search(strategy: str, **settings: Any) -> Callable[..., dict[str, float]]:
     def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
         start = time.process_time()
         network = job.searched(share, seed, strategy=strategy, folder=folder / "search", **settings)
         spent = time.process_time() - start
-        return {**job.finished(network, seed, distil=distil, folder=folder), "search_cpu_seconds": spent}
+        return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
 
     return work
+
+
+OURS = {"lr": 0.02, "distil": 0.5}
+"""How networks that start near the original are trained: with it as the teacher, and gently."""
 
 
 METHODS: dict[str, Callable[..., dict[str, float]]] = {
@@ -219,11 +241,12 @@ METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "tp_gn_uniform": _tp("gn_uniform"),
     "tp_l1_global": _tp("l1_global"),
     "tp_gn_global": _tp("gn_global"),
-    "tp_gn_uniform_distilled": _tp("gn_uniform", 0.5),
-    "uniform": _uniform(0.0),
-    "uniform_distilled": _uniform(0.5),
-    "ows": _search("ows", 0.5, epochs=1, lr=0.02),
-    "aows": _search("aows", 0.5, epochs=2, lr=0.02),
+    "tp_gn_uniform_distilled": _tp("gn_uniform", **OURS),
+    "uniform": _uniform(),
+    "uniform_distilled": _uniform(**OURS),
+    "uniform_fitted": _fitted(**OURS),
+    "ows": _search("ows", epochs=1, lr=0.02),
+    "aows": _search("aows", epochs=2, lr=0.02),
 }
 
 
@@ -260,7 +283,7 @@ def summarise(args: argparse.Namespace, job: Compression) -> None:
                     "spread": statistics.stdev([f["accuracy"] for f in found]) if len(found) > 1 else None,
                 }
     original = evaluate(job.original, job.task.test(), job.task)["accuracy"]
-    settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs, "lr": args.lr}
+    settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs}
     args.out.write_text(json.dumps({"original": original, "settings": settings, "shares": rows}, indent=1) + "\n")
 
 

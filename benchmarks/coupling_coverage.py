@@ -55,6 +55,8 @@ HERE = Path(__file__).parent
 LARGE = 100e6
 """Networks with more parameters are analysed only, on the meta device."""
 TOLERANCE = 1e-9
+DEEPEST = 0.9
+"""The share of every group that is cut where it is asked how small a network can get."""
 STATISTICS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "mean", "var", "std", "var_mean", "std_mean")
 
 
@@ -87,7 +89,9 @@ def family(spec: str) -> str:
     return f"torchvision:{re.split(r'[_0-9]', name)[0]}"
 
 
-def load(spec: str, sizes: Sequence[int] = (96, 128, 160, 192, 224, 256, 299, 0)) -> tuple[nn.Module, tuple[int, ...]]:
+def load(
+    spec: str, sizes: Sequence[int] = (64, 96, 128, 160, 192, 224, 256, 299, 0)
+) -> tuple[nn.Module, tuple[int, ...]]:
     """A network and the shape of the first input that is tried and works; 0 is the network's own size."""
     where, _, name = spec.partition(":")
     for size in sizes:
@@ -174,6 +178,7 @@ def ours(spec: str, wanted: int, seconds: float, emit: Callable[..., None]) -> N
     widths_module.couple = timed  # type: ignore[assignment]
     space = Widths(network=network, input_shape=shape)
     figures(space.coupling, space.accounts, emit)
+    least(space.coupling, network, emit)
     emit(seconds_analysis=spent[0], seconds_space=time.perf_counter() - start, way="class" if space.plain else "graph")
     compare(space, shape, (wanted, seconds), emit)
     train(space, shape, emit)
@@ -221,6 +226,7 @@ def analysed(network: nn.Module, shape: tuple[int, ...], emit: Callable[..., Non
     coupling = couple(network, torch.zeros(1, *shape, device="meta"))
     emit(seconds_analysis=time.perf_counter() - start)
     figures(coupling, Accounts(Skeleton(coupling), network, ladders(coupling.groups, MULTIPLIERS, 8)), emit)
+    least(coupling, network, emit)
 
 
 def figures(coupling: Any, accounts: Accounts, emit: Callable[..., None]) -> None:
@@ -228,7 +234,6 @@ def figures(coupling: Any, accounts: Accounts, emit: Callable[..., None]) -> Non
     reasons: dict[str, int] = defaultdict(int)
     for fixed in coupling.fixed:
         reasons[re.sub(r"\d+", "#", fixed.reason)] += 1
-    macs = accounts.macs()
     emit(
         groups=len(coupling.groups),
         choices=len(accounts.ladders),
@@ -236,10 +241,15 @@ def figures(coupling: Any, accounts: Accounts, emit: Callable[..., None]) -> Non
         fixed=len(coupling.fixed),
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])[:6]),
     )
+
+
+def least(coupling: Any, network: nn.Module, emit: Callable[..., None]) -> None:
+    """The MACs of the network with a tenth of every group, which is what Torch-Pruning is asked for."""
+    ladder = ladders(coupling.groups, (1 - DEEPEST, 1.0), 1)
+    macs = Accounts(Skeleton(coupling), network, ladder).macs()
     if macs is not None:
-        least = [0] * len(accounts.ladders)
-        most = [len(ladder.choice.options) - 1 for ladder in accounts.ladders]
-        emit(smallest=macs.cost(least) / macs.cost(most), macs=macs.cost(most))
+        whole = macs.cost([len(rungs.choice.options) - 1 for rungs in ladder])
+        emit(smallest=macs.cost([0] * len(ladder)) / whole, macs=whole)
 
 
 def compare(space: Widths, shape: tuple[int, ...], limits: tuple[int, float], emit: Callable[..., None]) -> None:
@@ -359,8 +369,8 @@ def theirs(spec: str, emit: Callable[..., None]) -> None:
     with torch.no_grad():
         wanted = [t.shape for t in tree_leaves(network(x))]
     whole = macs_params(network, x)
-    for ratio in (0.5, 0.9):
-        if ratio == 0.9:
+    for ratio in (0.5, DEEPEST):
+        if ratio == DEEPEST:
             network = prepared(spec, shape)
             network.load_state_dict(state)
         prune(network, x, ratio)

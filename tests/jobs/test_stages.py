@@ -69,3 +69,24 @@ def test_weights_are_written_whole(tmp_path):
     save_weights(module, tmp_path / "w.safetensors")
     assert load_file(tmp_path / "w.safetensors").keys() == {"weight", "bias"}
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(job, monkeypatch):
+    seen = []
+    space = job.parts.space
+
+    def reconstruct(arch, module, batches):
+        seen.append((arch, next(iter(batches))[0].shape[1:]))
+        return True
+
+    monkeypatch.setattr(space, "reconstruct", reconstruct, raising=False)
+    monkeypatch.setattr(job.display, "say", seen.append)
+    train_network(job, Chosen("some", (1, 0, 2)), "training")
+    assert seen[0] == ((1, 0, 2), (1, 8, 8))
+    assert "on the validation split, with its layers fitted" in seen[1]
+    checkpoint = job.folder.artifacts / "other.checkpoint.pt"
+    monkeypatch.setattr("sartor.training.fit", lambda *_, **__: None)
+    checkpoint.touch()
+    seen.clear()
+    train_network(job, Chosen("other", (1, 0, 2)), "training")
+    assert not [s for s in seen if isinstance(s, tuple)]

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from nets import Branches, Gate, Gated, Numbers, Residual, Tokens, random_
 from sartor import archs
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.networks import macs_params
 from sartor.spaces.widths import Widths
@@ -227,6 +227,43 @@ def test_ignored_modules_are_left_alone():
     assert small.second.out_channels == 4
 
 
+def test_what_is_cut_out_is_fitted_to_the_original(space, network):
+    made, arch = space.build((3, 1, 3)).eval(), (3, 1, 3)
+    batches = [(inputs(), torch.zeros(3)), (1 - inputs(), torch.zeros(3))] * 40
+    before = (made(inputs()) - network(inputs())).norm()
+    assert space.reconstruct(arch, made, iter(batches))
+    assert (made(inputs()) - network(inputs())).norm() < 0.5 * before
+
+
+def test_as_many_examples_are_taken_as_are_wanted(network):
+    taken = []
+
+    def batches():
+        while True:
+            taken.append(1)
+            yield inputs(), torch.zeros(3)
+
+    some = Widths(network=network, **SMALL, reconstruct=7)
+    some.reconstruct((0, 0, 0), some.build((0, 0, 0)), batches())
+    assert len(taken) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "arch"), [({}, (3, 3, 3)), ({"reconstruct": 0}, (0, 0, 0)), ({"network": "nets:residual"}, (0, 0, 0))]
+)
+def test_there_is_nothing_to_fit_in_the_whole_network_or_an_untrained_one(network, settings, arch):
+    untouched = Widths(**{"network": network, **SMALL, **settings})
+    made = untouched.build(arch)
+    before = copy.deepcopy(made.state_dict())
+    assert not untouched.reconstruct(arch, made, iter(()))
+    assert all(torch.equal(v, before[k]) for k, v in made.state_dict().items())
+
+
+def test_no_examples_are_an_error(space):
+    with pytest.raises(DataError, match="no batches"):
+        space.reconstruct((0, 0, 0), space.build((0, 0, 0)), iter(()))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -235,6 +272,7 @@ def test_ignored_modules_are_left_alone():
         ({"network": "nets:nothing"}, ConfigError, "has no 'nothing'"),
         ({"network": "nets:residual", "size": 8, "ignore": ["steam"]}, ConfigError, "'steam'"),
         ({"network": "nets:residual", "size": 8, "multipliers": ()}, ConfigError, "fractions"),
+        ({"network": "nets:residual", "size": 8, "reconstruct": -1}, ConfigError, "reconstruct must be"),
         ({"network": "nets:residual", "size": 8, "importance": "best"}, ConfigError, "no importance 'best'"),
         (
             {"network": "nets:residual", "size": 8, "in_channels": 4},

@@ -233,6 +233,23 @@ class Trained(Protocol):
 
 
 @runtime_checkable
+class Reconstructs(Protocol):
+    """A space that can bring a network cut out of a trained one nearer to it before any training."""
+
+    def reconstruct(self, arch: Arch, module: nn.Module, batches: Iterable[Batch]) -> bool:
+        """Change the weights of `module`, which `build(arch)` made, in place.
+
+        Args:
+            arch: What `module` is.
+            module: With the weights that `build` gave it.
+            batches: Inputs and targets, of which as many are taken as the space needs.
+
+        Returns:
+            Whether anything was changed.
+        """
+
+
+@runtime_checkable
 class Shaped(Protocol):
     """A space that knows what enters its networks."""
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sartor import archs, networks, training
 from sartor.core import state
+from sartor.core.contracts import Reconstructs
 from sartor.core.records import Arch
-from sartor.core.rng import derive
+from sartor.core.rng import derive, torch_rng
 from sartor.jobs.parts import Parts, analytic_costs
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
@@ -101,6 +102,10 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     task = parts.task.sealed()
     module = parts.build(chosen.arch, "train")
     checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.pt"
+    if isinstance(parts.space, Reconstructs) and not checkpoint.exists():
+        batches = task.train(torch_rng(parts.seed, "reconstruct"))
+        if parts.space.reconstruct(chosen.arch, module, batches):
+            _judged(job, module, "with its layers fitted to the original's")
 
     def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
         job.display.bar(done, total, label)
@@ -110,10 +115,9 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     seed = derive(parts.seed, "train")
     training.fit(module, task, parts.recipe, seed=seed, teacher=teacher, checkpoint=checkpoint, on_epoch=on_epoch)
     save_weights(module, job.weights(chosen.name))
-    metrics = training.evaluate(module, task.valid(), task, device=parts.recipe.device)
+    metrics = _judged(job, module)
     checkpoint.unlink(missing_ok=True)
     job.ledger.count(trained=1)
-    job.display.say("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()) + " on the validation split")
     return {"valid": metrics}
 
 
@@ -123,11 +127,18 @@ def keep_network(job: Job, chosen: Chosen) -> dict[str, Any]:
     Returns:
         Metrics on the validation split.
     """
-    module, task = job.parts.build(chosen.arch, "train"), job.parts.task.sealed()
+    module = job.parts.build(chosen.arch, "train")
     save_weights(module, job.weights(chosen.name))
-    metrics = training.evaluate(module, task.valid(), task, device=job.parts.recipe.device)
-    job.display.say("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()) + " on the validation split")
-    return {"valid": metrics}
+    return {"valid": _judged(job, module)}
+
+
+def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
+    """Metrics on the validation split, which the user gets to see."""
+    task = job.parts.task.sealed()
+    metrics = dict(training.evaluate(module, task.valid(), task, device=job.parts.recipe.device))
+    found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    job.display.say(f"  {found} on the validation split" + (f", {how}" if how else ""))
+    return metrics
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

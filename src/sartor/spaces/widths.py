@@ -6,15 +6,16 @@ The groups come from `sartor.surgery.coupling`. Channels are ordered by importan
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Space, Supernet
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.contracts import Batch, Space, Supernet
+from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
@@ -34,6 +35,8 @@ MULTIPLIERS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _CLOSE = 1e-3
 """Largest difference between a network of the original's class and the cut it was made of, relative to the difference
 that another input makes."""
+_ENTRIES = 2**24
+"""Most numbers of the examples that layers are fitted to: it bounds the memory."""
 _NOISE = 1e-6
 """What rounding adds, relative to the output."""
 
@@ -54,6 +57,8 @@ class Widths(Space):
         divisor: Widths are rounded to multiples of this, where there are four times as many channels.
         importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.
+        reconstruct: Examples to which the layers of a network cut out of a trained one are fitted before it is trained
+            further (fewer where inputs are large); 0 leaves them as they were cut.
         seed: Of the initial weights and of `random`.
     """
 
@@ -71,12 +76,16 @@ class Widths(Space):
         divisor: int = 8,
         importance: Importance = "l2",
         ignore: Sequence[str] = (),
+        reconstruct: int = 512,
         seed: int = 0,
     ) -> None:
         if not network:
             raise ConfigError("the space widths needs a network: network = 'torchvision:resnet18', say")
         self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
+        if reconstruct < 0:
+            raise ConfigError(f"reconstruct must be a number of examples, or 0 for none, got {reconstruct}")
         self._spec, self._classes, self._seed = network, classes, seed
+        self._examples = reconstruct
         self.trained = isinstance(network, nn.Module) or bool(weights)
         whole = (
             load_network(network, seed=seed, classes=classes) if isinstance(network, str) else copy.deepcopy(network)
@@ -104,6 +113,13 @@ class Widths(Space):
 
     def supernet(self) -> Supernet:
         return self._supernet()
+
+    def reconstruct(self, arch: Arch, module: nn.Module, batches: Iterable[Batch]) -> bool:
+        if not self.trained or not self._examples or arch == self.reference:
+            return False
+        wanted = min(self._examples, max(1, _ENTRIES // prod(self.input_shape)))
+        x = _examples(batches, wanted)
+        return self._supernet().reconstruct(arch, module, x.to(next(module.parameters())))
 
     def scaled(self, factor: float) -> Arch:
         return nearest(self.choices, [factor * float(c.options[-1]) for c in self.choices])
@@ -138,6 +154,19 @@ class Widths(Space):
         with global_seed(0), torch.no_grad():
             x = torch.randn(2, *self.input_shape, dtype=first.dtype, device=first.device)
             return all(_agree(supernet, arch, x) for arch in archs)
+
+
+def _examples(batches: Iterable[Batch], wanted: int) -> Tensor:
+    """The first inputs."""
+    found, count = list[Tensor](), 0
+    for x, _ in batches:
+        found.append(x)
+        count += len(x)
+        if count >= wanted:
+            break
+    if not found:
+        raise DataError("the training split gave no batches; use more data or a smaller batch")
+    return torch.cat(found)[:wanted]
 
 
 def _agree(supernet: CutSupernet, arch: Arch, x: Tensor) -> bool:

@@ -22,6 +22,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.rng import derive
 from sartor.surgery.coupling import Coupling
 from sartor.surgery.units import Units
+from sartor.training.evaluation import mode
 
 Importance: TypeAlias = Literal["l1", "l2", "bn", "taylor", "random", "none"]
 Scores = NDArray[np.float64]
@@ -101,19 +102,14 @@ def _gradients(
 ) -> dict[str, Tensor]:
     if loss is None:
         raise ConfigError("importance 'taylor' needs a task's loss and batches; use 'l2' without data")
-    modes = [(m, m.training) for m in network.modules()]
     total: dict[str, Tensor] = {}
-    try:
-        network.eval()
+    with mode(network, training=False):
         for x, y in batches:
             names, weights = zip(*network.named_parameters(), strict=True)
             slopes = torch.autograd.grad(loss(network(x), y).sum(), weights, allow_unused=True)
             for name, slope in zip(names, slopes, strict=True):
                 if slope is not None:
                     total[name] = total[name] + slope if name in total else slope
-    finally:
-        for module, training in modes:
-            module.training = training
     if not total:
         raise ConfigError("importance 'taylor' needs at least one batch; there was none")
     return total

@@ -214,7 +214,7 @@ class Engine:
     _cuts: dict[tuple[bytes, int], Cut] = field(default_factory=dict)
 
     @cached_property
-    def _norms(self) -> dict[fx.Node, _BatchNorm]:
+    def norms(self) -> dict[fx.Node, _BatchNorm]:
         """Batch norms that follow their module's mode and momentum."""
         modules = dict(self.network.named_modules())
         found = {}
@@ -250,10 +250,10 @@ class Engine:
             masks: What the channels of each unit are multiplied by, `(batch or 1, units + 1)`.
         """
         cut = self.cut(kept, len(x))
-        return _Pass(self, cut, x, masks).run()
+        return Pass(self, cut, x, masks).run()
 
 
-class _Pass:
+class Pass:
     """One forward pass."""
 
     def __init__(self, engine: Engine, cut: Cut, x: Tensor, masks: Tensor | None) -> None:
@@ -266,21 +266,27 @@ class _Pass:
 
     def run(self) -> Any:
         skeleton = self.engine.skeleton
-        values = self.values
         for node in skeleton.nodes:
-            if node.op == "placeholder":
-                continue
             if node.op == "output":
                 found: Any = map_arg(node.args[0], self.value)
                 return tree_unflatten(list(found), skeleton.coupling.traced.structure)
-            if node in self.cut.shortcuts:
-                kept = self.value(self.cut.shortcuts[node])
-                values[node] = kept.clone() if changed_later(node) else kept
-            elif node not in self.cut.skipped:
-                values[node] = self.call(node)
-            for gone in skeleton.last_uses.get(node, ()):
-                values.pop(gone, None)
+            if node.op != "placeholder":
+                self.step(node)
+                self.forget(node)
         raise AssertionError("a graph without an output")
+
+    def step(self, node: fx.Node) -> None:
+        """Compute the value of a node whose inputs are known."""
+        if node in self.cut.shortcuts:
+            kept = self.value(self.cut.shortcuts[node])
+            self.values[node] = kept.clone() if changed_later(node) else kept
+        elif node not in self.cut.skipped:
+            self.values[node] = self.call(node)
+
+    def forget(self, node: fx.Node) -> None:
+        """Drop what nobody needs after this node."""
+        for gone in self.engine.skeleton.last_uses.get(node, ()):
+            self.values.pop(gone, None)
 
     def value(self, node: fx.Node) -> Any:
         if node in self.values:
@@ -303,7 +309,7 @@ class _Pass:
 
     def call(self, node: fx.Node) -> Any:
         engine, call = self.engine, self.cut.call(node)
-        norm = engine._norms.get(node)
+        norm = engine.norms.get(node)
         if norm is not None:
             return self.norm(node, norm)
         args, kwargs = call.args, call.kwargs

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sartor.core.contracts import Supernet
 from sartor.core.records import Arch
 from sartor.supernet.gates import cut
 from sartor.surgery.accounting import Ladder
 from sartor.surgery.extraction import as_graph, as_module
+from sartor.surgery.reconstruction import reconstruct
 from sartor.surgery.slicing import Cut, Engine, Kept, Skeleton
 from sartor.surgery.trace import BATCH
+from sartor.training.evaluation import mode
 
 
 class CutSupernet(Supernet):
@@ -47,6 +52,25 @@ class CutSupernet(Supernet):
         part = self.part(arch)
         return as_module(self._engine, part) if self.plain and not part.shortcuts else as_graph(self._engine, part)
 
+    @torch.no_grad()
+    def reconstruct(self, arch: Arch, module: nn.Module, x: Tensor) -> bool:
+        """Fit the weights of `module`, which was extracted for `arch`, to what this network computes for `x`.
+
+        Returns:
+            Whether its outputs come nearer to this network's; if not, its weights stay as they are.
+        """
+        state = dict(module.named_parameters()) | dict(module.named_buffers())
+        found = reconstruct(self._engine, self.part(arch, len(x)), x)
+        old = {name: state[name].clone() for name in found}
+        with mode(self.network, training=False), mode(module, training=False):
+            wanted, before = self.network(x), module(x)
+            for name, value in found.items():
+                state[name].copy_(value)
+            nearer = _distance(module(x), wanted) < _distance(before, wanted)
+        for name, value in ({} if nearer else old).items():
+            state[name].copy_(value)
+        return nearer
+
     def part(self, arch: Arch, examples: int = BATCH) -> Cut:
         """The cut of an arch."""
         return self._engine.cut(self.kept(arch), examples)
@@ -72,3 +96,10 @@ class CutSupernet(Supernet):
                 index = torch.from_numpy(family).to(x.device)
                 table = table.index_copy(1, index, mask.to(table).expand(rows, -1))
         return table
+
+
+def _distance(found: Any, wanted: Any) -> float:
+    """Sum of squared differences; infinite if one is not a number."""
+    pairs = zip(tree_leaves(found), tree_leaves(wanted), strict=True)
+    miss = sum(float((one - two).square().sum()) for one, two in pairs if isinstance(one, Tensor))
+    return miss if math.isfinite(miss) else math.inf
