@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from sartor.surgery.operators.recurrent import GATES
 from sartor.surgery.operators.reduction import reduced
 from sartor.surgery.operators.rule import Call
 from sartor.surgery.tracker import argument, operator_name, tensor
@@ -26,6 +27,9 @@ class Pass(Protocol):
 
     def mask_of(self, node: fx.Node, dims: Sequence[int]) -> Tensor | None:
         """What its value is multiplied by along `dims`; None if nothing is off."""
+
+    def weight_mask(self, node: fx.Node, d: int) -> Tensor | None:
+        """What a weight is multiplied by along `d`, the same for all examples; None if nothing is off."""
 
 
 def masked_batch_norm(
@@ -54,6 +58,13 @@ def _unmasked(run: Pass, call: Call) -> Any:
     return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
 
 
+def _moments(x: Tensor, on: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and variance over `dims` of what is on (1, else 0), with those dimensions kept."""
+    size = on.sum(dims, keepdim=True).clamp(min=1)
+    center = (x * on).sum(dims, keepdim=True) / size
+    return center, ((x - center) ** 2 * on).sum(dims, keepdim=True) / size
+
+
 def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Any:
     given = tensor(node, 0)
     x, count = run.value(given), len(call.args[1])
@@ -64,11 +75,8 @@ def _layer_norm(run: Pass, node: fx.Node, call: Call) -> Any:
     mask = run.mask_of(given, dims)
     if mask is None:
         return _unmasked(run, call)
-    full = (mask != 0).to(x).expand_as(x)
     x = x * mask
-    size = full.sum(dims, keepdim=True).clamp(min=1)
-    center = (x * full).sum(dims, keepdim=True) / size
-    spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
+    center, spread = _moments(x, (mask != 0).to(x).expand_as(x), dims)
     out = (x - center) * torch.rsqrt(spread + eps)
     out = out if weight is None else out * run.value(weight)
     return out if bias is None else out + run.value(bias)
@@ -82,10 +90,8 @@ def _group_norm(run: Pass, node: fx.Node, call: Call) -> Any:
         return _unmasked(run, call)
     full = (mask != 0).to(x).expand_as(x)
     shape = (len(x), groups, -1)
-    parts, on = (x * mask).reshape(shape), full.reshape(shape)
-    size = on.sum(-1, keepdim=True).clamp(min=1)
-    center = (parts * on).sum(-1, keepdim=True) / size
-    spread = ((parts - center) ** 2 * on).sum(-1, keepdim=True) / size
+    parts = (x * mask).reshape(shape)
+    center, spread = _moments(parts, full.reshape(shape), (-1,))
     out = ((parts - center) * torch.rsqrt(spread + float(argument(node, 4, "eps", 1e-5)))).reshape(x.shape)
     line = (1, -1, *[1] * (x.dim() - 2))
     weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
@@ -101,10 +107,7 @@ def _batch_norm(run: Pass, node: fx.Node, call: Call) -> Any:
     mask = run.mask_of(given, dims) if node.args[5] else None
     if mask is None:
         return _unmasked(run, call)
-    full = (mask != 0).to(x).expand_as(x)
-    size = full.sum(dims, keepdim=True).clamp(min=1)
-    center = (x * full).sum(dims, keepdim=True) / size
-    spread = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
+    center, spread = _moments(x, (mask != 0).to(x).expand_as(x), dims)
     out = (x - center) * torch.rsqrt(spread + float(node.args[7]))  # type: ignore[arg-type]
     line = (1, -1, *[1] * (x.dim() - 2))
     weight, bias = node.args[1:3]
@@ -159,12 +162,25 @@ def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
     return out if weight is None else out * run.value(weight)
 
 
+def _recurrent(run: Pass, node: fx.Node, call: Call) -> Any:
+    """Channels that are off say nothing to the hidden units, and those that are off nothing to each other."""
+    given, each = tensor(node, 0), 4 if node.args[3] else 2  # weights per layer and direction
+    x, mask = run.value(given), run.mask_of(given, (run.value(given).dim() - 1,))
+    weights = []
+    for i, weight in enumerate(call.args[2]):
+        off = run.weight_mask(weight, 1) if i % each == 1 else None
+        weights.append(run.value(weight) if off is None else run.value(weight) * off)
+    states = map_arg(call.args[1], run.value)
+    return call.target(x if mask is None else x * mask, states, weights, *call.args[3:])
+
+
 MASKED: Mapping[str, Callable[[Pass, fx.Node, Call], Any]] = MappingProxyType(
     {
         "layer_norm": _layer_norm,
         "group_norm": _group_norm,
         "batch_norm": _batch_norm,
         "mean": _mean,
+        **dict.fromkeys(GATES, _recurrent),
         "rms_norm": _rms_norm,
         **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _spread),
     }

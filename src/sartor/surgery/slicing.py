@@ -394,6 +394,12 @@ class Pass:
                 whole = part if whole is None else whole * part
         return whole
 
+    def weight_mask(self, node: fx.Node, d: int) -> Tensor | None:
+        """What a weight is multiplied by along `d`, broadcasting to it; None if nothing is off."""
+        labels, weight = self.tracker.dims(node), self.value(node)
+        mask = None if self.masks is None else self._line(labels[d], labels, d, weight)
+        return None if mask is None or bool((mask == 1).all()) else mask
+
     def _line(self, dim: Dim, labels: Dims, d: int, value: Tensor) -> Tensor | None:
         skeleton = self.engine.skeleton
         roots = None if dim is None else skeleton.roots(dim)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sartor.core.errors import CapabilityError
 from sartor.costs.params import Params
 from sartor.spaces.widths import Widths
 from sartor.surgery.coupling import couple
@@ -57,6 +61,42 @@ def test_where_layers_share_their_states_only_the_inputs_are_cut(settings):
     assert {c.name for c in space.choices} == {"stem"}
     x = torch.randn(3, 4, 9)
     torch.testing.assert_close(space.build(space.reference).eval()(x), network(x))
+
+
+class Normed(nn.Module):
+    """Where a channel is off, the norm's bias still speaks."""
+
+    def __init__(self, kind: type[nn.RNNBase], **settings: bool) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Linear(4, 12), nn.LayerNorm(12)
+        self.recurrent = kind(12, 10, batch_first=True, **settings)
+        self.head = nn.Linear(20 if settings.get("bidirectional") else 10, 3)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.recurrent(self.norm(self.stem(x)))[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(nn.LSTM, {}), (nn.GRU, {}), (nn.RNN, {}), (nn.LSTM, {"bidirectional": True}), (nn.GRU, {"bias": False})],
+)
+def test_masks_compute_what_slices_compute(kind, settings):
+    network = Normed(kind, **settings).double().eval()
+    space = Widths(network=network, input_shape=(9, 4), divisor=1, multipliers=(0.5, 1))
+    supernet, x = space.supernet().eval(), torch.randn(3, 9, 4, dtype=torch.float64)
+    for arch in product((0, 1), repeat=len(space.choices)):
+        kept = supernet.kept(arch)
+        everything = np.ones(len(kept), dtype=bool)
+        masked = supernet._engine(x, everything, torch.from_numpy(kept).to(x)[None])
+        torch.testing.assert_close(masked, space.build(arch).eval()(x))
+
+
+def test_examples_of_different_hidden_sizes_are_refused():
+    space = Widths(network=Normed(nn.GRU).eval(), input_shape=(9, 4), divisor=1, multipliers=(0.5, 1))
+    gates = [torch.eye(2)[[0, 1]], torch.eye(2)[[1, 0]]]
+    with pytest.raises(CapabilityError, match="one width per batch"):
+        space.supernet()(torch.randn(2, 9, 4), gates)
 
 
 def test_projections_keep_all():
