@@ -58,7 +58,7 @@ def _unmasked(run: Pass, call: Call) -> Any:
     return call.target(*map_arg(call.args, run.value), **map_arg(call.kwargs, run.value))
 
 
-def _moments(x: Tensor, on: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, on: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and variance over `dims` of what is on (1, else 0), with those dimensions kept."""
     size = on.sum(dims, keepdim=True).clamp(min=1)
     center = (x * on).sum(dims, keepdim=True) / size
