@@ -113,7 +113,7 @@ class Strategy(ABC):
     smoke: ClassVar[Mapping[str, Any]] = {}
     """Settings for a run of seconds that still reaches every phase; the contract tests use them."""
 
-    within_limits: ClassVar[bool] = True
+    within_limits: bool = True
     """Whether every proposal meets the constraints; False for a walk that starts outside them."""
 
     evaluator: ClassVar[str] = "train"
@@ -255,6 +255,14 @@ class Shaped(Protocol):
 
     input_shape: tuple[int, ...]
     """The shape of one input, without the batch: `(3, 224, 224)`."""
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A space whose networks have names in published tables."""
+
+    def key(self, arch: Arch) -> str:
+        """The name: `8:8:16:64:8`, say."""
 
 
 @runtime_checkable

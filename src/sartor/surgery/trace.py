@@ -24,6 +24,7 @@ from torch.utils._pytree import TreeSpec
 
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.surgery.opaque import collapse, stand_ins
+from sartor.surgery.recording import record
 
 BATCH = 2
 """Examples in the traced batch: one would be taken for a dimension that broadcasts."""
@@ -62,19 +63,34 @@ def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Tr
             line.
     """
     x = torch.cat([example] * BATCH)
+    with ExitStack() as quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet.enter_context(_silence())
+        with stand_ins(network, ignore, x):
+            traced = _recorded(network, x) or _exported(network, x)
+    collapse(traced.graph, ignore, {n: place(n) for n in traced.graph.nodes})
+    return traced
+
+
+def _recorded(network: nn.Module, x: Tensor) -> Traced | None:
+    """The quick way; None where it meets anything unusual."""
     try:
-        with ExitStack() as quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quiet.enter_context(_silence())
-            with stand_ins(network, ignore, x):
-                program = torch.export.export(network, (x,), strict=False)
+        found = record(network, x)
+    except Exception:  # noqa: BLE001 - whatever it was, torch.export judges it
+        return None
+    return Traced(found.graph, found.weights, found.constants, found.input, found.structure)
+
+
+def _exported(network: nn.Module, x: Tensor) -> Traced:
+    """The thorough way."""
+    try:
+        program = torch.export.export(network, (x,), strict=False)
     except ConfigError:
         raise
     except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
         _check_runs(network, x)
         raise CapabilityError(_explain(network, error)) from error
     graph = _inlined(program.graph_module)
-    collapse(graph, ignore, {n: place(n) for n in graph.nodes})
     weights, constants, entrance = dict[str, str](), dict[str, Tensor](), ""
     known = _first_names(network)
     entries = [node for node in graph.nodes if node.op == "placeholder"]  # under names of their own, in the same order

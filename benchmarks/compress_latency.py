@@ -1,0 +1,157 @@
+"""A trained CIFAR-10 ResNet at half of its measured latency on ONNX Runtime: sartor's whole job against Torch-Pruning.
+
+sartor's rows are one `sartor.fit` per seed: its winner, and the uniformly scaled network that the job trains in the
+same way. Torch-Pruning's pruning ratio is bisected until the network takes just under half of the original's time,
+measured in turns with it; then it is fine-tuned as in `compress_resnet.py`. Resumable, like that script.
+
+    python benchmarks/compress_latency.py --data DIR --weights FILE --work DIR --out benchmarks/results/latency.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from compress_resnet import OURS, Compression
+from torch import nn
+
+import sartor
+from sartor import measure
+from sartor.core import state
+from sartor.core.rng import derive, global_seed
+from sartor.targets.onnxruntime import OnnxRuntime
+
+SHARE = 0.5
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
+    parser.add_argument("--weights", type=Path, required=True, help="folder with resnet20_cifar10.safetensors, ...")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--methods", nargs="+", default=["sartor", "tp_gn_uniform", "tp_l1_uniform"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=int, default=20000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--search-epochs", type=int, default=1)
+    return parser.parse_args()
+
+
+class Halving(Compression):
+    """Networks that take half the time."""
+
+    def fitted_by_sartor(self, seed: int, folder: Path) -> dict[str, dict[str, float]]:
+        """Winner and uniformly scaled network of the whole job."""
+        done = sartor.fit(
+            self.space(),
+            self.task,
+            target={"name": "onnxruntime", "threads": 1},
+            budget={"latency_ms": f"{SHARE:.0%}"},
+            strategy={"name": "ows", "epochs": self.args.search_epochs, "lr": 0.02},
+            training={
+                "epochs": self.args.epochs,
+                "lr": OURS["lr"],
+                "distil_weight": OURS["distil"],
+                "warmup": 0.2,
+                "amp": "bfloat16",
+            },
+            recipe="network",
+            folder=folder,
+            seed=seed,
+        )
+        whole = done.result["reference"]["latency_ms"]["value"]
+        found = {}
+        for role in ("winner", "uniform"):
+            entry = done.result[role]
+            found[role] = {
+                "accuracy": entry["accuracy"],
+                "latency": entry["latency_ms"]["value"] / whole,
+                "latency_low": entry["latency_ms"]["low"] / whole,
+                "latency_high": entry["latency_ms"]["high"] / whole,
+                "macs": entry["macs"] / self.macs,
+            }
+        return {"sartor": found["winner"], "uniform, fitted and distilled": found["uniform"]}
+
+    def pruned(self, kind: str) -> nn.Module:
+        """Torch-Pruning at the largest share of the MACs that is fast enough."""
+        low, high = 0.1, 1.0
+        network = self.torch_pruning(kind, low)
+        for _ in range(6):
+            middle = (low + high) / 2
+            candidate = self.torch_pruning(kind, middle)
+            if self.time(candidate, rounds=20, sessions=3).value <= SHARE:
+                low, network = middle, candidate
+            else:
+                high = middle
+        return network
+
+    def time(self, network: nn.Module, *, rounds: int, sessions: int) -> measure.Estimate:
+        """The time of a network as a fraction of the original's."""
+        target = OnnxRuntime(threads=1)
+        example = self.task.example[:1]
+        with tempfile.TemporaryDirectory() as folder:
+            calls: dict[str, Any] = {}
+            for name, module in (("original", self.original), ("network", network)):
+                place = Path(folder) / name
+                place.mkdir()
+                artifact = target.prepare(module.eval(), example, place).artifact
+                assert artifact is not None
+                calls[name] = [target.load(artifact).bind(example) for _ in range(sessions)]
+            return measure.ratio(measure.interleave(calls, rounds=rounds), "network", "original")
+
+    def of(self, method: str, seed: int, folder: Path) -> dict[str, dict[str, float]]:
+        if method == "sartor":
+            return self.fitted_by_sartor(seed, folder / "run")
+        network = self.pruned(method.removeprefix("tp_"))
+        found = self.finished(network, seed, folder=folder)
+        time = self.time(network, rounds=40, sessions=5)
+        return {method: {**found, "latency": time.value, "latency_low": time.low, "latency_high": time.high}}
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    job = Halving(args)
+    for seed in args.seeds:
+        for method in args.methods:
+            folder = args.work / f"resnet{args.depth}" / f"{method}-latency-{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "result.json").exists():
+                with global_seed(derive(seed, method)):
+                    found = job.of(method, seed, folder)
+                state.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
+            for name, row in json.loads((folder / "result.json").read_text()).items():
+                print(f"seed {seed} {name:32s}", {k: round(v, 4) for k, v in row.items()}, flush=True)
+    if args.out:
+        summarise(args)
+
+
+def summarise(args: argparse.Namespace) -> None:
+    """All results in the work folder."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for file in sorted((args.work / f"resnet{args.depth}").glob("*-latency-*/result.json")):
+        for name, row in json.loads(file.read_text()).items():
+            rows.setdefault(name, []).append(row)
+    summary = {
+        name: {
+            "seeds": len(found),
+            **{key: statistics.mean(f[key] for f in found) for key in found[0]},
+            "accuracy_each": [f["accuracy"] for f in found],
+            "spread": statistics.stdev(f["accuracy"] for f in found) if len(found) > 1 else None,
+        }
+        for name, found in rows.items()
+    }
+    settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs, "share": SHARE}
+    args.out.write_text(json.dumps({"settings": settings, "rows": summary}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

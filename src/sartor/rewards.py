@@ -1,0 +1,56 @@
+"""One number for quality and cost together, for methods that need one; functions of plain numbers.
+
+`quality` is an accuracy in (0, 1], `ratio` the cost of a network over its target: 1 is on budget, 2 twice too slow.
+
+Sources: MnasNet (Tan et al., CVPR 2019, arXiv:1807.11626), equations 2 and 3; TuNAS (Bender et al., CVPR 2020,
+arXiv:2008.06120), the absolute reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from sartor.core.errors import ConfigError
+
+Kind: TypeAlias = Literal["feasible", "mnas_soft", "mnas_hard", "absolute"]
+"""`feasible`: the quality alone, of networks that are all within budget."""
+
+WEIGHTS = {"feasible": 0.0, "mnas_soft": -0.07, "mnas_hard": -1.0, "absolute": -0.1}
+"""The weight of the cost that each source took."""
+
+
+def mnas_soft(quality: float, ratio: float, weight: float = WEIGHTS["mnas_soft"]) -> float:
+    """`quality * ratio ** weight`: a network within budget is rewarded for being cheaper still."""
+    return quality * float(ratio**weight)
+
+
+def mnas_hard(quality: float, ratio: float, weight: float = WEIGHTS["mnas_hard"]) -> float:
+    """The quality within budget; `quality * ratio ** weight` outside."""
+    return quality if ratio <= 1 else quality * float(ratio**weight)
+
+
+def absolute(quality: float, ratio: float, weight: float = WEIGHTS["absolute"]) -> float:
+    """`quality + weight * |ratio - 1|`: best is the network that just uses its budget."""
+    return quality + weight * abs(ratio - 1)
+
+
+def reward(kind: Kind, quality: float, ratios: Sequence[float], weight: float | None = None) -> float:
+    """The reward called `kind` with one ratio per limit: products multiply, absolute terms add up.
+
+    Args:
+        kind: Which of the rewards.
+        quality: Higher is better.
+        ratios: Cost over target of every limit; none leaves the quality as it is.
+        weight: Of the cost; None takes the source's.
+
+    Raises:
+        ConfigError: There is no such reward.
+    """
+    if kind not in WEIGHTS:
+        raise ConfigError(f"no reward called {kind!r}; known: {', '.join(WEIGHTS)}")
+    chosen = WEIGHTS[kind] if weight is None else weight
+    combine = {"mnas_soft": mnas_soft, "mnas_hard": mnas_hard, "absolute": absolute}.get(kind)
+    for ratio in ratios if combine else ():
+        quality = combine(quality, ratio, chosen)  # type: ignore[misc]  # None has no ratios
+    return quality

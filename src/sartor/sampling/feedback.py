@@ -1,0 +1,77 @@
+"""What a policy is told and asked: a reward per trial, and draws within the budget where the reward ignores costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sartor.core.contracts import Problem
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch, Trial
+from sartor.rewards import WEIGHTS, Kind, reward
+from sartor.sampling.policies import Ints, Policy
+from sartor.sampling.region import Region
+
+BLOCK, TRIES = 64, 32
+"""Draws from the policy at a time, and how often before a network is repaired instead."""
+
+
+class Feedback:
+    """The way between a policy and a problem.
+
+    Args:
+        problem: What is searched.
+        kind: The reward.
+        weight: Of the cost in the reward; 0 takes its source's.
+        perfect: The metric of a perfect network: 1 for an accuracy as a fraction, 100 for one in per cent.
+
+    Raises:
+        ConfigError: There is no such reward, or it does not fit the problem.
+    """
+
+    def __init__(self, problem: Problem, kind: Kind, weight: float, perfect: float) -> None:
+        self.objective, self.region = problem.objectives[0], Region(problem)
+        if kind not in WEIGHTS:
+            raise ConfigError(f"no reward called {kind!r}; known: {', '.join(WEIGHTS)}")
+        if perfect <= 0:
+            raise ConfigError(f"perfect is {perfect}; it must be positive: 1 for fractions, 100 for per cent")
+        if kind.startswith("mnas") and self.objective.goal == "min":
+            raise ConfigError(f"reward {kind!r} multiplies by a quality; {self.objective.metric!r} is minimised")
+        self.kind, self.weight, self.perfect = kind, weight or None, perfect
+
+    @property
+    def rejects(self) -> bool:
+        """Whether networks outside of the budget are not evaluated at all."""
+        return self.kind == "feasible"
+
+    def __call__(self, trial: Trial) -> float:
+        """The reward of a trial that has not failed."""
+        quality = -self.objective.loss(trial) / self.perfect
+        return reward(self.kind, quality, self.region.ratios(trial.arch), self.weight)
+
+    def draw(self, policy: Policy, rng: np.random.Generator, count: int) -> list[Arch]:
+        """`count` networks from the policy; those outside of the budget are drawn again where they must be.
+
+        Raises:
+            BudgetError: No network is within the budget.
+        """
+        canonical, found = self.region.space.canonical, list[Arch]()
+        for attempt in range(TRIES):
+            index = policy.draw(rng, count if attempt == 0 else max(count, BLOCK))
+            if self.rejects:
+                drawn, index = index, index[self.region.inside(index)]
+            found += [canonical(tuple(row)) for row in index.tolist()]
+            if len(found) >= count:
+                return found[:count]
+        rest = [canonical(tuple(row)) for row in drawn[: count - len(found)].tolist()]
+        return found + [self.region.repair(arch, rng) for arch in rest]
+
+    def inside(self, policy: Policy, rng: np.random.Generator) -> Ints:
+        """Draws within the budget, `(m, n)`, from which the mass of the policy there can be estimated.
+
+        Empty where nothing is rejected, and where none or all of the draws are inside: nothing to correct, then.
+        """
+        if not (self.rejects and self.region.limits):
+            return np.zeros((0, policy.n), dtype=np.int64)
+        index = policy.draw(rng, BLOCK)
+        kept = index[self.region.inside(index)]
+        return kept[:0] if len(kept) == len(index) else kept

@@ -1,0 +1,128 @@
+"""BOHB: Hyperband whose new networks come from densities of the good and the bad (Falkner et al., ICML 2018).
+
+Once the largest fidelity with enough results has `n + 3` of them (`n` choices), two kernel densities are fitted there,
+to the best share and to the rest; of some draws around good networks, that with the largest ratio of the two is taken,
+except for a share of uniform draws (arXiv:1807.01774, algorithm 2). Deviations:
+
+* Ordered choices have a normal kernel over their options' positions, the others Aitchison and Aitken's, whose bandwidth
+  does not depend on the order of the options (see sartor.sampling.densities); the smallest bandwidth is NATS-Bench's.
+* The brackets are Hyperband's; the authors' code rounds their sizes down.
+* Draws outside of the budget do not compete; if all are, the one with the best ratio is repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sartor.core.contracts import AskTell, Problem
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch, Proposal, Trial
+from sartor.core.rng import numpy_rng
+from sartor.sampling.brackets import Brackets, hyperband, steps
+from sartor.sampling.densities import Density, Shape
+from sartor.sampling.region import Region, answer, at_least_one
+
+__all__ = ["Bohb"]
+
+
+class Bohb(AskTell):
+    """Hyperband with a model.
+
+    Args:
+        problem: Any problem; its evaluator should be cheaper at a lower fidelity.
+        seed: Of all draws.
+        trials: How many evaluations are made, whatever their fidelity.
+        batch: How many are proposed at a time.
+        eta: One in so many is promoted, and trained so many times longer.
+        least: Smallest fidelity, as a fraction of the full training; rounded up to a power of `1 / eta`.
+        random: Share of the networks that are drawn uniformly, in [0, 1].
+        good: Share of the results that are good, in (0, 1).
+        samples: Draws of which the best is taken.
+        widen: Bandwidths of the draws over those of the density.
+        bandwidth: The smallest one: a probability to change an unordered choice, or options of an ordered one.
+    """
+
+    saved = ("rng", "trials", "brackets")
+    smoke = {"trials": 24, "least": 1 / 3}
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        trials: int = 100,
+        batch: int = 1,
+        eta: int = 3,
+        least: float = 1 / 9,
+        random: float = 1 / 3,
+        good: float = 0.15,
+        samples: int = 64,
+        widen: float = 3.0,
+        bandwidth: float = 0.3,
+    ) -> None:
+        at_least_one(trials=trials, batch=batch, samples=samples)
+        if not 0 <= random <= 1 or not 0 < good < 1 or widen <= 0 or bandwidth <= 0:
+            raise ConfigError(
+                f"random is {random}, good {good}, widen {widen} and bandwidth {bandwidth}; random must be in [0, 1], "
+                "good in (0, 1), widen and bandwidth positive"
+            )
+        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
+        self.random, self.good, self.samples, self.widen = random, good, samples, widen
+        self.brackets = Brackets(hyperband(steps(least, eta), eta))
+        self.region, self.rng = Region(problem), numpy_rng(seed, "archs")
+        self.shape = Shape(problem.space.choices, bandwidth)
+        self.trials: list[Trial] = []
+        self._model: tuple[int, tuple[Density, Density] | None] = (0, None)
+
+    def ask(self) -> list[Proposal]:
+        """The next networks of the rung."""
+        count = min(self.batch, self.total - len(self.trials))
+        return self.brackets.ask(count, self._draw)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """When the rung is complete, the best are promoted."""
+        self.trials += trials
+        self.brackets.tell([(t.arch, self.problem.objectives[0].loss(t)) for t in trials])
+
+    def solve(self, limits: Mapping[str, float]) -> Arch:
+        """The best evaluated network under `limits`, at the highest fidelity; if none meets them, a random one.
+
+        Raises:
+            BudgetError: No network meets them.
+        """
+        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))
+
+    def densities(self) -> tuple[Density, Density] | None:
+        """Of the good and of the bad, at the largest fidelity with enough results; None before there are enough."""
+        if self._model[0] != len(self.trials):
+            self._model = (len(self.trials), self._fitted())
+        return self._model[1]
+
+    def _fitted(self) -> tuple[Density, Density] | None:
+        least = len(self.problem.space.choices) + 1
+        levels: dict[float, list[Trial]] = {}
+        for trial in self.trials:
+            if trial.ok:
+                levels.setdefault(trial.fidelity, []).append(trial)
+        enough = [fidelity for fidelity, known in levels.items() if len(known) >= least + 2]
+        if not enough:
+            return None
+        ranked = sorted(levels[max(enough)], key=self.problem.objectives[0].loss)
+        points = np.array([t.arch for t in ranked])
+        best = max(least, int(self.good * len(ranked)))  # equation 3: the two may share points while there are few
+        rest = max(least, len(ranked) - best)
+        return Density(self.shape, points[:best]), Density(self.shape, points[-rest:])
+
+    def _draw(self) -> Arch:
+        model = self.densities()
+        if model is None or self.rng.random() < self.random:
+            return self.region.sample(self.rng)
+        good, bad = model
+        index = good.draw(self.rng, self.samples, self.widen)
+        kept = index[self.region.inside(index)]
+        competing = kept if len(kept) else index
+        ratios = np.maximum(good(competing), 1e-32) / np.maximum(bad(competing), 1e-32)
+        arch = self.problem.space.canonical(tuple(competing[int(ratios.argmax())].tolist()))
+        return self.region.repair(arch, self.rng)

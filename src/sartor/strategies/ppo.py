@@ -1,0 +1,139 @@
+"""PPO: a softmax policy moved several steps per batch, but not far (Schulman et al., 2017, arXiv:1707.06347).
+
+What NASNet and MnasNet search with, and one of the baselines of LayerNAS, without their recurrent network: here the
+logits of a choice are free numbers or, with `autoregressive`, free numbers plus what each option chosen earlier adds.
+The probability ratio is that of the whole network. Deviations:
+
+* The learning rate suits searches of hundreds of networks; NASNet's 0.00035 was for tens of thousands.
+* Rewards less their exponential average are divided by the batch's standard deviation, so that entropy means the same
+  whatever the unit of the metric.
+* With the reward `feasible`, networks outside of the budget are drawn again and never evaluated; the ratios are then
+  those of the policy restricted to the budget, its mass estimated from cheap draws (after TabNAS, Yang et al., NeurIPS
+  2022, arXiv:2204.07615).
+* Failed networks teach nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sartor.core.contracts import AskTell, Problem
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch, Proposal, Trial
+from sartor.core.rng import numpy_rng
+from sartor.rewards import Kind
+from sartor.sampling.feedback import Feedback
+from sartor.sampling.policies import Baseline, Floats, Ints, Policy
+from sartor.sampling.region import answer, at_least_one
+
+__all__ = ["Ppo"]
+
+
+class Ppo(AskTell):
+    """Proximal policy optimisation over the choices of a space.
+
+    Args:
+        problem: Any problem.
+        seed: Of the initial logits and the draws.
+        trials: How many networks are evaluated.
+        batch: How many are proposed at a time; the policy moves after each batch.
+        updates: Gradient steps per batch.
+        clip: How far the ratio of new to old probability may be from 1 before a network no longer pulls it further.
+        lr: Step size of Adam.
+        entropy: Weight of the policy's entropy.
+        momentum: Of the average that is subtracted from the rewards, in [0, 1).
+        autoregressive: Whether a choice may depend on the earlier ones.
+        reward: `feasible` draws networks within budget only; the others draw any and put the cost into the reward:
+            `mnas_soft` and `mnas_hard` (MnasNet), `absolute` (TuNAS).
+        weight: Of the cost in the reward; 0 takes the source's.
+        perfect: The metric of a perfect network, for rewards that weigh it against costs: 1 for accuracies as
+            fractions, 100 for per cent.
+    """
+
+    saved = ("rng", "trials", "policy", "baseline")
+    smoke = {"trials": 12, "batch": 4, "autoregressive": True}
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        trials: int = 100,
+        batch: int = 10,
+        updates: int = 10,
+        clip: float = 0.2,
+        lr: float = 0.05,
+        entropy: float = 0.01,
+        momentum: float = 0.95,
+        autoregressive: bool = False,
+        reward: Kind = "feasible",
+        weight: float = 0.0,
+        perfect: float = 1.0,
+    ) -> None:
+        at_least_one(trials=trials, batch=batch, updates=updates)
+        if lr <= 0 or clip <= 0 or entropy < 0 or not 0 <= momentum < 1:
+            raise ConfigError(
+                f"lr is {lr}, clip {clip}, entropy {entropy} and momentum {momentum}; lr and clip must be positive, "
+                "entropy not negative, momentum in [0, 1)"
+            )
+        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
+        self.updates, self.clip, self.entropy = updates, clip, entropy
+        self.feedback = Feedback(problem, reward, weight, perfect)
+        self.within_limits = self.feedback.rejects
+        sizes = [len(c.options) for c in problem.space.choices]
+        self.rng = numpy_rng(seed, "draws")
+        self.policy = Policy(sizes, numpy_rng(seed, "logits"), lr=lr, autoregressive=autoregressive)
+        self.baseline = Baseline(momentum)
+        self.trials: list[Trial] = []
+
+    def ask(self) -> list[Proposal]:
+        """Draws from the policy."""
+        count = min(self.batch, self.total - len(self.trials))
+        return [Proposal(arch) for arch in self.feedback.draw(self.policy, self.rng, count)] if count > 0 else []
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Move the policy by `updates` steps of the clipped objective."""
+        self.trials += trials
+        good = [t for t in trials if t.ok]
+        if not good:
+            return
+        rewards = np.array([self.feedback(t) for t in good])
+        gains = rewards - [self.baseline.update(r) for r in rewards.tolist()]
+        gains /= rewards.std() or 1.0
+        index, inside = np.array([t.arch for t in good]), self.feedback.inside(self.policy, self.rng)
+        old = self.policy.log_probs(index), self.policy.log_probs(inside)
+        for _ in range(self.updates):
+            self.policy.ascend(self.surrogate(index, gains, old[0], inside, old[1]))
+
+    def surrogate(self, index: Ints, gains: Floats, old: Floats, inside: Ints, old_inside: Floats) -> list[Floats]:
+        """Gradient of `mean(min(ratio * gain, clip(ratio) * gain))` plus the entropy's.
+
+        Args:
+            index: The networks, `(m, n)`.
+            gains: Their advantages, `(m,)`.
+            old: Their log-probabilities when they were drawn, `(m,)`.
+            inside: Draws of the old policy within the budget, `(d, n)`; none where nothing is rejected.
+            old_inside: Their log-probabilities then, `(d,)`.
+        """
+        logs, masses = self.policy.log_probs(index) - old, np.zeros(len(inside))
+        if len(inside):  # p(inside) over the old p(inside) is the mean of the ratios in there
+            masses = np.exp(self.policy.log_probs(inside) - old_inside)
+            logs = logs - np.log(masses.mean())
+        ratios = np.exp(logs)
+        clipped = np.where(gains > 0, ratios > 1 + self.clip, ratios < 1 - self.clip)
+        pull = np.where(clipped, 0.0, ratios * gains) / len(index)
+        gradient = self.policy.gradient(index, pull, self.entropy)
+        if not len(inside):
+            return gradient
+        mass = self.policy.gradient(inside, pull.sum() * masses / masses.sum())
+        return [g - m for g, m in zip(gradient, mass, strict=True)]
+
+    def solve(self, limits: Mapping[str, float]) -> Arch:
+        """The best evaluated network under `limits`; if none meets them, a random one that does.
+
+        Raises:
+            BudgetError: No network meets them.
+        """
+        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))
