@@ -491,7 +491,7 @@ def main() -> None:
         times(args.out)
         return
     known, begin = read(args.lines), time.perf_counter()
-    couple(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))  # what torch.export loads once
+    couple(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))  # what tracing loads once
     for spec in names(args.members):
         if not re.search(args.only, spec) or time.perf_counter() - begin > args.stop_after:
             continue
@@ -635,7 +635,7 @@ def analysis_times(spec: str, rounds: int) -> dict[str, float]:
     def timed(*args: Any) -> Any:
         start = time.perf_counter()
         found = trace(*args)
-        spent["export"].append(time.perf_counter() - start)
+        spent["trace"].append(time.perf_counter() - start)
         return found
 
     coupling_module.trace = timed  # type: ignore[assignment]
@@ -645,7 +645,7 @@ def analysis_times(spec: str, rounds: int) -> dict[str, float]:
     coupling_module.trace = trace
     middle = {key: median(values[1:]) for key, values in spent.items()}
     result = {f"seconds_{key}": round(value, 4) for key, value in middle.items()}
-    result["seconds_rest"] = round(middle["sartor"] - middle["export"], 4)
+    result["seconds_rest"] = round(middle["sartor"] - middle["trace"], 4)
     result["ratio"] = round(middle["sartor"] / middle["torch_pruning"], 3)
     return result
 

@@ -11,21 +11,34 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassHingeLoss
 
+from nets import Residual
 from problems import small_problem
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem
 from sartor.core.records import Proposal
 from sartor.core.rng import global_seed
+from sartor.spaces.widths import Widths
 
 # Settings that make each affordable; none of the others needs any.
 MAKERS = {
     "train": lambda make, problem, folder: make(problem, recipe={"epochs": 2, "device": "cpu"}),
     "inherited": lambda make, problem, folder: make(problem, supernet=supernet(problem, folder), device="cpu"),
     "finetune": lambda make, problem, folder: make(problem, steps=3, lr=0.05, recipe={"device": "cpu"}),
+    "reconstructed": lambda make, problem, folder: make(cut_problem(problem), device="cpu"),
     "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
 }
+
+
+def cut_problem(problem):
+    """The same with the widths of a network that comes with its weights."""
+    with global_seed(0):
+        network = Residual(2)
+        network.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+    space = Widths(network=network, input_shape=(1, 8, 8), divisor=2, multipliers=(0.25, 0.5, 0.75))
+    return replace(problem, space=space)
 
 
 def supernet(problem, folder):
