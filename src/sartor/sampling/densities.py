@@ -37,9 +37,9 @@ class Shape:
         deviation where there are two.
         """
         m, n = points.shape
-        shares = (points[:, :, None] == self.codes).mean(0)
-        spread = np.sqrt((1 - (shares**2).sum(1)) / 2)
-        sigma = np.where(self.ordered, points.std(0), spread)
+        shares = (points[:, :, None] == self.codes).sum(0) / m
+        variance = shares @ self.codes**2 - (shares @ self.codes) ** 2
+        sigma = np.sqrt(np.maximum(np.where(self.ordered, variance, (1 - (shares * shares).sum(1)) / 2), 0.0))
         return np.asarray(np.maximum(1.06 * sigma * m ** (-1 / (4 + n)), self.least))
 
     def kernels(self, bandwidths: Floats) -> Floats:

@@ -48,30 +48,30 @@ class Feedback:
         quality = -self.objective.loss(trial) / self.perfect
         return reward(self.kind, quality, self.region.ratios(trial.arch), self.weight)
 
-    def draw(self, policy: Policy, rng: np.random.Generator, count: int) -> list[Arch]:
-        """`count` networks from the policy; those outside of the budget are drawn again where they must be.
+    def draw(self, policy: Policy, rng: np.random.Generator, count: int) -> tuple[list[Arch], Ints]:
+        """Networks from the policy; those outside of the budget are drawn again where they must be.
+
+        Returns:
+            `count` networks, and further draws within the budget, `(m, n)`, from which the mass of the policy there can
+            be estimated: none where nothing was rejected.
 
         Raises:
             BudgetError: No network is within the budget.
         """
-        canonical, found = self.region.space.canonical, list[Arch]()
-        for attempt in range(TRIES):
-            index = policy.draw(rng, count if attempt == 0 else max(count, BLOCK))
-            if self.rejects:
-                drawn, index = index, index[self.region.inside(index)]
-            found += [canonical(tuple(row)) for row in index.tolist()]
-            if len(found) >= count:
-                return found[:count]
-        rest = [canonical(tuple(row)) for row in drawn[: count - len(found)].tolist()]
-        return found + [self.region.repair(arch, rng) for arch in rest]
-
-    def inside(self, policy: Policy, rng: np.random.Generator) -> Ints:
-        """Draws within the budget, `(m, n)`, from which the mass of the policy there can be estimated.
-
-        Empty where nothing is rejected, and where none or all of the draws are inside: nothing to correct, then.
-        """
+        canonical = self.region.space.canonical
         if not (self.rejects and self.region.limits):
-            return np.zeros((0, policy.n), dtype=np.int64)
-        index = policy.draw(rng, BLOCK)
-        kept = index[self.region.inside(index)]
-        return kept[:0] if len(kept) == len(index) else kept
+            return [canonical(tuple(row)) for row in policy.draw(rng, count).tolist()], _none(policy)
+        kept, drawn = _none(policy), 0
+        for _ in range(TRIES):
+            index = policy.draw(rng, count + BLOCK)
+            kept, drawn = np.concatenate([kept, index[self.region.inside(index)]]), drawn + len(index)
+            if len(kept) >= count:
+                break
+        found = [canonical(tuple(row)) for row in kept[:count].tolist()]
+        rest = [canonical(tuple(row)) for row in index[: count - len(found)].tolist()]
+        found += [self.region.repair(arch, rng) for arch in rest]
+        return found, _none(policy) if len(kept) == drawn else kept[count:]
+
+
+def _none(policy: Policy) -> Ints:
+    return np.zeros((0, policy.n), dtype=np.int64)

@@ -37,11 +37,12 @@ class Policy:
     ) -> None:
         self.sizes, self.lr, self.step = np.array(sizes), lr, 0
         self.n, self.k = n, k = len(sizes), max(sizes)
-        self._wall = np.where(np.arange(k) < self.sizes[:, None], 0.0, -np.inf)
+        self._place, self._codes = np.arange(n), np.arange(k)
+        self._wall = np.where(self._codes < self.sizes[:, None], 0.0, -np.inf)
         self.theta: list[Floats] = [scale * rng.standard_normal(n * k)]
         if autoregressive:
             self.theta.append(np.zeros((n * k, n * k)))
-            place = np.repeat(np.arange(n), k)
+            place = np.repeat(self._place, k)
             self._earlier = place[:, None] < place
         self._moments = [(np.zeros_like(t), np.zeros_like(t)) for t in self.theta]
 
@@ -64,18 +65,24 @@ class Policy:
         powers = np.exp(logits - logits.max(2, keepdims=True))
         return np.asarray(powers / powers.sum(2, keepdims=True))
 
-    def log_probs(self, index: Ints) -> Floats:
-        """`(m,)` logarithms of the probabilities of networks `(m, n)`."""
-        probs = np.broadcast_to(self.probs(index), (len(index), self.n, self.k))
-        chosen = np.take_along_axis(probs, index[:, :, None], 2)[:, :, 0]
-        return np.asarray(np.log(chosen).sum(1))
+    def log_probs(self, index: Ints, probs: Floats) -> Floats:
+        """`(m,)` logarithms of the probabilities of networks `(m, n)`, given the probabilities of their options."""
+        if len(probs) == 1:
+            return np.asarray(np.log(probs[0, self._place, index]).sum(1))
+        return np.asarray(np.log(probs[np.arange(len(index))[:, None], self._place, index]).sum(1))
 
-    def gradient(self, index: Ints, weights: Floats, entropy: float = 0.0) -> list[Floats]:
+    def gradient(self, index: Ints, weights: Floats, probs: Floats, entropy: float = 0.0) -> list[Floats]:
         """Of `sum_m weights_m log p(index_m)` plus `entropy` times the mean entropy, one array per `theta`.
 
         The entropy of a choice is that given the earlier options in `index`, on which its gradient does not wait.
+
+        Args:
+            index: `(m, n)` option indices.
+            weights: `(m,)`.
+            probs: Of the options in `index`.
+            entropy: Weight of the entropy.
         """
-        probs, chosen = self.probs(index), self._one_hot(index)
+        chosen = self._one_hot(index)
         slope = weights[:, None, None] * (chosen - probs)
         if entropy:
             logs = np.log(np.where(probs > 0, probs, 1.0))
@@ -110,7 +117,7 @@ class Policy:
                 live[:] = values
 
     def _one_hot(self, index: Ints) -> Floats:
-        return np.asarray(index[:, :, None] == np.arange(self.k), dtype=np.float64)
+        return np.asarray(index[:, :, None] == self._codes, dtype=np.float64)
 
     def _invert(self, probs: Floats, uniform: Floats) -> Ints:
         below = (probs.cumsum(2) < uniform[:, :, None]).sum(2)

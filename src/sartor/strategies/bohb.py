@@ -12,6 +12,7 @@ except for a share of uniform draws (arXiv:1807.01774, algorithm 2). Deviations:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -74,7 +75,9 @@ class Bohb(AskTell):
         self.region, self.rng = Region(problem), numpy_rng(seed, "archs")
         self.shape = Shape(problem.space.choices, bandwidth)
         self.trials: list[Trial] = []
-        self._model: tuple[int, tuple[Density, Density] | None] = (0, None)
+        self._levels: dict[float, list[tuple[float, Arch]]] = {}
+        """Fidelity -> results, best first; not saved, as the trials say it all."""
+        self._seen = 0
 
     def ask(self) -> list[Proposal]:
         """The next networks of the rung."""
@@ -96,28 +99,24 @@ class Bohb(AskTell):
 
     def densities(self) -> tuple[Density, Density] | None:
         """Of the good and of the bad, at the largest fidelity with enough results; None before there are enough."""
-        if self._model[0] != len(self.trials):
-            self._model = (len(self.trials), self._fitted())
-        return self._model[1]
-
-    def _fitted(self) -> tuple[Density, Density] | None:
-        least = len(self.problem.space.choices) + 1
-        levels: dict[float, list[Trial]] = {}
-        for trial in self.trials:
+        for trial in self.trials[self._seen :]:
             if trial.ok:
-                levels.setdefault(trial.fidelity, []).append(trial)
-        enough = [fidelity for fidelity, known in levels.items() if len(known) >= least + 2]
+                insort(
+                    self._levels.setdefault(trial.fidelity, []), (self.problem.objectives[0].loss(trial), trial.arch)
+                )
+        self._seen, least = len(self.trials), len(self.problem.space.choices) + 1
+        enough = [fidelity for fidelity, known in self._levels.items() if len(known) >= least + 2]
         if not enough:
             return None
-        ranked = sorted(levels[max(enough)], key=self.problem.objectives[0].loss)
-        points = np.array([t.arch for t in ranked])
+        ranked = [arch for _, arch in self._levels[max(enough)]]
         best = max(least, int(self.good * len(ranked)))  # equation 3: the two may share points while there are few
         rest = max(least, len(ranked) - best)
+        points = np.array(ranked)
         return Density(self.shape, points[:best]), Density(self.shape, points[-rest:])
 
     def _draw(self) -> Arch:
-        model = self.densities()
-        if model is None or self.rng.random() < self.random:
+        model = None if self.rng.random() < self.random else self.densities()
+        if model is None:
             return self.region.sample(self.rng)
         good, bad = model
         index = good.draw(self.rng, self.samples, self.widen)

@@ -1,7 +1,8 @@
 """Local search: move to the best neighbour until none is better, then restart (White et al., UAI 2021).
 
-Source: arXiv:2005.02960, algorithm 1. Deviations: a network that has been evaluated is not evaluated again, its result is remembered; neighbours outside of
-the budget are not evaluated; after a local optimum the search restarts, where the paper stops.
+Source: arXiv:2005.02960, algorithm 1. Deviations: a network that has been evaluated is not evaluated again, its result
+is remembered; neighbours outside of the budget are not evaluated; after a local optimum the search restarts, where the
+paper stops.
 """
 
 from __future__ import annotations

@@ -87,11 +87,15 @@ class Ppo(AskTell):
         self.policy = Policy(sizes, numpy_rng(seed, "logits"), lr=lr, autoregressive=autoregressive)
         self.baseline = Baseline(momentum)
         self.trials: list[Trial] = []
+        self._inside = np.zeros((0, len(sizes)), dtype=np.int64)
 
     def ask(self) -> list[Proposal]:
         """Draws from the policy."""
         count = min(self.batch, self.total - len(self.trials))
-        return [Proposal(arch) for arch in self.feedback.draw(self.policy, self.rng, count)] if count > 0 else []
+        if count < 1:
+            return []
+        drawn, self._inside = self.feedback.draw(self.policy, self.rng, count)
+        return [Proposal(arch) for arch in drawn]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Move the policy by `updates` steps of the clipped objective."""
@@ -102,33 +106,29 @@ class Ppo(AskTell):
         rewards = np.array([self.feedback(t) for t in good])
         gains = rewards - [self.baseline.update(r) for r in rewards.tolist()]
         gains /= rewards.std() or 1.0
-        index, inside = np.array([t.arch for t in good]), self.feedback.inside(self.policy, self.rng)
-        old = self.policy.log_probs(index), self.policy.log_probs(inside)
+        index = np.concatenate([[t.arch for t in good], self._inside])
+        old = self.policy.log_probs(index, self.policy.probs(index))
         for _ in range(self.updates):
-            self.policy.ascend(self.surrogate(index, gains, old[0], inside, old[1]))
+            self.policy.ascend(self.surrogate(index, gains, old))
 
-    def surrogate(self, index: Ints, gains: Floats, old: Floats, inside: Ints, old_inside: Floats) -> list[Floats]:
+    def surrogate(self, index: Ints, gains: Floats, old: Floats) -> list[Floats]:
         """Gradient of `mean(min(ratio * gain, clip(ratio) * gain))` plus the entropy's.
 
         Args:
-            index: The networks, `(m, n)`.
-            gains: Their advantages, `(m,)`.
-            old: Their log-probabilities when they were drawn, `(m,)`.
-            inside: Draws of the old policy within the budget, `(d, n)`; none where nothing is rejected.
-            old_inside: Their log-probabilities then, `(d,)`.
+            index: The `m` networks evaluated, then further draws within the budget (none where nothing is rejected),
+                `(m + d, n)`.
+            gains: Advantages of the former, `(m,)`.
+            old: Log-probabilities of all when they were drawn, `(m + d,)`.
         """
-        logs, masses = self.policy.log_probs(index) - old, np.zeros(len(inside))
-        if len(inside):  # p(inside) over the old p(inside) is the mean of the ratios in there
-            masses = np.exp(self.policy.log_probs(inside) - old_inside)
-            logs = logs - np.log(masses.mean())
-        ratios = np.exp(logs)
+        m, probs = len(gains), self.policy.probs(index)
+        logs = self.policy.log_probs(index, probs) - old
+        ratios, masses = np.exp(logs[:m]), np.exp(logs[m:])
+        if len(masses):  # p(inside) over the old p(inside) is the mean of the ratios in there
+            ratios = ratios / masses.mean()
         clipped = np.where(gains > 0, ratios > 1 + self.clip, ratios < 1 - self.clip)
-        pull = np.where(clipped, 0.0, ratios * gains) / len(index)
-        gradient = self.policy.gradient(index, pull, self.entropy)
-        if not len(inside):
-            return gradient
-        mass = self.policy.gradient(inside, pull.sum() * masses / masses.sum())
-        return [g - m for g, m in zip(gradient, mass, strict=True)]
+        pull = np.where(clipped, 0.0, ratios * gains) / m
+        weights = np.concatenate([pull, -pull.sum() * masses / (masses.sum() or 1.0)])
+        return self.policy.gradient(index, weights, probs, self.entropy)
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best evaluated network under `limits`; if none meets them, a random one that does.

@@ -72,11 +72,15 @@ class Reinforce(AskTell):
         self.rng, self.policy = numpy_rng(seed, "draws"), Policy(sizes, numpy_rng(seed, "logits"), lr=lr)
         self.baseline = Baseline(momentum)
         self.trials: list[Trial] = []
+        self._inside = np.zeros((0, len(sizes)), dtype=np.int64)
 
     def ask(self) -> list[Proposal]:
         """Draws from the policy."""
         count = min(self.batch, self.total - len(self.trials))
-        return [Proposal(arch) for arch in self.feedback.draw(self.policy, self.rng, count)] if count > 0 else []
+        if count < 1:
+            return []
+        drawn, self._inside = self.feedback.draw(self.policy, self.rng, count)
+        return [Proposal(arch) for arch in drawn]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """One step along the mean of `(reward - baseline) * d log p(arch)`."""
@@ -86,12 +90,11 @@ class Reinforce(AskTell):
             return
         rewards = [self.feedback(t) for t in good]
         gains = np.array([r - self.baseline.update(r) for r in rewards]) / len(good)
-        index, inside = np.array([t.arch for t in good]), self.feedback.inside(self.policy, self.rng)
-        gradient = self.policy.gradient(index, gains)
-        if len(inside):  # log p(arch | inside) = log p(arch) - log p(inside)
-            mass = self.policy.gradient(inside, np.full(len(inside), gains.sum() / len(inside)))
-            gradient = [g - m for g, m in zip(gradient, mass, strict=True)]
-        self.policy.ascend(gradient)
+        index, inside = np.array([t.arch for t in good]), self._inside
+        # log p(arch | inside) = log p(arch) - log p(inside), and the latter's gradient is the mean of those in there
+        mass = np.full(len(inside), gains.sum() / max(len(inside), 1))
+        index = np.concatenate([index, inside])
+        self.policy.ascend(self.policy.gradient(index, np.concatenate([gains, -mass]), self.policy.probs(index)))
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best evaluated network under `limits`; if none meets them, a random one that does.
