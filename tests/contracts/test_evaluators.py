@@ -16,11 +16,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassHingeLoss
 
 from nets import Residual
 from problems import small_problem
+from sartor import archs
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem
 from sartor.core.records import Proposal
 from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
+from sartor.tabular import key_of
 
 # Settings that make each affordable; none of the others needs any.
 MAKERS = {
@@ -29,6 +31,7 @@ MAKERS = {
     "finetune": lambda make, problem, folder: make(problem, steps=3, lr=0.05, recipe={"device": "cpu"}),
     "reconstructed": lambda make, problem, folder: make(cut_problem(problem), device="cpu"),
     "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
+    "tabular": lambda make, problem, folder: make(problem, table=table(problem, folder), noise=0.01),
 }
 
 
@@ -45,6 +48,13 @@ def supernet(problem, folder):
     with global_seed(0):
         save_file(problem.space.supernet().state_dict(), folder / "supernet.safetensors")
     return folder / "supernet.safetensors"
+
+
+def table(problem, folder):
+    keys = [key_of(problem.space, a) for a in archs.enumerate_all(problem.space)]
+    rows = [f"{key},{40 + i / 8}" for i, key in enumerate(keys)]
+    (folder / "table.csv").write_text("\n".join(["arch_str,bars_test_3", *rows]))
+    return folder / "table.csv"
 
 
 def sealed_problem() -> Problem:
