@@ -32,6 +32,7 @@ from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, global_seed
 from sartor.costs.macs import Macs
 from sartor.evaluators.inherited import Inherited
+from sartor.evaluators.reconstructed import Reconstructed
 from sartor.networks import macs_params
 from sartor.run.runner import run
 from sartor.spaces.widths import Widths
@@ -138,9 +139,15 @@ class Compression:
             pruner.step()
         return network
 
-    def space(self, steps: int = 16) -> Widths:
+    def space(self, steps: int = 16, reconstruct: int = 512) -> Widths:
         multipliers = [k / steps for k in range(steps // 8, steps + 1)]
-        return Widths(network=self.original, input_shape=(3, 32, 32), divisor=1, multipliers=multipliers)
+        return Widths(
+            network=self.original,
+            input_shape=(3, 32, 32),
+            divisor=1,
+            multipliers=multipliers,
+            reconstruct=reconstruct,
+        )
 
     def problem(self, space: Widths, share: float) -> Problem:
         cost = Macs(space)
@@ -184,6 +191,16 @@ class Compression:
         arch = search.solve(problem.limits())
         (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
         return self.built(space, arch)
+
+    def shrunk(self, share: float, folder: Path) -> nn.Module:
+        """NetAdapt's walk, where candidates are judged by what fitting their layers leaves; nothing is random in it."""
+        space = self.space(reconstruct=256)
+        problem = self.problem(space, share)
+        search = plugins.load("strategies", "netadapt")(problem, 0, step=0.06, decay=1.0)
+        run(search, problem, Reconstructed(problem, examples=4, device="cpu"), folder=folder, seed=0)
+        arch = search.solve(problem.limits())
+        (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
+        return self.built(self.space(), arch)
 
     def finished(
         self, network: nn.Module, seed: int, *, folder: Path, lr: float = 0.05, distil: float = 0.0
@@ -232,6 +249,13 @@ def _search(strategy: str, **settings: Any) -> Callable[..., dict[str, float]]:
     return work
 
 
+def _shrink(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
+    start = time.process_time()
+    network = job.shrunk(share, folder.parent / f"netadapt-{share:g}-search")  # the same for all seeds
+    spent = time.process_time() - start
+    return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+
+
 OURS = {"lr": 0.02, "distil": 0.5}
 """How networks that start near the original are trained: with it as the teacher, and gently."""
 
@@ -245,6 +269,7 @@ METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "uniform": _uniform(),
     "uniform_distilled": _uniform(**OURS),
     "uniform_fitted": _fitted(**OURS),
+    "netadapt": _shrink,
     "ows": _search("ows", epochs=1, lr=0.02),
     "aows": _search("aows", epochs=2, lr=0.02),
 }

@@ -114,6 +114,20 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 
     A budget that is set replaces the config's: who asks for MACs does not want the recipe's milliseconds as well.
     """
+    top = assigned(config, assignments)
+    result = merge(config, top)
+    if "budget" in top:
+        result["budget"] = top["budget"]
+    check(result)
+    return result
+
+
+def assigned(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The tables that assignments make.
+
+    Raises:
+        ConfigError: One has no key or no value, or takes for a table what is none here or in `config`.
+    """
     top: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -128,11 +142,7 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
             if not isinstance(table, dict) or not isinstance(below, Mapping):
                 raise ConfigError(f"--set {assignment}: {name} is not a table")
         table[last] = _value(text.strip())
-    result = merge(config, top)
-    if "budget" in top:
-        result["budget"] = top["budget"]
-    check(result)
-    return result
+    return top
 
 
 def shortcuts(
