@@ -13,6 +13,8 @@ SETTINGS = {
         "small": {"size": 16, "stem": "small", "classes": 5, "width": 0.25},
         "imagenet": {"size": 64, "classes": 5, "width": 0.25, "divisor": 4},
     },
+    "nats_size": {"small": {"size": 9, "classes": 5}},
+    "nats_topology": {"small": {"size": 8, "classes": 5, "cells": 1}},
     "resnet_widths": {
         "projection": {"blocks": (1, 2), "widths": (8, 16), "size": 8},
         "pad": {"blocks": (2, 1, 1), "widths": (8, 16, 12), "size": 8, "shortcut": "pad", "classes": 3},

@@ -6,6 +6,7 @@ Source: Dong et al., "NATS-Bench: benchmarking NAS algorithms for architecture t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn, zeros_like
 from sartor.core.errors import ConfigError
 from sartor.core.records import Axis, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
-
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """Node before, node after, in the order of the names of cells."""
@@ -135,7 +135,7 @@ class Network(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]))
         self.cells = nn.Sequential()
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1):
+        for i, (a, b) in enumerate(pairwise(widths), 1):
             self.cells.append(_Reduction(a, b) if i in reductions else cell(a, b))
         self.lastact = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.global_pooling = nn.AdaptiveAvgPool2d(1)

@@ -1,15 +1,15 @@
 """The topology space of NATS-Bench: six operations of a cell, 15,625 networks with published accuracies.
 
-Source: Dong et al., "NATS-Bench: benchmarking NAS algorithms for architecture topology and size" (TPAMI 2021); the cells
-are those of Dong and Yang, "NAS-Bench-201" (ICLR 2020). MACs are the benchmark's FLOPs, which count the bias of the
-classifier as well.
+Source: Dong et al., "NATS-Bench: benchmarking NAS algorithms for architecture topology and size" (TPAMI 2021); the
+cells are those of Dong and Yang, "NAS-Bench-201" (ICLR 2020). MACs are the benchmark's FLOPs, which count the bias of
+the classifier as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal, TypeAlias
 
 import torch
@@ -25,17 +25,16 @@ __all__ = ["NatsTopology"]
 
 _OPERATIONS = (nats.NONE, nats.SKIP, nats.POOL, *nats.KERNELS)  # cheapest first
 _WIDTHS = (16, 32, 64)
-_CELLS = 5
 _RESIDUAL = ("nor_conv_3x3", nats.NONE, "nor_conv_3x3", nats.SKIP, nats.NONE, nats.SKIP)
 """A residual block of two convolutions."""
 
 Merge: TypeAlias = Literal["published", "all", "none"]
-_NOTHING = nats.NONE
-"""What a node without inputs computes."""
+_INPUT, _NOTHING = "0", "#"
+"""Words for what nodes compute. Those of the benchmark: its count depends on the order that they sort in."""
 
 
 class NatsTopology(Space):
-    """A 3x3 convolution, then three stages of five equal cells with 16, 32 and 64 channels.
+    """A 3x3 convolution, then three stages of equal cells with 16, 32 and 64 channels.
 
     A cell is a graph of an input and three nodes, each the sum of one operation on every node before it. The table of
     CIFAR-10 belongs to the defaults, that of CIFAR-100 to 100 classes, that of ImageNet16-120 to 120 classes and size
@@ -45,6 +44,7 @@ class NatsTopology(Space):
         classes: Number of outputs.
         size: Height and width of the input.
         in_channels: Channels of the input.
+        cells: Per stage; the published networks have five.
         merge: Which networks `canonical` takes for one. `published` counts as the benchmark does, where a skip is its
             input, an operation on nothing is nothing, and the order of a sum does not matter: 6,466 networks are left.
             That overlooks sums in sums, and nothing as a term of a sum; `all` does not: 4,930. `none`: 15,625. What
@@ -52,14 +52,16 @@ class NatsTopology(Space):
     """
 
     def __init__(
-        self, *, classes: int = 10, size: int = 32, in_channels: int = 3, merge: Merge = "published"
+        self, *, classes: int = 10, size: int = 32, in_channels: int = 3, cells: int = 5, merge: Merge = "published"
     ) -> None:
         nats.check(classes, size, in_channels)
+        if cells < 1:
+            raise ConfigError(f"cells must be at least 1; got {cells}")
         if merge not in ("published", "all", "none"):
             raise ConfigError(f"merge must be published, all or none; got {merge!r}")
         self.choices = tuple(Choice(f"node{node}<{source}", _OPERATIONS) for source, node in nats.EDGES)
         self.input_shape = (in_channels, size, size)
-        self.classes, self.merge = classes, merge
+        self.classes, self.cells, self.merge = classes, cells, merge
 
     @property
     def reference(self) -> Arch:
@@ -67,12 +69,12 @@ class NatsTopology(Space):
 
     def build(self, arch: Arch) -> nn.Module:
         operations = [_OPERATIONS[a] for a in arch]
-        widths = [c for c in _WIDTHS for _ in range(_CELLS + 1)]
+        widths = [c for c in _WIDTHS for _ in range(self.cells + 1)]
         network = nats.Network(
             self.input_shape[0],
             self.classes,
             widths,
-            (_CELLS + 1, 2 * _CELLS + 2),
+            (self.cells + 1, 2 * self.cells + 2),
             lambda a, b: nats.Cell(operations, a, b),
         )
         return fx.symbolic_trace(network)  # a graph of torch's own modules only
@@ -98,20 +100,20 @@ class NatsTopology(Space):
         size = self.input_shape[1]
         x, classes = Axis((self.input_shape[0],)), Axis((self.classes,))
         found = [nats.alive(self.choices, (x, size), (Axis(_WIDTHS[:1]), size))]
-        for a, b in zip(_WIDTHS, _WIDTHS[1:], strict=False):
+        for a, b in pairwise(_WIDTHS):
             found += nats.reduction_steps(self.choices, size, Axis((a,)), Axis((b,)))
             size = nats.halved(size)
         found.append(nats.alive(self.choices, (Axis(_WIDTHS[-1:]), 1), (classes, 1)))
         return (*found, *(step * (_WIDTHS[0] * self.input_shape[1] ** 2) for step in _cell_steps()))
 
     def _everywhere(self, name: str, metric: str) -> float:
-        """The cost of an operation in the fifteen cells."""
+        """The cost of an operation in all cells."""
         if name not in nats.KERNELS:
             return 0.0
         value, total, size = {"macs": nats.macs, "params": nats.params}[metric], 0.0, self.input_shape[1]
         for c in _WIDTHS:
             layer = Layer(name, "conv", (size, size), nats.KERNELS[name], 1, False, Axis((c,)), Axis((c,)))
-            total += _CELLS * value(layer.key(()))
+            total += self.cells * value(layer.key(()))
             size = nats.halved(size)
         return total
 
@@ -119,7 +121,7 @@ class NatsTopology(Space):
         """The layers outside of the cells."""
         size, widths = self.input_shape[1], [Axis((c,)) for c in _WIDTHS]
         yield nats.stem_layer(size, self.input_shape[0], widths[0])
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 1):
+        for i, (a, b) in enumerate(pairwise(widths), 1):
             yield from nats.reduction_layers(f"reduction{i}", size, a, b)
             size = nats.halved(size)
         yield nats.classifier_layer(widths[-1], self.classes)
@@ -159,7 +161,7 @@ def _work(arch: Arch) -> int:
 
 def _values(add: Callable[[Sequence[str]], str]) -> dict[Arch, str]:
     """What every cell computes, in words; `add` words the sum of several terms."""
-    cells: list[tuple[Arch, tuple[str, ...]]] = [((), ("x",))]
+    cells: list[tuple[Arch, tuple[str, ...]]] = [((), (_INPUT,))]
     for inputs in (1, 2, 3):
         cells = [
             ((*arch, *more), (*nodes, add([_applied(a, node) for a, node in zip(more, nodes, strict=True)])))
@@ -171,9 +173,9 @@ def _values(add: Callable[[Sequence[str]], str]) -> dict[Arch, str]:
 
 def _applied(a: int, before: str) -> str:
     name = _OPERATIONS[a]
-    if _NOTHING in (name, before):
+    if name == nats.NONE or before == _NOTHING:
         return _NOTHING
-    return before if name == nats.SKIP else f"{a}({before})"
+    return before if name == nats.SKIP else f"({before})@{name}"
 
 
 def _published_sum(terms: Sequence[str]) -> str:
