@@ -7,6 +7,7 @@ from problems import small_problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Proposal
 from sartor.evaluators.synthetic import Synthetic
+from sartor.spaces.burger import Burger
 from sartor.spaces.tiny import Tiny
 
 
@@ -56,3 +57,12 @@ def test_fidelity_noise_and_landscape():
 def test_settings_out_of_range_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Synthetic(small_problem(), **bad)
+
+
+def test_a_space_that_accounts_for_the_metric_is_believed():
+    space = Burger()
+    problem = replace(small_problem(), space=space)
+    exact, noisy = Synthetic(problem, metric="taste"), Synthetic(problem, metric="taste", noise=1.0)
+    assert exact(Proposal((1, 2, 1), fidelity=0.1), 0) == {"taste": 22 + 48 + 19}
+    assert noisy(Proposal((1, 2, 1)), 0) != exact(Proposal((1, 2, 1)), 0)
+    assert 0 < Synthetic(problem)(Proposal((1, 2, 1)), 0)["accuracy"] < 1
