@@ -1,0 +1,340 @@
+"""A Gaussian process on networks whose mean is a table: cheap to learn trial by trial, cheap to ask about all networks.
+
+The value of a network is taken as a constant, an effect of each choice, products for each pair of choices, and a rest
+of its own that nothing predicts. Effects of ordered choices are smooth with a trend, those of others are exchangeable.
+This is an analysis of variance with a prior (Kaufman and Sain, Bayesian Analysis 2010), so that it is of use from the
+first few trials on. The posterior mean is a sum of per-choice and pairwise tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from sartor.core.records import Arch, Choice
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+SCALES = (0.15, 0.4, 1.0, 2.5)
+"""Lengths over which effects of ordered choices change; their options lie in [0, 1]."""
+PAIRS = (0.0025, 0.01, 0.04, 0.15, 0.5, 1.5)
+"""Variance of all pairs of choices together, in units of that of the choices alone."""
+RESTS = (1e-6, 1e-3, 4e-3, 0.015, 0.05, 0.15, 0.4, 1.0)
+"""Variance of what is left to each network, in the same unit."""
+LEVEL = 4.0
+"""Variance of the constant, in the same unit: the values are standardised, but the networks tried are not typical."""
+GROWTH = 1.4
+"""The three above are chosen anew whenever there are so many times as many trials as when they were last chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """A function of networks: a constant, a table per choice, and a table per pair of choices.
+
+    Attributes:
+        constant: What no choice changes.
+        single: `(d,)`, the options of all choices one after the other.
+        pairs: `(d, d)`, symmetric; the blocks on the diagonal are not used.
+        offsets: Where the options of each choice start, and `d`.
+    """
+
+    constant: float
+    single: Floats
+    pairs: Floats
+    offsets: Sequence[int]
+
+    @classmethod
+    def zero(cls, sizes: Sequence[int]) -> Values:
+        """Zero everywhere."""
+        d = sum(sizes)
+        return cls(0.0, np.zeros(d), np.zeros((d, d)), [sum(sizes[:i]) for i in range(len(sizes) + 1)])
+
+    def block(self, i: int) -> slice:
+        """Where the options of choice `i` are."""
+        return slice(self.offsets[i], self.offsets[i + 1])
+
+    def at(self, index: Ints) -> Floats:
+        """The values of `(n, choices)` networks, `(n,)`."""
+        columns = index + self.offsets[:-1]
+        total = self.constant + self.single[columns].sum(1)
+        for i in range(columns.shape[1]):
+            total += self.pairs[columns[:, :i], columns[:, i : i + 1]].sum(1)
+        return np.asarray(total)
+
+    def grid(self) -> Floats:
+        """The values of all networks, in lexicographic order."""
+        total = np.array(self.constant)
+        for i in range(len(self.offsets) - 1):
+            # What choice i adds depends on all before it: as two arrays, each over one half of them.
+            middle = i // 2
+            near = self._added(i, range(middle, i))
+            far = self._added(i, range(middle)) + self.single[self.block(i)]
+            total = total.reshape(len(far), -1, 1) + far[:, None]
+            total += near
+        return np.asarray(total.reshape(-1))
+
+    def _added(self, i: int, others: Sequence[int]) -> Floats:
+        """`(n, k_i)`: the sum of the pairs of choice `i` with others, for all their `n` joint options."""
+        options = self.pairs[:, self.block(i)]
+        found = np.zeros((1, options.shape[1]))
+        for j in others:
+            found = (found[:, None] + options[self.block(j)]).reshape(-1, options.shape[1])
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """How alike options are, all choices in one matrix of blocks.
+
+    Attributes:
+        single: `(d, d)`, of effects: with the trend of ordered choices.
+        pair: `(d, d)`, of the factors of products.
+    """
+
+    single: Floats
+    pair: Floats
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], scale: float) -> Kernel:
+        """Every block is centred, has mean 1 on its diagonal, and is divided by the number of choices or pairs."""
+        d, start, n = sum(len(c.options) for c in choices), 0, len(choices)
+        single, pair = np.zeros((d, d)), np.zeros((d, d))
+        for choice in choices:
+            k = len(choice.options)
+            block, where = _block(choice, scale), slice(start, start + k)
+            trend = _centred(np.outer(np.arange(k), np.arange(k)).astype(np.float64))
+            single[where, where] = (block + trend if choice.ordered else 2 * block) / (2 * n)
+            pair[where, where] = block / math.sqrt(max(1, n * (n - 1) / 2))
+            start += k
+        return cls(single, pair)
+
+
+def _block(choice: Choice, scale: float) -> Floats:
+    k = len(choice.options)
+    if not choice.ordered:
+        return _centred(np.eye(k))
+    x = np.arange(k) / max(1, k - 1)
+    return _centred(np.exp(-0.5 * ((x[:, None] - x) / scale) ** 2))
+
+
+def _centred(kernel: Floats) -> Floats:
+    """No effect has a mean over the options."""
+    kernel = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    return np.asarray(kernel / max(float(np.trace(kernel)) / len(kernel), 1e-12))
+
+
+class Surrogate:
+    """Learns values of networks one by one; equal sequences give equal bits.
+
+    Args:
+        choices: Of the space.
+    """
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        sizes = [len(c.options) for c in choices]
+        self.offsets = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        scales = SCALES if any(c.ordered for c in choices) else SCALES[:1]
+        self.kernels = [Kernel.of(choices, scale) for scale in scales]
+        self.at = (len(scales) // 2, 2, 4)
+        """Which of `SCALES`, `PAIRS` and `RESTS`."""
+        self.count, self._next, d = 0, 0, self.offsets[-1]
+        self._columns: Ints = np.zeros((16, len(sizes)), dtype=np.int64)
+        self._hot, self._y, self._inverse = np.zeros((16, d)), np.zeros(16), np.zeros((16, 16))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The one in use."""
+        return self.kernels[self.at[0]]
+
+    @property
+    def rest(self) -> float:
+        """Variance of what is left to each network, in units of `scale` squared."""
+        return RESTS[self.at[2]] * self._unit
+
+    def add(self, arch: Arch, value: float) -> None:
+        """One more network whose value is known."""
+        n = self.count
+        if n == len(self._y):  # twice the room
+            self._columns, self._hot, self._y = (np.concatenate([x, x]) for x in (self._columns, self._hot, self._y))
+            self._inverse = np.pad(self._inverse, (0, n))
+        columns = np.array(arch, dtype=np.int64) + self.offsets[:-1]
+        self._columns[n], self._hot[n], self._y[n] = columns, 0.0, value
+        self._hot[n, columns] = 1.0
+        self.count = n + 1
+        self._standardise()
+        if self.count >= self._next:
+            self._choose()
+            self._next = max(self.count + 1, math.ceil(self.count * GROWTH))
+        else:
+            self._grow(columns)
+        self._weigh()
+
+    def _standardise(self) -> None:
+        """Failures nearly as bad as can be would hide all other differences: values are cut off below."""
+        y = self._y[: self.count]
+        middle = float(np.median(y))
+        y = np.maximum(y, 2 * middle - float(y.max()))
+        self.centre, self.scale = float(y.mean()), float(y.std()) or 1.0
+        self._z = (y - self.centre) / self.scale
+
+    def _weigh(self) -> None:
+        self._weights = self._inverse[: self.count, : self.count] @ self._z
+        self._unit = max(float(self._z @ self._weights) / self.count, 1e-9)
+
+    def _grow(self, columns: Ints) -> None:
+        """The inverse of the covariance with one more row and column."""
+        n = self.count - 1
+        row = self._row(columns)
+        inverse = self._inverse[:n, :n]
+        solved = inverse @ row[:n]
+        left = max(float(row[n] + RESTS[self.at[2]] - row[:n] @ solved), 1e-12)
+        inverse += np.outer(solved, solved / left)
+        self._inverse[n, :n] = self._inverse[:n, n] = -solved / left
+        self._inverse[n, n] = 1 / left
+
+    def _row(self, columns: Ints) -> Floats:
+        """Prior covariances of one network with all that are known, `(count,)`."""
+        known = self._columns[: self.count]
+        whole = self.kernel.pair[columns].sum(0)[known].sum(1)
+        return np.asarray(LEVEL + self._sums[columns].sum(0)[known].sum(1) + PAIRS[self.at[1]] / 2 * (whole * whole))
+
+    def _choose(self) -> None:
+        """Climb the likelihood of the three settings, the variance profiled out, and invert the covariance anew."""
+        hot, n = self._hot[: self.count], self.count
+        parts: dict[int, tuple[Floats, Floats]] = {}
+        known: dict[tuple[int, int, int], float] = {}
+
+        def covariance(at: tuple[int, int, int]) -> Floats:
+            if at[0] not in parts:
+                parts[at[0]] = _parts(self.kernels[at[0]], hot)
+            single, pair = parts[at[0]]
+            total = LEVEL + single + PAIRS[at[1]] * pair
+            total.flat[:: n + 1] += RESTS[at[2]]
+            return total
+
+        def likelihood(at: tuple[int, int, int]) -> float:
+            if at not in known:
+                factor = np.linalg.cholesky(covariance(at))
+                white = solve_triangular(factor, self._z, lower=True, check_finite=False)
+                known[at] = -n / 2 * math.log(float(white @ white) / n + 1e-12) - float(np.log(factor.diagonal()).sum())
+            return known[at]
+
+        sizes, best = (len(self.kernels), len(PAIRS), len(RESTS)), self.at
+        for _ in range(4):
+            better = max([best, *_adjacent(best, sizes)], key=likelihood)
+            if better == best:
+                break
+            best = better
+        self.at = best
+        self._sums = self.kernel.single - PAIRS[best[1]] / 2 * self.kernel.pair**2
+        self._inverse[:n, :n] = np.linalg.inv(covariance(best))
+
+    def values(self) -> Values:
+        """The posterior mean, in units of `scale` above `centre`."""
+        hot, kernel, weights = self._hot[: self.count], self.kernel, self._weights
+        factors = hot @ kernel.pair
+        pairs = PAIRS[self.at[1]] * ((factors.T * weights) @ factors)
+        return Values(LEVEL * float(weights.sum()), weights @ hot @ kernel.single, pairs, self.offsets)
+
+    def covariance(self, index: Ints) -> Floats:
+        """Posterior covariance of `(m, choices)` networks, `(m, m)`, without their rests and in units of `scale`."""
+        hot, single, pair = self._rows(index)
+        known = self._prior(single, pair, self._hot[: self.count])
+        explained = known @ self._inverse[: self.count, : self.count] @ known.T
+        return np.asarray(self._unit * (self._prior(single, pair, hot) - explained))
+
+    def variance(self, index: Ints) -> Floats:
+        """The diagonal of `covariance`, `(m,)`."""
+        hot, single, pair = self._rows(index)
+        known = self._prior(single, pair, self._hot[: self.count])
+        explained = ((known @ self._inverse[: self.count, : self.count]) * known).sum(1)
+        whole = (pair * hot).sum(1)
+        prior = LEVEL + (single * hot).sum(1) + PAIRS[self.at[1]] / 2 * (whole * whole)
+        return np.asarray(self._unit * (prior - explained))
+
+    def _rows(self, index: Ints) -> tuple[Floats, Floats, Floats]:
+        """One-hot vectors, and what they select of the two kernels."""
+        hot = np.zeros((len(index), self.offsets[-1]))
+        hot[np.arange(len(index))[:, None], index + self.offsets[:-1]] = 1.0
+        return hot, hot @ self._sums, hot @ self.kernel.pair
+
+    def _prior(self, single: Floats, pair: Floats, others: Floats) -> Floats:
+        """Prior covariances with others, `(m, n)`."""
+        whole = pair @ others.T
+        whole *= whole
+        whole *= PAIRS[self.at[1]] / 2
+        whole += single @ others.T
+        return np.asarray(whole + LEVEL)
+
+    def fitted(self, share: float) -> Floats:
+        """Posterior means of the networks known, `(count,)`, with this share of what is left to them taken as noise."""
+        return np.asarray(self._z - share * RESTS[self.at[2]] * self._weights)
+
+
+def _parts(kernel: Kernel, hot: Floats) -> tuple[Floats, Floats]:
+    """Covariances of the effects, and of all products of two different choices, `(n, n)` each."""
+    whole = hot @ kernel.pair @ hot.T
+    return hot @ kernel.single @ hot.T, (whole * whole - hot @ kernel.pair**2 @ hot.T) / 2
+
+
+def _adjacent(at: tuple[int, int, int], sizes: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    found = [(at[0] + a, at[1] + b, at[2] + c) for a, b, c in _STEPS]
+    return [f for f in found if all(0 <= x < size for x, size in zip(f, sizes, strict=True))]
+
+
+_STEPS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+
+
+class Additive:
+    """Whether a sum of one number per option explains all values exactly, and what it then says about other networks.
+
+    Args:
+        sizes: Number of options per choice.
+        tolerance: Of a prediction, as a share of the largest difference of values.
+    """
+
+    def __init__(self, sizes: Sequence[int], tolerance: float = 1e-7) -> None:
+        self.offsets = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self.tolerance, self.holds = tolerance, True
+        self._basis, self._values = np.zeros((0, self.offsets[-1])), np.zeros(0)
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, arch: Arch, value: float) -> None:
+        """One more network whose value is known; `holds` turns False for good when no sum explains it."""
+        if not self.holds:
+            return
+        self._low, self._high = min(self._low, value), max(self._high, value)
+        left, shares = self._outside(np.array([arch]))
+        size, predicted = float(np.linalg.norm(left[0])), float(shares[0] @ self._values)
+        if size > 1e-6:
+            self._basis = np.concatenate([self._basis, left / size])
+            self._values = np.append(self._values, (value - predicted) / size)
+        else:
+            slack = self.tolerance * max(self._high - self._low, 1e-6 * max(abs(self._low), abs(self._high)))
+            self.holds = abs(predicted - value) <= slack
+
+    def known(self, index: Ints) -> NDArray[np.bool_]:
+        """Of which of `(n, choices)` networks the values follow from those told, `(n,)`."""
+        return np.asarray(np.abs(self._outside(index)[0]).max(1) < 1e-6)
+
+    def values(self) -> Values:
+        """The least sum that explains all."""
+        d = self.offsets[-1]
+        return Values(0.0, self._values @ self._basis, np.zeros((d, d)), self.offsets)
+
+    def _outside(self, index: Ints) -> tuple[Floats, Floats]:
+        """What of the networks' one-hot vectors lies outside the span of those told, and their shares of the basis."""
+        left = np.zeros((len(index), self.offsets[-1]))
+        left[np.arange(len(index))[:, None], index + self.offsets[:-1]] = 1.0
+        shares = np.zeros((len(index), len(self._basis)))
+        for _ in range(2):  # once more against rounding
+            more = left @ self._basis.T
+            left, shares = left - more @ self._basis, shares + more
+        return left, shares
