@@ -46,7 +46,7 @@ class Bohb(AskTell):
     """
 
     saved = ("rng", "trials", "brackets")
-    smoke = {"trials": 24, "least": 1 / 3}
+    smoke = {"trials": 24, "batch": 4, "least": 1 / 3}
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class Hyperband(AskTell):
     """
 
     saved = ("rng", "trials", "brackets")
-    smoke = {"trials": 20, "least": 1 / 3}
+    smoke = {"trials": 20, "batch": 4, "least": 1 / 3}
 
     def __init__(
         self, problem: Problem, seed: int, *, trials: int = 100, batch: int = 1, eta: int = 3, least: float = 1 / 9

@@ -37,7 +37,7 @@ class LocalSearch(AskTell):
     """
 
     saved = ("rng", "trials", "queue", "start", "incumbent")
-    smoke = {"trials": 16, "step": "adjacent"}
+    smoke = {"trials": 17, "batch": 3, "step": "adjacent"}
 
     def __init__(
         self,

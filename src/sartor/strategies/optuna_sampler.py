@@ -4,9 +4,9 @@ Ordered choices are integers, the others categories; CMA-ES needs ordered choice
 integers. All objectives of the problem are handed on where the sampler takes several.
 
 * Budget: a suggestion outside of it is not evaluated but told as pruned, with its excess as Optuna's constraint values
-  (from Optuna 5 on; TPE and the genetic samplers read them), and the sampler is asked again. After `tries` of them in a
-  row the next one is repaired, and the result of the repaired network told as that of the suggestion. CMA-ES and the
-  Gaussian process overlook pruned ones; the latter would suggest the same again, so it repairs at once.
+  (from Optuna 5 on; TPE, the genetic samplers and the Gaussian process read them), and the sampler is asked again.
+  After `tries` of them in a row the next one is repaired, and the result of the repaired network told as that of the
+  suggestion. The Gaussian process overlooks pruned ones, and would suggest the same again: it repairs at once.
 * Resuming: a checkpoint holds what was suggested and told. The study is rebuilt by asking and telling again, which
   brings the sampler's own state back without a pickle. If another version of Optuna suggests something else there, the
   rest of the history is added to the study as it was.
@@ -41,6 +41,8 @@ SAMPLERS = {
     "random": "RandomSampler",
     "qmc": "QMCSampler",
 }
+READERS = {"tpe", "nsga2", "nsga3", "gp"}
+"""Those that read constraint values."""
 
 
 class OptunaSampler(AskTell):
@@ -57,7 +59,7 @@ class OptunaSampler(AskTell):
     """
 
     saved = ("rng", "trials", "rounds")
-    smoke = {"trials": 14}
+    smoke = {"trials": 15, "batch": 3, "options": {"n_startup_trials": 5}}
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class OptunaSampler(AskTell):
         with _quiet():
             trial = self._study.ask(self._distributions)
             arch = tuple(int(trial.params[name]) for name in self._distributions)
-            if hasattr(trial, "set_constraint"):
+            if self.sampler in READERS and hasattr(trial, "set_constraint"):
                 for metric, ratio in zip(self.region.limits, self.region.ratios(arch), strict=True):
                     trial.set_constraint(metric, ratio - 1)
         self._open.append(trial)

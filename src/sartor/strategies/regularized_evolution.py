@@ -39,7 +39,7 @@ class RegularizedEvolution(AskTell):
     """
 
     saved = ("rng", "trials", "population")
-    smoke = {"trials": 16, "population": 5}
+    smoke = {"trials": 17, "batch": 3, "population": 5}
 
     def __init__(
         self,

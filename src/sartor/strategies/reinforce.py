@@ -47,7 +47,7 @@ class Reinforce(AskTell):
     """
 
     saved = ("rng", "trials", "policy", "baseline")
-    smoke = {"trials": 12}
+    smoke = {"trials": 14, "batch": 3}
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class SuccessiveHalving(AskTell):
     """
 
     saved = ("rng", "trials", "brackets")
-    smoke = {"trials": 20, "networks": 9}
+    smoke = {"trials": 20, "batch": 4, "networks": 9}
 
     def __init__(
         self,
