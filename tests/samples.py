@@ -13,6 +13,9 @@ SETTINGS = {
         "small": {"size": 16, "stem": "small", "classes": 5, "width": 0.25},
         "imagenet": {"size": 64, "classes": 5, "width": 0.25, "divisor": 4},
     },
+    "mobilenet_v2": {"small": {"size": 32, "width": 0.25, "classes": 5}},
+    "mobilenet_v3_large": {"small": {"size": 32, "width": 0.25, "classes": 5}},
+    "mobilenet_v3_small": {"small": {"size": 32, "width": 0.25, "classes": 5}},
     "nats_size": {"small": {"size": 9, "classes": 5}},
     "nats_topology": {"small": {"size": 8, "classes": 5, "cells": 1}},
     "resnet_widths": {
