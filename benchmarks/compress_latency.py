@@ -41,7 +41,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--search-epochs", type=int, default=1)
     return parser.parse_args()
 
 
@@ -51,11 +50,12 @@ class Halving(Compression):
     def fitted_by_sartor(self, seed: int, folder: Path) -> dict[str, dict[str, float]]:
         """Winner and uniformly scaled network of the whole job."""
         done = sartor.fit(
-            self.space(),
+            self.space(reconstruct=256),
             self.task,
             target={"name": "onnxruntime", "threads": 1},
             budget={"latency_ms": f"{SHARE:.0%}"},
-            strategy={"name": "ows", "epochs": self.args.search_epochs, "lr": 0.02},
+            strategy={"name": "netadapt", "step": 0.06, "decay": 1.0},
+            evaluator={"name": "reconstructed", "examples": 4, "device": "cpu"},
             training={
                 "epochs": self.args.epochs,
                 "lr": OURS["lr"],

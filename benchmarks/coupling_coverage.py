@@ -104,6 +104,7 @@ def load(
             if size == sizes[-1]:
                 raise
             continue
+        network = network.to(torch.get_default_dtype())  # some make tables of their own type
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(2, *shape))
