@@ -106,6 +106,14 @@ def test_several_data_sets_in_one_file(tmp_path):
         dataset_of(path, "svhn")
 
 
+def test_what_is_reported_is_on_the_test_split_if_there_is_one(tmp_path):
+    rows = [f"{k},50,60" for k in ("8:8", "16:8", "8:16", "16:16")]
+    both = Table.read(write(tmp_path / "a.csv", *rows, header="arch_str,x_test_2,x_valid_9"), Sandwich())
+    assert (both.signals(), both.best_signal()) == (("x_test_2", "x_valid_9"), "x_test_2")
+    none = Table.read(write(tmp_path / "b.csv", *rows, header="arch_str,x_train_9,x_valid_9"), Sandwich())
+    assert (none.signals(), none.best_signal()) == (("x_train_9", "x_valid_9"), "x_valid_9")
+
+
 def test_names_of_columns():
     assert Result.of("cifar10_test_90") == ("cifar10", "test", 90)
     assert Result.of("ImageNet16-120_valid_12") == ("ImageNet16-120", "valid", 12)

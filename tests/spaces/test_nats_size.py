@@ -68,5 +68,7 @@ def test_weights_have_the_names_of_published_networks():
 
 
 def test_memory_by_hand():
-    """In the first cell four feature maps are alive while the sums of the last two nodes grow."""
-    assert Memory(NatsSize(), bytes_per_value=1)([(7, 0, 0, 0, 0)]).tolist() == [4 * 64 * 1024]
+    """In a cell four feature maps are alive while the sums of the last two nodes grow."""
+    memory = Memory(NatsSize(), bytes_per_value=1)
+    assert memory([(7, 0, 0, 0, 0)]).tolist() == [4 * 64 * 1024]
+    assert memory([(0, 0, 7, 0, 0)]).tolist() == [4 * 64 * 256]  # of the second cell, which widens
