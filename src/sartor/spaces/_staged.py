@@ -186,9 +186,16 @@ class Staged:
 
 
 def _conv(
-    c_in: int, c_out: int, kernel: int, norm: Callable[[int], nn.Module], activation: Activation | None, **more: int
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    norm: Callable[[int], nn.Module],
+    activation: Activation | None,
+    *,
+    stride: int = 1,
+    groups: int = 1,
 ) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False, **more)
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, norm(c_out), *([] if activation is None else [_ACTIVATIONS[activation]()]))
 
 
