@@ -47,7 +47,7 @@ class TableBound:
 
     def least(self, index: Ints) -> Floats:
         """See `Bound`."""
-        depth, total = index.shape[1], np.full(len(index), self.constant)
+        depth, total = index.shape[1], np.full(len(index), float(self.constant))
         later = [np.tile(u, (len(index), 1)) for u in self.single[depth:]]
         for i, table in enumerate(self.single[:depth]):
             total += table[index[:, i]]
@@ -170,6 +170,22 @@ class Layers:
     def bucket(self, index: Ints) -> Ints:
         """The bucket of each of `(n, layers)` prefixes, `(n,)`: 0 is the cheapest."""
         return np.floor(self.place(index) * self.buckets + 1e-9).astype(np.int64)
+
+    def filled(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """A network inside the limits with one choice after the other, in random order, at its dearest that fits."""
+        for i in rng.permutation(len(self.sizes)).tolist():
+            options = np.array([(*arch[:i], o, *arch[i + 1 :]) for o in range(self.sizes[i])])
+            place = np.where(self.fits(options), self.place(options), -1.0)
+            if place.max() > place[arch[i]]:
+                arch = self.space.canonical(tuple(options[int(place.argmax())].tolist()))
+        return arch
+
+    def trends(self) -> Floats:
+        """Per cost its logarithm for each option, all other choices at their middle ones, `(m, d)`."""
+        middle = [k // 2 for k in self.sizes]
+        rows = [(*middle[:i], o, *middle[i + 1 :]) for i, k in enumerate(self.sizes) for o in range(k)]
+        costs = np.array([bound.least(np.array(rows)) for bound, _, _ in self._spread]).reshape(-1, len(rows))
+        return np.asarray(np.log(np.maximum(costs, 1e-12)))
 
     def dense(self) -> bool:
         """Whether the space is small enough to be enumerated."""

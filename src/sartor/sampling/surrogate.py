@@ -3,7 +3,8 @@
 The value of a network is taken as a constant, an effect of each choice, products for each pair of choices, and a rest
 of its own that nothing predicts. Effects of ordered choices are smooth with a trend, those of others are exchangeable.
 This is an analysis of variance with a prior (Kaufman and Sain, Bayesian Analysis 2010), so that it is of use from the
-first few trials on. The posterior mean is a sum of per-choice and pairwise tables.
+first few trials on. The posterior mean is a sum of per-choice and pairwise tables. What is known to matter, such as the
+cost, can be told as a trend: then the options of all choices teach about each other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -30,6 +32,8 @@ RESTS = (1e-6, 1e-3, 4e-3, 0.015, 0.05, 0.15, 0.4, 1.0)
 """Variance of what is left to each network, in the same unit."""
 LEVEL = 4.0
 """Variance of the constant, in the same unit: the values are standardised, but the networks tried are not typical."""
+TREND = 0.5
+"""Variance of all trends together, in the same unit."""
 GROWTH = 1.4
 """The three above are chosen anew whenever there are so many times as many trials as when they were last chosen."""
 
@@ -91,10 +95,10 @@ class Values:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """How alike options are, all choices in one matrix of blocks.
+    """How alike options are, all choices in one matrix; blocks, if there are no trends.
 
     Attributes:
-        single: `(d, d)`, of effects: with the trend of ordered choices.
+        single: `(d, d)`, of effects: with the slope of ordered choices, and with trends, which couple all choices.
         pair: `(d, d)`, of the factors of products.
     """
 
@@ -102,18 +106,18 @@ class Kernel:
     pair: Floats
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], scale: float) -> Kernel:
+    def of(cls, choices: Sequence[Choice], scale: float, trend: Floats) -> Kernel:
         """Every block is centred, has mean 1 on its diagonal, and is divided by the number of choices or pairs."""
         d, start, n = sum(len(c.options) for c in choices), 0, len(choices)
         single, pair = np.zeros((d, d)), np.zeros((d, d))
         for choice in choices:
             k = len(choice.options)
             block, where = _block(choice, scale), slice(start, start + k)
-            trend = _centred(np.outer(np.arange(k), np.arange(k)).astype(np.float64))
-            single[where, where] = (block + trend if choice.ordered else 2 * block) / (2 * n)
+            slope = _centred(np.outer(np.arange(k), np.arange(k)).astype(np.float64))
+            single[where, where] = (block + slope if choice.ordered else 2 * block) / (2 * n)
             pair[where, where] = block / math.sqrt(max(1, n * (n - 1) / 2))
             start += k
-        return cls(single, pair)
+        return cls(single + trend, pair)
 
 
 def _block(choice: Choice, scale: float) -> Floats:
@@ -130,21 +134,32 @@ def _centred(kernel: Floats) -> Floats:
     return np.asarray(kernel / max(float(np.trace(kernel)) / len(kernel), 1e-12))
 
 
+def _together(trends: Floats, offsets: Sequence[int]) -> Floats:
+    """The covariance of trends, `(d, d)`."""
+    blocks = [trends[:, a:b] - trends[:, a:b].mean(1, keepdims=True) for a, b in pairwise(offsets)]
+    sizes = np.sqrt(sum((b**2).mean(1) for b in blocks))
+    moving = np.concatenate(blocks, 1)[sizes > 0] / sizes[sizes > 0, None]
+    return np.asarray(TREND / max(1, len(moving)) * moving.T @ moving)
+
+
 class Surrogate:
     """Learns values of networks one by one; equal sequences give equal bits.
 
     Args:
         choices: Of the space.
+        trends: `(m, d)`: sums of one number per option, the options of all choices one after the other, that the values
+            may be proportional to. Their sizes do not matter.
     """
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
+    def __init__(self, choices: Sequence[Choice], trends: Floats | None = None) -> None:
         sizes = [len(c.options) for c in choices]
         self.offsets = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
         scales = SCALES if any(c.ordered for c in choices) else SCALES[:1]
-        self.kernels = [Kernel.of(choices, scale) for scale in scales]
+        trend = np.zeros((self.offsets[-1],) * 2) if trends is None else _together(trends, self.offsets)
+        self.kernels = [Kernel.of(choices, scale, trend) for scale in scales]
         self.at = (len(scales) // 2, 2, 4)
         """Which of `SCALES`, `PAIRS` and `RESTS`."""
-        self.count, self._next, d = 0, 0, self.offsets[-1]
+        self.count, self._next, self._weighed, d = 0, 0, 0, self.offsets[-1]
         self._columns: Ints = np.zeros((16, len(sizes)), dtype=np.int64)
         self._hot, self._y, self._inverse = np.zeros((16, d)), np.zeros(16), np.zeros((16, 16))
 
@@ -154,8 +169,15 @@ class Surrogate:
         return self.kernels[self.at[0]]
 
     @property
+    def scale(self) -> float:
+        """Standard deviation of the values."""
+        self._weigh()
+        return self._scale
+
+    @property
     def rest(self) -> float:
         """Variance of what is left to each network, in units of `scale` squared."""
+        self._weigh()
         return RESTS[self.at[2]] * self._unit
 
     def add(self, arch: Arch, value: float) -> None:
@@ -168,23 +190,27 @@ class Surrogate:
         self._columns[n], self._hot[n], self._y[n] = columns, 0.0, value
         self._hot[n, columns] = 1.0
         self.count = n + 1
-        self._standardise()
         if self.count >= self._next:
+            self._standardise()
             self._choose()
             self._next = max(self.count + 1, math.ceil(self.count * GROWTH))
         else:
             self._grow(columns)
-        self._weigh()
 
     def _standardise(self) -> None:
         """Failures nearly as bad as can be would hide all other differences: values are cut off below."""
         y = self._y[: self.count]
         middle = float(np.median(y))
         y = np.maximum(y, 2 * middle - float(y.max()))
-        self.centre, self.scale = float(y.mean()), float(y.std()) or 1.0
-        self._z = (y - self.centre) / self.scale
+        self._scale = float(y.std()) or 1.0
+        self._z = (y - y.mean()) / self._scale
 
     def _weigh(self) -> None:
+        """Bring up to date what depends on all values; several may have come since it was last asked for."""
+        if self._weighed == self.count:
+            return
+        self._standardise()
+        self._weighed = self.count
         self._weights = self._inverse[: self.count, : self.count] @ self._z
         self._unit = max(float(self._z @ self._weights) / self.count, 1e-9)
 
@@ -237,7 +263,8 @@ class Surrogate:
         self._inverse[:n, :n] = np.linalg.inv(covariance(best))
 
     def values(self) -> Values:
-        """The posterior mean, in units of `scale` above `centre`."""
+        """The posterior mean, in units of `scale` and above the mean of the values."""
+        self._weigh()
         hot, kernel, weights = self._hot[: self.count], self.kernel, self._weights
         factors = hot @ kernel.pair
         pairs = PAIRS[self.at[1]] * ((factors.T * weights) @ factors)
@@ -245,6 +272,7 @@ class Surrogate:
 
     def covariance(self, index: Ints) -> Floats:
         """Posterior covariance of `(m, choices)` networks, `(m, m)`, without their rests and in units of `scale`."""
+        self._weigh()
         hot, single, pair = self._rows(index)
         known = self._prior(single, pair, self._hot[: self.count])
         explained = known @ self._inverse[: self.count, : self.count] @ known.T
@@ -252,6 +280,7 @@ class Surrogate:
 
     def variance(self, index: Ints) -> Floats:
         """The diagonal of `covariance`, `(m,)`."""
+        self._weigh()
         hot, single, pair = self._rows(index)
         known = self._prior(single, pair, self._hot[: self.count])
         explained = ((known @ self._inverse[: self.count, : self.count]) * known).sum(1)
@@ -275,6 +304,7 @@ class Surrogate:
 
     def fitted(self, share: float) -> Floats:
         """Posterior means of the networks known, `(count,)`, with this share of what is left to them taken as noise."""
+        self._weigh()
         return np.asarray(self._z - share * RESTS[self.at[2]] * self._weights)
 
 

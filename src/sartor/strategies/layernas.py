@@ -11,7 +11,8 @@ With `surrogate` on, the default, sweeps run on predictions, and few networks ar
   runs on its mean, which costs nothing, and every sweep ends with whole networks inside the limits. Of those the ones
   with the largest expected improvement are trained (Jones et al., 1998), where what no other network can tell about a
   network counts as a chance, in as far as it is not noise. Small spaces are looked at as a whole, without buckets.
-* The first networks are random, each the dearest of three draws: the dearest options are the paper's defaults, too.
+* The first networks are random ones in which no option can be exchanged for a dearer one inside the limits. The paper
+  starts from the dearest options, too, outside of them.
 * Every network trained meets the limits. The paper trains the first layers with the dearest options in all others.
 * While a sum of one number per option explains all trials exactly, one in `buckets` trials is one that such a sum does
   not tell; when it tells all, its best. So the optimum of a separable objective is found with at most layers x buckets
@@ -40,7 +41,7 @@ SHORT = 64
 """Of so many networks, the best predicted ones, the expected improvement is computed."""
 PACE = 16
 """With so many trials more, one more network is proposed at a time: the more is known, the less the next one tells."""
-TRIES = 200
+TRIES = 100
 """Random draws that may end in networks already tried, before the search is over."""
 
 
@@ -138,7 +139,8 @@ class Layernas(AskTell):
         self._told, self._count = self.trials, 0
         self._seen, self._good = dict[Arch, float](), list[Trial]()
         if self.learns:
-            self._model, self._sum = Surrogate(self.problem.space.choices), Additive(self.layers.sizes)
+            self._model = Surrogate(self.problem.space.choices, self.layers.trends())
+            self._sum = Additive(self.layers.sizes)
             self._candidates = self._pool(self.layers)
 
     def _catch_up(self) -> None:
@@ -181,12 +183,14 @@ class Layernas(AskTell):
         return [*certain, *(arch for arch in chosen if arch not in certain)][:count]
 
     def _drawn(self, count: int) -> list[Arch]:
-        """Random networks not seen yet, each the most expensive of three."""
+        """Random networks not seen yet, with the dearest options that fit as long as there are such networks."""
         found: dict[Arch, None] = {}
-        for _ in range(TRIES):
-            draws = [a for a in (self.region.sample(self.rng) for _ in range(3)) if a not in self._seen]
-            if draws:
-                found[draws[int(self.layers.place(np.array(draws)).argmax())]] = None
+        for tried in range(TRIES):
+            arch = self.region.sample(self.rng)
+            if tried < TRIES // 4:
+                arch = self.layers.filled(arch, self.rng)
+            if arch not in self._seen and arch in self.region:
+                found[arch] = None
             if len(found) == count:
                 break
         return list(found) or [tuple(row) for row in self._candidates.rest()[:count].tolist()]

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from sartor.core.records import Choice
+from sartor.sampling.surrogate import LEVEL, PAIRS, RESTS, Additive, Surrogate, Values
+
+ORDERED = [Choice(n, tuple(range(k)), ordered=True) for n, k in (("a", 5), ("b", 4), ("c", 6))]
+MIXED = [Choice("a", tuple(range(5)), ordered=True), Choice("op", ("x", "y", "z")), Choice("one", (1,))]
+
+
+def every(choices):
+    return np.array(list(product(*(range(len(c.options)) for c in choices))))
+
+
+def learned(choices, count, function, seed=0, trends=None):
+    archs = np.random.default_rng(seed).permutation(every(choices))[:count]
+    model = Surrogate(choices, trends)
+    for arch in archs:
+        model.add(tuple(arch.tolist()), function(arch))
+    return model, archs
+
+
+def prior(model, archs, others):
+    """By definition: one network against another, choice by choice."""
+    offsets, kernel = np.array(model.offsets[:-1]), model.kernel
+    found = np.zeros((len(archs), len(others)))
+    for n, a in enumerate(archs + offsets):
+        for m, b in enumerate(others + offsets):
+            factors = [kernel.pair[i, j] for i, j in zip(a, b, strict=True)]
+            products = sum(f * g for i, f in enumerate(factors) for g in factors[:i])
+            found[n, m] = LEVEL + sum(kernel.single[i, j] for i in a for j in b) + PAIRS[model.at[1]] * products
+    return found
+
+
+def posterior(model, archs, y, others):
+    """Mean and covariance by the textbook, in the units of the model."""
+    y = np.maximum(y, 2 * np.median(y) - y.max())
+    z = (y - y.mean()) / y.std()
+    inverse = np.linalg.inv(prior(model, archs, archs) + RESTS[model.at[2]] * np.eye(len(archs)))
+    unit = z @ inverse @ z / len(z)
+    cross = prior(model, others, archs)
+    return cross @ inverse @ z, unit * (prior(model, others, others) - cross @ inverse @ cross.T), unit
+
+
+def bumpy(arch):
+    return float(np.sin(arch[0]) + 0.3 * arch[1] * arch[-1] + (7 * arch.sum() % 5) / 9)
+
+
+@pytest.mark.parametrize("choices", [ORDERED, MIXED])
+@pytest.mark.parametrize("count", [3, 14])
+def test_mean_and_covariance_are_the_textbooks(choices, count):
+    trends = np.random.default_rng(1).normal(size=(2, sum(len(c.options) for c in choices)))
+    model, archs = learned(choices, count, bumpy, trends=trends)
+    others = every(choices)[::3]
+    mean, covariance, unit = posterior(model, archs, np.array([bumpy(a) for a in archs]), others)
+    np.testing.assert_allclose(model.values().at(others), mean, atol=1e-7)
+    np.testing.assert_allclose(model.covariance(others), covariance, atol=1e-7)
+    np.testing.assert_allclose(model.variance(others), covariance.diagonal(), atol=1e-7)
+    assert model.rest == pytest.approx(RESTS[model.at[2]] * unit)
+    np.testing.assert_allclose(model.fitted(1.0), model.values().at(archs), atol=1e-6)
+
+
+def test_without_noise_the_values_fitted_are_those_told():
+    model, archs = learned(ORDERED, 20, bumpy)
+    y = np.array([bumpy(a) for a in archs])
+    np.testing.assert_allclose(model.fitted(0.0) * model.scale, y - y.mean(), atol=1e-9)
+
+
+def test_the_grid_holds_the_value_of_every_network_in_order():
+    rng = np.random.default_rng(0)
+    for choices in (ORDERED, MIXED, ORDERED[:1]):
+        d = sum(len(c.options) for c in choices)
+        offsets = Surrogate(choices).offsets
+        pairs = rng.normal(size=(d, d))
+        values = Values(1.5, rng.normal(size=d), pairs + pairs.T, offsets)
+        np.testing.assert_allclose(values.grid(), values.at(every(choices)))
+    assert not Values.zero([2, 3]).grid().any()
+
+
+def test_smooth_effects_are_learned_from_few_networks():
+    def value(arch):
+        return 3 * (1 - np.exp(-arch[0])) + arch[1] ** 0.5 + 0.1 * arch[0] * arch[2]
+
+    model, _ = learned(ORDERED, 24, value)
+    index = every(ORDERED)
+    truth = np.array([value(a) for a in index])
+    model_values = model.values().at(index) * model.scale
+    upper = truth > np.median(truth)  # the lowest values are cut off
+    assert (model_values - truth)[upper].std() < 0.25 * truth[upper].std()
+
+
+def test_pure_noise_is_taken_for_what_is_left_to_each_network():
+    rng = np.random.default_rng(0)
+    model, _ = learned(ORDERED, 60, lambda a: float(rng.normal()))
+    assert RESTS[model.at[2]] == max(RESTS)
+    assert np.sqrt(model.rest) > 0.5
+
+
+def test_trends_couple_the_choices():
+    """Where dearer options of one choice are better, dearer ones of another are expected to be, too."""
+    cost = np.concatenate([np.arange(k) for k in (5, 4, 6)])[None].astype(float)
+    low, high, other_low, other_high = np.eye(15)[[0, 4, 5, 8]]
+    for scale in (1.0, 100.0):
+        kernel = Surrogate(ORDERED, scale * cost).kernel.single
+        assert (high - low) @ kernel @ (other_high - other_low) > 0.5
+    assert (high - low) @ Surrogate(ORDERED).kernel.single @ (other_high - other_low) == 0
+    same = Surrogate(ORDERED, np.ones((1, 15))).kernel.single
+    assert (same == Surrogate(ORDERED).kernel.single).all()
+
+
+def test_the_worst_values_do_not_drown_the_rest():
+    model, _ = learned(ORDERED, 30, lambda a: -1e6 if a[0] == 0 else float(a[1]))
+    best = every(ORDERED)[int(model.values().grid().argmax())]
+    assert best[0] > 0
+    assert best[1] == 3
+
+
+def test_equal_values_and_single_networks_are_no_error():
+    for count in (1, 2, 20):
+        model, _ = learned(MIXED[:1] if count < 3 else ORDERED, count, lambda a: 1.0)
+        assert np.isfinite(model.values().grid()).all()
+        assert model.scale == 1.0
+
+
+def test_equal_sequences_give_equal_bits():
+    one, _ = learned(ORDERED, 33, bumpy)
+    two, archs = learned(ORDERED, 20, bumpy)
+    two.values(), two.variance(archs), two.fitted(0.5)  # asking in between changes nothing
+    for arch in np.random.default_rng(0).permutation(every(ORDERED))[20:33]:
+        two.add(tuple(arch.tolist()), bumpy(arch))
+    assert (one.values().grid() == two.values().grid()).all()
+
+
+def test_a_sum_is_recognised_and_then_predicts():
+    rng = np.random.default_rng(0)
+    gains = [rng.normal(size=len(c.options)) for c in ORDERED]
+    index = rng.permutation(every(ORDERED))
+
+    def value(arch):
+        return float(sum(g[o] for g, o in zip(gains, arch, strict=True)))
+
+    model, known = Additive([len(c.options) for c in ORDERED]), []
+    for arch in index[:60]:
+        model.add(tuple(arch.tolist()), value(arch))
+        known.append(int(model.known(index).sum()))
+    assert model.holds
+    assert known == sorted(known)
+    assert known[0] == 1
+    assert known[-1] == len(index)
+    np.testing.assert_allclose(model.values().at(index), [value(a) for a in index], atol=1e-9)
+
+
+def test_what_is_no_sum_is_found_out():
+    model = Additive([2, 2])
+    for arch, value in (((0, 0), 0.0), ((0, 1), 1.0), ((1, 0), 1.0)):
+        model.add(arch, value)
+    assert model.holds
+    assert model.known(np.array([(1, 1)]))[0]
+    model.add((1, 1), 2.001)
+    assert not model.holds
