@@ -77,7 +77,7 @@ def test_an_unknown_option_exits_with_two(capsys):
 def test_interrupted_says_how_to_go_on_and_goes_on(config, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "sartor", "fit", str(config), str(folder)]
-    command += ["--set", "training.epochs=150"]
+    command += ["--set", "training.epochs=40"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     journal = folder / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and '"epoch"' in journal.read_text()):
@@ -92,8 +92,8 @@ def test_interrupted_says_how_to_go_on_and_goes_on(config, tmp_path):
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     lines = [json.loads(x) for x in journal.read_text().splitlines()]
     reference = [r["epoch"] for r in lines if r["kind"] == "epoch" and r["network"] == "reference"]
-    assert reference == list(range(1, 151))
-    assert 0 < epochs < 150
+    assert reference == list(range(1, 41))
+    assert 0 < epochs < 40
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
