@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from compress_resnet import OURS, Compression
+from compress_resnet import OURS, Compression, averaged, parser
 from torch import nn
 
 import sartor
@@ -27,21 +26,6 @@ from sartor.core.rng import derive, global_seed
 from sartor.targets.onnxruntime import OnnxRuntime
 
 SHARE = 0.5
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
-    parser.add_argument("--weights", type=Path, required=True, help="folder with resnet20_cifar10.safetensors, ...")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--methods", nargs="+", default=["sartor", "tp_gn_uniform", "tp_l1_uniform"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--images", type=int, default=20000)
-    parser.add_argument("--epochs", type=int, default=3)
-    return parser.parse_args()
 
 
 class Halving(Compression):
@@ -117,7 +101,7 @@ class Halving(Compression):
 
 
 def main() -> None:
-    args = arguments()
+    args = parser(__doc__, ["sartor", "tp_gn_uniform", "tp_l1_uniform"]).parse_args()
     torch.set_num_threads(args.threads)
     job = Halving(args)
     for seed in args.seeds:
@@ -140,15 +124,7 @@ def summarise(args: argparse.Namespace) -> None:
     for file in sorted((args.work / f"resnet{args.depth}").glob("*-latency-*/result.json")):
         for name, row in json.loads(file.read_text()).items():
             rows.setdefault(name, []).append(row)
-    summary = {
-        name: {
-            "seeds": len(found),
-            **{key: statistics.mean(f[key] for f in found) for key in found[0]},
-            "accuracy_each": [f["accuracy"] for f in found],
-            "spread": statistics.stdev(f["accuracy"] for f in found) if len(found) > 1 else None,
-        }
-        for name, found in rows.items()
-    }
+    summary = {name: averaged(found) for name, found in rows.items()}
     settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs, "share": SHARE}
     args.out.write_text(json.dumps({"settings": settings, "rows": summary}, indent=1) + "\n")
 

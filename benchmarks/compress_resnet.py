@@ -14,7 +14,7 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -84,20 +84,31 @@ class Resnet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str | None, methods: Sequence[str]) -> argparse.ArgumentParser:
+    """What every comparison on these networks is told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--weights", type=Path, required=True, help="folder with resnet20_cifar10.safetensors, ...")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.3])
+    parser.add_argument("--methods", nargs="+", default=list(methods))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=3)
-    return parser.parse_args()
+    return parser
+
+
+def averaged(found: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Means over seeds, and the accuracy of each."""
+    each = [f["accuracy"] for f in found]
+    return {
+        "seeds": len(found),
+        **{k: statistics.mean(f[k] for f in found) for k in found[0]},
+        "accuracy_each": each,
+        "spread": statistics.stdev(each) if len(each) > 1 else None,
+    }
 
 
 class Compression:
@@ -276,7 +287,9 @@ METHODS: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def main() -> None:
-    args = arguments()
+    options = parser(__doc__, list(METHODS))
+    options.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.3])
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     job = Compression(args)
     for seed in args.seeds:
@@ -301,12 +314,7 @@ def summarise(args: argparse.Namespace, job: Compression) -> None:
             folders = sorted((args.work / f"resnet{args.depth}").glob(f"{method}-{share:g}-*/result.json"))
             found = [json.loads(f.read_text()) for f in folders]
             if found:
-                rows.setdefault(f"{share:g}", {})[method] = {
-                    "seeds": len(found),
-                    **{k: statistics.mean(f[k] for f in found) for k in found[0]},
-                    "accuracy_each": [f["accuracy"] for f in found],
-                    "spread": statistics.stdev([f["accuracy"] for f in found]) if len(found) > 1 else None,
-                }
+                rows.setdefault(f"{share:g}", {})[method] = averaged(found)
     original = evaluate(job.original, job.task.test(), job.task)["accuracy"]
     settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs}
     args.out.write_text(json.dumps({"original": original, "settings": settings, "shares": rows}, indent=1) + "\n")

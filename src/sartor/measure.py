@@ -346,12 +346,17 @@ def _status(field: str) -> int:
     raise TargetError(f"/proc/self/status has no {field}; memory can be measured on Linux only")
 
 
+def usable_cores() -> int:
+    """How many cores this process may use; 0 if nobody knows."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
 def machine() -> dict[str, str | int]:
     """What a report must name beside a latency: processor, load, system, versions."""
     facts: dict[str, str | int] = {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "usable_cores": usable_cores(),
         "load_average": " ".join(f"{load:.2f}" for load in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown",
         "governor": _text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) or "unknown",
         "system": platform.platform(),

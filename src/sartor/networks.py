@@ -151,7 +151,7 @@ def macs_params(module: nn.Module, example: Tensor) -> tuple[int, int]:
     module.eval()
     try:
         # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
-        with torch.no_grad(), _unfused(), _Counter() as counter:
+        with torch.no_grad(), unfused(), _Counter() as counter:
             module(example)
     finally:
         for part, training in flags:
@@ -160,7 +160,8 @@ def macs_params(module: nn.Module, example: Tensor) -> tuple[int, int]:
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def unfused() -> Iterator[None]:
+    """Attention layers run as the operators they are made of, without gradients and in eval mode, too."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

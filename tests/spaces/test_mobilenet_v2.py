@@ -1,36 +1,19 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torchvision.models import mobilenet_v2
 
-from sartor.costs.macs import Macs
-from sartor.costs.params import Params
-from sartor.networks import macs_params
 from sartor.spaces.mobilenet_v2 import MobilenetV2
+from spaces.peers import SETTINGS, computes_the_same, is_reference
 
 
-@pytest.mark.parametrize("settings", [{}, {"width": 0.35, "size": 96, "classes": 10}])
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_the_reference_is_torchvision_s(settings):
-    space = MobilenetV2(**settings)
-    with torch.device("meta"):
-        peer = mobilenet_v2(width_mult=settings.get("width", 1.0), num_classes=settings.get("classes", 1000))
-        ours = space.build(space.reference)
-        macs, params = macs_params(peer, torch.zeros(1, *space.input_shape))
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
-    assert list(ours.state_dict()) == list(peer.state_dict())
-    assert Macs(space)([space.reference]).item() == macs
-    assert Params(space)([space.reference]).item() == params
-    assert settings or params == 3504872
+    is_reference(MobilenetV2, mobilenet_v2, settings, 3504872)
 
 
 def test_its_weights_give_the_same_outputs():
-    space = MobilenetV2(width=0.25, size=32, classes=4)
-    peer = mobilenet_v2(width_mult=0.25, num_classes=4).eval()
-    ours = space.build(space.reference).eval()
-    ours.load_state_dict(peer.state_dict())
-    x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(ours(x), peer(x))
+    computes_the_same(MobilenetV2, mobilenet_v2)
 
 
 def test_one_choice_per_stage():

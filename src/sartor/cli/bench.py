@@ -35,7 +35,8 @@ def run(
     """Compare search strategies with equal evaluations, many runs each, on results that are looked up."""
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
-    from sartor.jobs.bench import Bench, bench, cores  # noqa: PLC0415
+    from sartor.jobs.bench import Bench, bench  # noqa: PLC0415
+    from sartor.measure import usable_cores  # noqa: PLC0415
     from sartor.report.bench import overview, sentences, write  # noqa: PLC0415
     from sartor.run.progress import console, display  # noqa: PLC0415
 
@@ -46,7 +47,7 @@ def run(
     task = Bench(place, table, settings, bounds, evaluations, runs, seed, signal, noise, dataset)
     screen = display(quiet=quiet)
     try:
-        found = bench(task, workers=workers or cores(), show=lambda done, total: screen.bar(done, total, "runs"))
+        found = bench(task, workers=workers or usable_cores(), show=lambda done, total: screen.bar(done, total, "runs"))
     finally:
         screen.close()
     curves = found.pop("curves")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
-from math import inf, prod
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,26 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
-from torch import Tensor
 
 from sartor import config
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Problem, Separable, Space, Strategy
+from sartor.core.contracts import Problem, Space, Strategy
 from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
 from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive
-from sartor.core.tables import Tables
 from sartor.evaluators.tabular import Tabular
 from sartor.jobs.parts import analytic_costs
 from sartor.run.simulated import SimulatedLab
+from sartor.sampling.region import Price
 from sartor.tabular import SETTINGS, Table, dataset_of
 
 Floats: TypeAlias = NDArray[np.float64]
 
 MARKS = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of evaluations at which means are reported."""
-ENUMERABLE = 2**17
-"""Spaces with no more networks have their costs looked up, too."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +73,6 @@ class Bench:
                 raise ConfigError(f"the budget on {metric} must be one number here, as in macs=140e6; got {bound!r}")
         if not self.strategies:
             raise ConfigError("there is no strategy to compare; name one, as in --strategies random_search,layernas")
-
-
-def cores() -> int:
-    """How many processes may run at a time."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bench(task: Bench, *, workers: int = 1, show: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -124,23 +115,19 @@ class Stand:
         unknown = [m for m in task.budget if m not in costs]
         if unknown:
             raise ConfigError(f"no budget on {unknown[0]!r} here; it may be one of {', '.join(costs)}")
-        self.costs = {m: _looked_up(costs[m], self.space) for m in task.budget}
+        self.prices = {m: Price(costs[m]) for m in task.budget}
         self.problem = Problem(
             space=self.space,
             objectives=(Objective("accuracy", "max"),),
             constraints=tuple(Constraint(m, upper) for m, upper in task.budget.items()),
-            costs=self.costs,
+            costs={m: costs[m] for m in task.budget},
         )
         signal = task.signal or self.table.best_signal()
         self.evaluator = Tabular.of(self.problem, self.table, signal=signal, noise=task.noise)
-        self._known: dict[Arch, dict[str, float]] = {}
 
     def cost(self, arch: Arch) -> Mapping[str, float]:
         """Metric -> cost of a network."""
-        known = self._known.get(arch)
-        if known is None:
-            known = self._known[arch] = {m: float(c([arch])[0]) for m, c in self.costs.items()}
-        return known
+        return {m: price(arch) for m, price in self.prices.items()}
 
     def strategy(self, name: str, run: int) -> Strategy:
         """A fresh strategy for a run."""
@@ -177,46 +164,18 @@ class Stand:
 
     def optimum(self) -> float:
         """The best value in the table inside the budget."""
-        inside = [a for a in self._all() if all(c <= self.task.budget[m] for m, c in self.cost(a).items())]
-        if not inside:
-            floor = {m: min(self.cost(a)[m] for a in self._all()) for m in self.task.budget}
-            text = ", ".join(f"{m} {v:g}" for m, v in floor.items())
+        index = np.array(self._all())
+        costs = {m: price.many(index) for m, price in self.prices.items()}
+        inside = np.ones(len(index), dtype=bool)
+        for m, values in costs.items():
+            inside &= values <= self.task.budget[m]
+        if not inside.any():
+            text = ", ".join(f"{m} {values.min():g}" for m, values in costs.items())
             raise BudgetError(f"no network of the table is inside {dict(self.task.budget)}; the smallest has {text}")
-        return max(self.evaluator.true(a) for a in inside)
+        return max(self.evaluator.true(tuple(a)) for a in index[inside].tolist())
 
     def _all(self) -> list[Arch]:
         return list(product(*(range(len(c.options)) for c in self.space.choices)))
-
-
-class _LookedUp(CostModel):
-    """A cost of every network of a small space, computed once."""
-
-    def __init__(self, cost: CostModel, space: Space) -> None:
-        self.metric, self._sizes = cost.metric, [len(c.options) for c in space.choices]
-        archs = np.indices(self._sizes).reshape(len(self._sizes), -1).T
-        self._values = cost([tuple(a) for a in archs.tolist()]).numpy()
-        self._strides = np.array([prod(self._sizes[i + 1 :]) for i in range(len(self._sizes))])
-
-    def __call__(self, archs: Sequence[Arch]) -> Tensor:
-        return torch.from_numpy(self._values[np.asarray(archs, dtype=int).reshape(len(archs), -1) @ self._strides])
-
-
-class _LookedUpTables(_LookedUp):
-    """One that has tables, too."""
-
-    def __init__(self, cost: Any, space: Space) -> None:
-        super().__init__(cost, space)
-        self._tables = cost.tables()
-
-    def tables(self) -> Tables:
-        found: Tables = self._tables
-        return found
-
-
-def _looked_up(cost: CostModel, space: Space) -> CostModel:
-    if prod(len(c.options) for c in space.choices) > ENUMERABLE:
-        return cost
-    return _LookedUpTables(cost, space) if isinstance(cost, Separable) else _LookedUp(cost, space)
 
 
 def _space(task: Bench) -> Space:

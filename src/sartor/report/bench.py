@@ -7,8 +7,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import plotly.graph_objects as go
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 from rich.table import Table
 
-from sartor.report.page import POLICY
+from sartor.report.page import document
+from sartor.report.plots import BLUE, GREEN, GREY, ORANGE, RED, SKY
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#808080", "#000000")
-"""M. Okabe and K. Ito's palette."""
+COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, "#CC79A7", GREY, "#000000")
 SIGNIFICANT = 0.05
 
 Curves = Mapping[str, NDArray[np.float64]]
@@ -40,12 +38,11 @@ def write(found: Mapping[str, Any], curves: Curves, folder: Path) -> None:
 
 def overview(found: Mapping[str, Any]) -> Table:
     """One row per strategy, the best first."""
-    marks = list(next(iter(found["strategies"].values()))["at"])
     table = Table(title=_title(found), caption=_caption(found), title_justify="left", caption_justify="left", box=None)
-    for column in ("strategy", *(f"at {m}" for m in marks), "final", "median", "25-75 %", "seconds"):
+    for column in _columns(found):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name, row in _ranked(found):
-        table.add_row(name, *_cells(row, marks))
+        table.add_row(name, *_cells(row))
     return table
 
 
@@ -63,8 +60,13 @@ def _ranked(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(found["strategies"].items(), key=lambda item: -item[1]["mean"])
 
 
-def _cells(row: Mapping[str, Any], marks: Sequence[str]) -> list[str]:
-    means = [f"{row['at'][m]:.3f}" for m in marks]
+def _columns(found: Mapping[str, Any]) -> list[str]:
+    marks = next(iter(found["strategies"].values()))["at"]
+    return ["strategy", *(f"at {m}" for m in marks), "final", "median", "25-75 %", "seconds"]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    means = [f"{value:.3f}" for value in row["at"].values()]
     spread = f"{row['mean']:.3f} ± {row['std']:.3f}"
     return [*means, spread, f"{row['median']:.3f}", f"{row['q25']:.3f}-{row['q75']:.3f}", f"{row['seconds']:.1f}"]
 
@@ -110,7 +112,7 @@ def _png(found: Mapping[str, Any], curves: Curves) -> bytes:
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(x, mean, color=colour, label=name)
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(found["optimum"], color="#808080", linestyle=":", label="best in the table")
+    axes.axhline(found["optimum"], color=GREY, linestyle=":", label="best in the table")
     axes.set(xscale="log", xlabel="evaluations", ylabel=found["reported"], ylim=_span(found, curves))
     axes.set_title(_title(found), fontsize=9)
     axes.legend(frameon=False)
@@ -146,7 +148,7 @@ def _plot(found: Mapping[str, Any], curves: Curves) -> go.Figure:
             customdata=middle,
             hovertemplate="%{y:.3f} mean, %{customdata:.3f} median",
         )
-    figure.add_hline(y=found["optimum"], line={"dash": "dot", "color": "#808080"}, annotation_text="best in the table")
+    figure.add_hline(y=found["optimum"], line={"dash": "dot", "color": GREY}, annotation_text="best in the table")
     figure.update_layout(
         xaxis={"type": "log", "title": "evaluations"},
         yaxis={"title": found["reported"], "range": _span(found, curves)},
@@ -165,31 +167,23 @@ def _faint(colour: str) -> str:
 
 
 def _page(found: Mapping[str, Any], curves: Curves) -> str:
-    own = files("sartor.report")
-    figure = str(_plot(found, curves).to_json()).replace("</", "<\\/")
-    marks = list(next(iter(found["strategies"].values()))["at"])
-    head = "".join(
-        f"<th>{html.escape(c)}</th>"
-        for c in ("strategy", *(f"at {m}" for m in marks), "final", "median", "25-75 %", "seconds")
-    )
+    head = "".join(f"<th>{column}</th>" for column in _columns(found))
     body = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{c}</td>" for c in _cells(row, marks)) + "</tr>"
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in _cells(row)) + "</tr>"
         for name, row in _ranked(found)
     )
     said = "".join(f"<li>{html.escape(s)}</li>" for s in sentences(found))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{html.escape(_title(found))}</title>\n<style>{own.joinpath('page.css').read_text()}</style>\n</head>\n"
-        f'<body>\n<main>\n<header><h1>{html.escape(_title(found))}</h1><p class="soft">sartor bench</p></header>\n'
-        f"<section><h2>Best network so far</h2><p>{html.escape(_caption(found))}. Lines are means, bands hold the "
-        f'middle half of the runs.</p><div id="curves"></div></section>\n'
-        f"<section><h2>Figures</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></section>\n"
-        "<section><h2>What is more than luck</h2><p>Mann-Whitney's test on the final values of the runs, with Holm's "
-        f"correction for the number of pairs.</p><ul>{said}</ul></section>\n</main>\n"
-        f"<script>{get_plotlyjs()}</script>\n"
-        f"<script>const figure = {figure};\n"
-        "Plotly.newPlot('curves', figure.data, figure.layout, {responsive: true, displaylogo: false});</script>\n"
-        "</body>\n</html>\n"
+    figure = str(_plot(found, curves).to_json()).replace("</", "<\\/")
+    return document(
+        _title(found),
+        (
+            f'<header><h1>{html.escape(_title(found))}</h1><p class="soft">sartor bench</p></header>',
+            f"<section><h2>Best network so far</h2><p>{html.escape(_caption(found))}. Lines are means, bands hold the "
+            'middle half of the runs.</p><div id="curves"></div></section>',
+            f"<section><h2>Figures</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></section>",
+            "<section><h2>What is more than luck</h2><p>Mann-Whitney's test on the final values of the runs, with "
+            f"Holm's correction for the number of pairs.</p><ul>{said}</ul></section>",
+        ),
+        f"const figure = {figure};\n"
+        "Plotly.newPlot('curves', figure.data, figure.layout, {responsive: true, displaylogo: false});",
     )

@@ -108,14 +108,25 @@ def render(raw: Mapping[str, Any], folder: Path) -> str:
         _use(result, folder),
         _environment(result),
     ]
-    own = files("sartor.report")
-    scripts = f"<script>{get_plotlyjs()}</script>\n<script>{own.joinpath('page.js').read_text()}</script>"
+    return document(result.title, sections, files("sartor.report").joinpath("page.js").read_text() if figures else "")
+
+
+def document(title: str, sections: Iterable[str], script: str) -> str:
+    """A whole page: inline style, nothing fetched.
+
+    Args:
+        title: Plain text.
+        sections: HTML, from top to bottom.
+        script: Run after plotly's own; without one, plotly is left out, too.
+    """
+    style = files("sartor.report").joinpath("page.css").read_text()
+    scripts = f"<script>{get_plotlyjs()}</script>\n<script>{script}</script>" if script else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{_esc(result.title)}</title>\n<style>{own.joinpath('page.css').read_text()}</style>\n</head>\n<body>\n"
-        f"<main>\n{chr(10).join(sections)}\n</main>\n{scripts if figures else ''}\n</body>\n</html>\n"
+        f"<title>{_esc(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"<main>\n{chr(10).join(sections)}\n</main>\n{scripts}\n</body>\n</html>\n"
     )
 
 

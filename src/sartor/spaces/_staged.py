@@ -74,7 +74,13 @@ class Bottleneck(NamedTuple):
 def version_3(
     in_channels: int, classes: int, size: int, width: float, stages: Sequence[Bottleneck], hidden: int
 ) -> Plan:
-    """MobileNet-v3 with these stages, all channels times `width`; `hidden` features before the classifier."""
+    """MobileNet-v3 with these stages, all channels times `width`; `hidden` features before the classifier.
+
+    Raises:
+        ConfigError: A number is not positive.
+    """
+    if width <= 0:
+        raise ConfigError(f"width must be positive; got {width}")
     stem = c = divisible(16 * width)
     found = list[Stage]()
     for stage in stages:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from torch import nn
 
 from sartor.core.contracts import Space
-from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
 from sartor.spaces._inverted import Menu
@@ -59,8 +58,6 @@ class MobilenetV3Large(Space):
         filters: Sequence[float] = (0.75, 1.0, 1.25),
         repeats: Sequence[int] = (-1, 0, 1),
     ) -> None:
-        if width <= 0:
-            raise ConfigError(f"width must be positive; got {width}")
         plan = version_3(in_channels, classes, size, width, _STAGES, 1280)
         self._staged = Staged(plan, Menu(kernels, expansions, filters, repeats))
         self.choices = self._staged.choices

@@ -109,7 +109,7 @@ class Widths(Space):
         self.plain = self._keeps_class()
 
     def build(self, arch: Arch) -> nn.Module:
-        return self._supernet().extract(arch)
+        return (self._shared(self._whole) if self.trained else self._supernet()).extract(arch)
 
     def supernet(self) -> Supernet:
         return self._supernet()
@@ -119,7 +119,7 @@ class Widths(Space):
             return False
         wanted = min(self._examples, max(1, _ENTRIES // prod(self.input_shape)))
         x = _examples(batches, wanted)
-        return self._supernet().reconstruct(arch, module, x.to(next(module.parameters())))
+        return self._shared(self._whole).reconstruct(arch, module, x.to(next(module.parameters())))
 
     def scaled(self, factor: float) -> Arch:
         return nearest(self.choices, [factor * float(c.options[-1]) for c in self.choices])
@@ -142,6 +142,10 @@ class Widths(Space):
             seed = int(torch.randint(2**31, ()))
             whole = load_network(self._spec, seed=seed, classes=self._classes)
             whole.train(self._whole.training)
+        return self._shared(whole)
+
+    def _shared(self, whole: nn.Module) -> CutSupernet:
+        """All cuts of `whole`, whose weights are used and not copied."""
         return CutSupernet(self._skeleton, whole, self._ladders, plain=self.plain)
 
     def _keeps_class(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sartor.core.contracts import Batch
 from sartor.core.errors import DataError
+from sartor.training.evaluation import mode
 
 
 def recalibrate(
@@ -32,19 +33,16 @@ def recalibrate(
         DataError: `batches` is empty.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    modes = [(m, m.training) for m in module.modules()]
     momenta = [norm.momentum for norm in norms]
-    module.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train()
-        _average(norms, batches, run or module)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for m, training in modes:
-            m.training = training
+    with mode(module, training=False):
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.train()
+            _average(norms, batches, run or module)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 def _average(

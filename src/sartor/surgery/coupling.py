@@ -20,7 +20,8 @@ from torch import Tensor, fx, nn
 
 from sartor.surgery.operators import rule_of
 from sartor.surgery.operators.shape import fuse_permutations
-from sartor.surgery.trace import BATCH, Traced, line, trace
+from sartor.surgery.recording import Traced
+from sartor.surgery.trace import BATCH, line, trace
 from sartor.surgery.tracker import Birth, Dims, Tracker, blame, flat, operator_name, tensors
 from sartor.surgery.units import Dim, Labels, Units
 

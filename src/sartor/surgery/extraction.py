@@ -26,6 +26,7 @@ from sartor.surgery.slicing import Cut, Engine, changed_later
 from sartor.surgery.trace import BATCH, place
 from sartor.surgery.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.units import Dim
+from sartor.training.evaluation import mode
 
 Numbers: TypeAlias = "defaultdict[str, defaultdict[int, set[int]]]"
 
@@ -47,11 +48,8 @@ def as_module(engine: Engine, cut: Cut) -> nn.Module:
         norm = network.get_submodule(owner) if operator_name(node) == "group_norm" else None
         if isinstance(norm, nn.GroupNorm):
             norm.num_groups = cut.scale(number(node, 1), cut.inner(node))
-    modes = [(m, m.training) for m in network.modules()]
-    network.train()  # what modules remember between calls in evaluation is that of the whole network: forget it
-    for module, training in modes:
-        module.training = training
-    return network
+    with mode(network, training=True):  # to forget what modules remember of the whole network's evaluation
+        return network
 
 
 def as_graph(engine: Engine, cut: Cut) -> nn.Module:

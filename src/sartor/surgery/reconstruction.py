@@ -47,20 +47,6 @@ def reconstruct(engine: Engine, cut: Cut, x: Tensor) -> dict[str, Tensor]:
         return _Pair(engine, cut, x).run()
 
 
-class _Fitted(Pass):
-    """The cut network's pass, with the weights found so far."""
-
-    def __init__(self, engine: Engine, cut: Cut, x: Tensor) -> None:
-        super().__init__(engine, cut, x, None)
-        self.found: dict[fx.Node, Tensor] = {}
-
-    def replace(self, node: fx.Node, value: Tensor) -> None:
-        self.found[node] = self.values[node] = value
-
-    def weight(self, node: fx.Node) -> Tensor:
-        return self.found[node] if node in self.found else super().weight(node)
-
-
 class _Rows(NamedTuple):
     """Inputs and wanted outputs of a layer, `(groups, rows, inputs)` and `(groups, rows, outputs)`."""
 
@@ -75,7 +61,8 @@ class _Pair:
         self.engine, self.skeleton = engine, engine.skeleton
         everything = np.ones(len(self.skeleton.units) + 1, dtype=bool)
         self.whole = Pass(engine, Cut(self.skeleton, everything, len(x)), x, None)
-        self.small = _Fitted(engine, cut, x.clone())
+        self.small = Pass(engine, cut, x.clone(), None)
+        self.found: dict[fx.Node, Tensor] = {}
         self.generator = torch.Generator().manual_seed(0)
 
     def run(self) -> dict[str, Tensor]:
@@ -89,7 +76,11 @@ class _Pair:
             self.small.step(node)
             self.whole.forget(node)
             self.small.forget(node)
-        return {self.skeleton.weights[node.name]: value for node, value in self.small.found.items()}
+        return {self.skeleton.weights[node.name]: value for node, value in self.found.items()}
+
+    def _replace(self, node: fx.Node, value: Tensor) -> None:
+        """A new value for a weight of the cut network, from here on."""
+        self.found[node] = self.small.values[node] = value
 
     def _is_layer(self, node: fx.Node) -> bool:
         name = operator_name(node)
@@ -118,9 +109,9 @@ class _Pair:
         new = start + torch.linalg.solve(square, rest).to(start)
         if not new.isfinite().all():
             return
-        self.small.replace(argument(node, 1, "weight", None), new.mT.reshape(old.shape).contiguous())
+        self._replace(argument(node, 1, "weight", None), new.mT.reshape(old.shape).contiguous())
         if bias is not None:
-            self.small.replace(bias, (means[1] - means[0] @ new).reshape(-1))
+            self._replace(bias, (means[1] - means[0] @ new).reshape(-1))
 
     def _rows(self, node: fx.Node, weight: Tensor) -> _Rows:
         x, y = self.small.value(node.args[0]), self.whole.value(node)  # type: ignore[arg-type]
@@ -170,8 +161,8 @@ class _Pair:
         kept = self._kept(node, 1)
         before = [t if kept is None else t[kept] for t in _moments(self.whole.value(x))]
         after = _moments(self.small.value(x))
-        self.small.replace(mean, self.small.value(mean) + after[1] - before[1])
-        self.small.replace(var, self.small.value(var) * (after[0] / before[0].clamp(min=_SMALL)).clamp(min=_SMALL))
+        self._replace(mean, self.small.value(mean) + after[1] - before[1])
+        self._replace(var, self.small.value(var) * (after[0] / before[0].clamp(min=_SMALL)).clamp(min=_SMALL))
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,18 +27,20 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from sartor.networks import unfused
+
 
 class UnusualError(Exception):
     """Something that only torch.export can judge."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What a network did.
+class Traced:
+    """A network as a list of operators.
 
     Attributes:
-        graph: Placeholders (weights, constants, the input), calls of aten operators, one output.
-        weights: Name of a placeholder -> the first name of the parameter or buffer.
+        graph: Placeholders first (weights, constants, the input), calls of aten operators, one output.
+        weights: Name of a placeholder -> name of the parameter or buffer; of several names of one tensor, the first.
         constants: Name of a placeholder -> a tensor that the network holds, or makes, itself.
         input: Name of the placeholder of the input.
         structure: How the outputs in the graph make the network's result.
@@ -51,7 +53,7 @@ class Recording:
     structure: TreeSpec
 
 
-def record(network: nn.Module, x: Tensor) -> Recording:
+def record(network: nn.Module, x: Tensor) -> Traced:
     """Run `network` in its present mode on something shaped like `x`; it is not touched.
 
     Raises:
@@ -63,14 +65,15 @@ def record(network: nn.Module, x: Tensor) -> Recording:
     given = mode.from_tensor(x)
     entrance = tape.enter("x", given)
     with ExitStack() as around:
-        for context in (torch.no_grad(), _whole_attention(), mode, enable_python_dispatcher(), _stack(twin, tape)):
+        # the fused attention that runs without gradients is one operator that nobody knows
+        for context in (torch.no_grad(), unfused(), mode, enable_python_dispatcher(), _stack(twin, tape)):
             around.enter_context(context)
         with _Recorder(tape):
             result = twin(given)
     leaves, structure = tree_flatten(result)
     tape.graph.output([tape.node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
     tape.graph.eliminate_dead_code()
-    return Recording(tape.graph, tape.weights, tape.constants, entrance.name, structure)
+    return Traced(tape.graph, tape.weights, tape.constants, entrance.name, structure)
 
 
 @dataclass
@@ -193,17 +196,6 @@ def _twin(network: nn.Module, tape: _Tape) -> nn.Module:
         memo[id(value)] = fake = tape.mode.from_tensor(value)
         tape.weights[tape.enter(name.replace(".", "_"), fake).name] = name
     return copy.deepcopy(network, memo)
-
-
-@contextmanager
-def _whole_attention() -> Iterator[None]:
-    """Without gradients, torch's attention layers would run as one operator that nobody knows."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

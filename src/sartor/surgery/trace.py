@@ -12,41 +12,20 @@ import operator
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import TreeSpec
 
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.surgery.opaque import collapse, stand_ins
-from sartor.surgery.recording import record
+from sartor.surgery.recording import Traced, record
 
 BATCH = 2
 """Examples in the traced batch: one would be taken for a dimension that broadcasts."""
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A network as a list of operators.
-
-    Attributes:
-        graph: Placeholders (weights first, then the input), calls of aten operators, one output.
-        weights: Name of a placeholder -> name of the parameter or buffer; of several names of one tensor, the first.
-        constants: Name of a placeholder -> a tensor that the network makes itself.
-        input: Name of the placeholder of the input.
-        structure: How the outputs in the graph make the network's result.
-    """
-
-    graph: fx.Graph
-    weights: Mapping[str, str]
-    constants: Mapping[str, Tensor]
-    input: str
-    structure: TreeSpec
 
 
 def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Traced:
@@ -75,10 +54,9 @@ def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Tr
 def _recorded(network: nn.Module, x: Tensor) -> Traced | None:
     """The quick way; None where it meets anything unusual."""
     try:
-        found = record(network, x)
+        return record(network, x)
     except Exception:  # noqa: BLE001 - whatever it was, torch.export judges it
         return None
-    return Traced(found.graph, found.weights, found.constants, found.input, found.structure)
 
 
 def _exported(network: nn.Module, x: Tensor) -> Traced:

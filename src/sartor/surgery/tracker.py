@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, fx
 
-from sartor.surgery.trace import Traced, place
+from sartor.surgery.recording import Traced
+from sartor.surgery.trace import place
 from sartor.surgery.units import Dim, Labels, Units
 
 Dims: TypeAlias = list[Dim]
