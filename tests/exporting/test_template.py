@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -6,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.functional import pad
 
 from sartor.core.errors import TargetError
@@ -88,7 +89,7 @@ class Residual(nn.Module):
         return self.linear(torch.relu(y + skip).flatten(1))
 
 
-def check(template: OnnxTemplate, make: type[nn.Module], widths: Sequence[int], **settings: bool) -> Session:
+def check(template: OnnxTemplate, make: Callable[..., nn.Module], widths: Sequence[int], **settings: bool) -> Session:
     """The product's outputs are what PyTorch computes with the product's own weights."""
     with torch.device("meta"):
         shapes = make(*widths, **settings)
@@ -110,7 +111,7 @@ def check(template: OnnxTemplate, make: type[nn.Module], widths: Sequence[int], 
     return session
 
 
-def network(make: type[nn.Module], *widths: int, **settings: bool) -> nn.Module:
+def network(make: Callable[..., nn.Module], *widths: int, **settings: bool) -> nn.Module:
     with global_seed(0):
         return make(*widths, **settings)
 
@@ -136,6 +137,32 @@ def test_padding_shortcuts_learn_the_number_of_zeros_and_another_graph_where_the
         check(template, Residual, widths, padded=True)
     assert template.sliced >= 2
     assert template.traced + template.sliced == 5
+
+
+class Sided(nn.Module):
+    """Zeros on both sides of the channels: how many on which does not follow from the widths."""
+
+    def __init__(self, a: int, left: int, right: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, a, 3)
+        self.linear = nn.Linear(a + left + right, 5)
+        self.margins = (left, right)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(pad(self.conv(x), (0, 0, 0, 0, *self.margins)).mean((2, 3)))
+
+
+def recorded(*settings: int) -> fx.GraphModule:
+    """The same, where only the graph knows the numbers."""
+    return fx.symbolic_trace(Sided(*settings))
+
+
+@pytest.mark.parametrize("make", [Sided, recorded])
+def test_numbers_that_modules_or_graphs_hold_are_found_there(make: Any) -> None:
+    template = OnnxTemplate(network(make, 8, 4, 4), X, Session)
+    for settings in ((4, 1, 3), (4, 3, 1), (6, 2, 4), (6, 4, 1), (5, 0, 4)):
+        check(template, make, settings)
+    assert (template.traced, template.sliced) == (1, 4)
 
 
 class Shuffled(nn.Module):

@@ -3,7 +3,8 @@
 An export by tracing takes seconds, a latency model wants hundreds of networks, and the time a network takes depends on
 its shapes only. So the widest network is traced once, and a narrower one is the same graph with sliced parameters. Some
 numbers in a graph follow the widths too (groups of a depthwise convolution, the zeros of a padding shortcut, the sizes
-of a reshape): which ones, and how, is learned from every network that had to be traced after all.
+of a reshape): which ones, and how, is learned from every network that had to be traced after all. They follow from the
+shapes of parameters, and from the integers that modules hold and recorded graphs call their operators with.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxscript import optimizer
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sartor.core.contracts import Session
 from sartor.core.errors import TargetError
@@ -29,6 +30,8 @@ from sartor.core.rng import torch_rng
 from sartor.exporting.onnx_file import parity, trace_onnx
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+Integers: TypeAlias = Mapping[tuple[str, str, int], int]
+"""What modules and graphs hold: (module, attribute, position) or (node, "", position) -> its value."""
 Place: TypeAlias = tuple[str, str | int, str, int]
 """Where a number stands: ("attribute", node, name, i), ("constant", name, "", i) or ("fill", name, "", axis)."""
 Ints: TypeAlias = NDArray[np.int64]
@@ -58,7 +61,7 @@ class OnnxTemplate:
         self._example, self._open = example, open_session
         self._weights = sane_weights(module, example)
         self._graphs: list[_Family] = []
-        self._learn(module, _shapes(module))
+        self._learn(module, _shapes(module), _integers_of(module))
         self.sliced, self.traced = 0, 0
 
     def __call__(self, module: nn.Module) -> Session:
@@ -70,13 +73,14 @@ class OnnxTemplate:
         shapes = _shapes(module)
         if not self._covers(shapes):
             return self._whole(module)
+        integers = _integers_of(module)
         for family in self._graphs:
-            session = self._slice(family, shapes) if family.trusted else None
+            session = self._slice(family, shapes, integers) if family.trusted else None
             if session is not None:
                 return session
-        graph, family = self._learn(module, shapes)
+        graph, family = self._learn(module, shapes, integers)
         if family.trusted is None and family.rules.learned > 1:
-            family.trusted = self._agrees(family, module, shapes)
+            family.trusted = self._agrees(family, module, shapes, integers)
         self.traced += 1
         return self._open(graph.filled(graph.numbers, self._sliced_weights(shapes)))
 
@@ -88,8 +92,8 @@ class OnnxTemplate:
             for n, s in shapes.items()
         )
 
-    def _slice(self, family: _Family, shapes: Shapes) -> Session | None:
-        numbers = family.rules.predict(shapes)
+    def _slice(self, family: _Family, shapes: Shapes, integers: Integers) -> Session | None:
+        numbers = family.rules.predict(shapes, integers)
         if numbers is None:
             return None
         try:
@@ -100,8 +104,8 @@ class OnnxTemplate:
         self.sliced += 1
         return session
 
-    def _agrees(self, family: _Family, module: nn.Module, shapes: Shapes) -> bool:
-        session = self._slice(family, shapes)
+    def _agrees(self, family: _Family, module: nn.Module, shapes: Shapes, integers: Integers) -> bool:
+        session = self._slice(family, shapes, integers)
         if session is None:
             return False
         self.sliced -= 1
@@ -111,13 +115,13 @@ class OnnxTemplate:
             return False
         return True
 
-    def _learn(self, module: nn.Module, shapes: Shapes) -> tuple[_Graph, _Family]:
+    def _learn(self, module: nn.Module, shapes: Shapes, integers: Integers) -> tuple[_Graph, _Family]:
         graph = _Graph.traced(with_weights(module, self._sliced_weights(shapes)), self._example)
         family = next((f for f in self._graphs if f.graph.signature() == graph.signature()), None)
         if family is None:
             family = _Family(graph, _Rules(graph.own_parameters()))
             self._graphs.append(family)
-        family.rules.learn(shapes, graph.numbers)
+        family.rules.learn(shapes, integers, graph.numbers)
         return graph, family
 
     def _whole(self, module: nn.Module) -> Session:
@@ -141,17 +145,18 @@ class _Family:
 
 
 class _Rules:
-    """How the numbers of a graph follow from the shapes of its parameters: what every traced network agrees with.
+    """How the numbers of a graph follow from shapes of parameters and integers: what every traced network agrees with.
 
     A number that varied is a size of its own node's parameters (outputs before inputs), else of any parameter (or half
-    of it), else the difference of two such sizes (or half of it). One that never varied is a constant, except that
-    groups of convolutions and uniform tensors follow their own node's parameters where they can. As long as several
-    formulas fit and disagree about a new network, that network must be traced, which rules some of them out.
+    of it), else an integer that varied, too, else the difference of two sizes (or half of it). One that never varied is
+    a constant, except that groups of convolutions and uniform tensors follow their own node's parameters where they
+    can. As long as several formulas fit and disagree about a new network, that network must be traced, which rules some
+    of them out.
     """
 
     def __init__(self, own: Mapping[Place, Sequence[str]]) -> None:
         self._own = own
-        self._seen: list[tuple[Ints, Mapping[Place, int]]] = []
+        self._seen: list[tuple[Ints, Integers, Mapping[Place, int]]] = []
         self._fitting: dict[Place, _Formulas] = {}
 
     @property
@@ -159,61 +164,94 @@ class _Rules:
         """The number of networks seen."""
         return len(self._seen)
 
-    def learn(self, shapes: Shapes, numbers: Mapping[Place, int]) -> None:
+    def learn(self, shapes: Shapes, integers: Integers, numbers: Mapping[Place, int]) -> None:
         self._keys = [(name, axis) for name, shape in shapes.items() for axis in range(min(2, len(shape)))]
-        self._seen.append((self._sizes(shapes), dict(numbers)))
-        sizes = np.stack([seen for seen, _ in self._seen])  # (networks, sizes)
+        self._seen.append((self._sizes(shapes), dict(integers), dict(numbers)))
+        sizes = np.stack([seen for seen, *_ in self._seen])  # (networks, sizes)
         self._fitting = {}
         for place in numbers:
-            values = np.array([seen[place] for _, seen in self._seen])
+            values = np.array([seen[place] for *_, seen in self._seen])
             near = [i for i, (name, _) in enumerate(self._keys) if name in self._own.get(place, ())]
             near.sort(key=lambda i: self._keys[i][1])  # output sizes first
             if (values != values[0]).any():
-                self._fitting[place] = _Formulas.fitting(sizes, values, near)
+                self._fitting[place] = _Formulas.fitting(sizes, values, near, held=self._held(values))
             elif place[0] == "fill" or place[2] == "group":
                 found = _Formulas.fitting(sizes, values, near, anywhere=False)
                 self._fitting |= {place: found} if found else {}
 
-    def predict(self, shapes: Shapes) -> dict[Place, int] | None:
+    def predict(self, shapes: Shapes, integers: Integers) -> dict[Place, int] | None:
         """All numbers of a network with parameters of these shapes, or None where the formulas disagree."""
-        sizes, numbers = self._sizes(shapes), dict(self._seen[0][1])
+        sizes, numbers = self._sizes(shapes), dict(self._seen[0][-1])
         for place, formulas in self._fitting.items():
-            value = formulas.value(sizes)
+            value = formulas.value(sizes, integers)
             if value is None:
                 return None
             numbers[place] = value
         return numbers
+
+    def _held(self, values: Ints) -> list[tuple[str, str, int]]:
+        """The integers that were `values` in every network."""
+        first, *others = (integers for _, integers, _ in self._seen)
+        return [
+            key
+            for key, value in first.items()
+            if value == values[0] and all(o.get(key) == v for o, v in zip(others, values[1:], strict=True))
+        ]
 
     def _sizes(self, shapes: Shapes) -> Ints:
         return np.array([shapes[name][axis] for name, axis in self._keys], dtype=np.int64)
 
 
 class _Formulas:
-    """Formulas `(size[plus] - size[minus]) // divisor` that fit; `minus` is -1 where nothing is subtracted."""
+    """Formulas `(size[plus] - size[minus]) // divisor` that fit; `minus` is -1 where nothing is subtracted.
 
-    def __init__(self, plus: Ints, minus: Ints, divisor: int) -> None:
-        self._plus, self._minus, self._divisor = plus, minus, divisor
+    Or integers, which a network holds, that fit.
+    """
+
+    def __init__(self, plus: Ints, minus: Ints, divisor: int, held: Sequence[tuple[str, str, int]] = ()) -> None:
+        self._plus, self._minus, self._divisor, self._held = plus, minus, divisor, held
 
     @classmethod
-    def fitting(cls, sizes: Ints, values: Ints, near: Sequence[int], *, anywhere: bool = True) -> _Formulas:
-        """The simplest ones; `sizes` is `(networks, sizes)`, `values` `(networks,)`, `near` columns to try first."""
+    def fitting(
+        cls,
+        sizes: Ints,
+        values: Ints,
+        near: Sequence[int],
+        *,
+        anywhere: bool = True,
+        held: Sequence[tuple[str, str, int]] = (),
+    ) -> _Formulas:
+        """The simplest ones.
+
+        Args:
+            sizes: `(networks, sizes)`.
+            values: `(networks,)`.
+            near: Columns of `sizes` to try first.
+            anywhere: Whether others are tried, too.
+            held: Integers that fit.
+        """
         for column in near:
             if (sizes[:, column] == values).all():
                 return cls(np.array([column]), np.array([-1]), 1)
         every = np.arange(sizes.shape[1] if anywhere else 0)
         zeros = np.zeros((len(sizes), 1, 1), dtype=np.int64)
         for pairs, divisor in ((False, 1), (False, 2), (True, 1), (True, 2)):
+            if pairs and held:
+                break
             second = sizes[:, None, every] if pairs else zeros
             i, j = np.nonzero(((sizes[:, every, None] - second) // divisor == values[:, None, None]).all(axis=0))
             if len(i):
                 return cls(i, j if pairs else np.full(len(i), -1), divisor)
-        return cls(every[:0], every[:0], 1)
+        return cls(every[:0], every[:0], 1, held)
 
     def __len__(self) -> int:
-        return len(self._plus)
+        return len(self._plus) + len(self._held)
 
-    def value(self, sizes: Ints) -> int | None:
+    def value(self, sizes: Ints, integers: Integers) -> int | None:
         """What they all say, or None if they disagree, are none or give no size."""
+        if self._held:
+            said = {integers.get(key) for key in self._held}
+            return said.pop() if len(said) == 1 else None
         padded = np.append(sizes, 0)
         found = np.unique((padded[self._plus] - padded[self._minus]) // self._divisor)
         return int(found[0]) if len(found) == 1 and found[0] > 0 else None
@@ -283,6 +321,24 @@ def _leading(wide: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def _integers_of(module: nn.Module) -> Integers:
+    """The integers among the attributes of all modules, and among the arguments in recorded graphs."""
+    found: dict[tuple[str, str, int], int] = {}
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            found |= {(path, name, i): v for i, v in enumerate(_ints(value))}
+        for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
+            found |= {(f"{path}.{node.name}", "", i): v for i, v in enumerate(_ints(node.args))}
+    return found
+
+
+def _ints(value: object) -> list[int]:
+    """The integers in nested tuples and lists, with 0 for what is none, so that positions do not move."""
+    if isinstance(value, tuple | list):
+        return [i for part in value for i in _ints(part)]
+    return [value if isinstance(value, int) and not isinstance(value, bool) else 0]
 
 
 @dataclass(frozen=True)
