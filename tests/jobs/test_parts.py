@@ -5,6 +5,7 @@ import torch
 
 import nets
 from nets import random_
+from sartor import archs
 from sartor.core.errors import ConfigError, DataError, SartorError
 from sartor.jobs.parts import analytic_costs, assemble, fitted_to_task, stand_in
 from sartor.spaces.tiny import Tiny
@@ -85,6 +86,14 @@ def test_a_network_means_its_widths():
 def test_widths_are_told_what_the_data_look_like():
     table = fitted_to_task({"name": "widths", "network": "nets:digits"}, digits(size=16))
     assert (table["classes"], table["in_channels"], table["size"]) == (10, 1, 16)
+
+
+def test_spaces_that_want_to_see_the_data_are_shown_them():
+    network = random_(nets.digits())
+    blind, seen = (Widths(network=network, input_shape=(1, 8, 8), importance="taylor") for _ in range(2))
+    assemble(settings(), space=seen)
+    narrow = [space.build(archs.smallest(space)).state_dict() for space in (blind, seen)]
+    assert not all(torch.equal(narrow[0][k], narrow[1][k]) for k in narrow[0])
 
 
 def test_analytic_costs_go_by_their_metrics():

@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from nets import Branches, Gate, Gated, Numbers, Residual, Tokens, random_
 from sartor import archs
+from sartor.core.contracts import Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.networks import macs_params
 from sartor.spaces.widths import Widths
+from sartor.tasks.loaders import loaders
 
 SMALL = {"size": 8, "divisor": 2, "multipliers": (0.25, 0.5, 0.75)}
 
@@ -75,6 +77,41 @@ def test_the_channels_that_weigh_most_are_kept(network):
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+@pytest.fixture
+def sleepy():
+    """Four channels, of which the heavier half is always below the ReLU: it has no gradient."""
+    made = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        made[0].weight.copy_(torch.tensor([[9.0, 9.0], [0.5, -1.0], [8.0, -8.0], [1.0, 0.7]]))
+        made[0].bias.copy_(torch.tensor([-100.0, 0.5, -100.0, 0.2]))
+    return made
+
+
+def points() -> Task:
+    """Points of a plane, in two classes."""
+    x = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
+    batches = [(part, (part[:, 0] > 0).long()) for part in x.split(8)]
+    return loaders(train=batches, valid=batches, test=batches)
+
+
+def test_the_data_say_which_channels_matter(sleepy):
+    space = Widths(network=sleepy, input_shape=(2,), multipliers=(0.5, 1.0), divisor=1, importance="taylor")
+    assert space.build((0,))[0].bias.tolist() == [-100.0, -100.0]
+    space.inform(points())
+    assert sorted(space.build((0,))[0].bias.tolist()) == pytest.approx([0.2, 0.5])
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(space.build(space.reference)(x), sleepy(x))
+    before = space.build((0,)).state_dict()
+    space.inform(points())
+    assert all(torch.equal(v, before[k]) for k, v in space.build((0,)).state_dict().items())
+
+
+def test_the_data_say_nothing_of_an_untrained_network():
+    space = Widths(network="torchvision:alexnet", size=64, importance="taylor")
+    with pytest.raises(CapabilityError, match=r"taylor.*trained"):
+        space.inform(points())
 
 
 def test_costs_are_those_of_the_networks(space):

@@ -250,6 +250,14 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Informed(Protocol):
+    """A space that may want to see the data before it is searched."""
+
+    def inform(self, task: Task) -> None:
+        """Look at training data; the choices stay, and the same data always lead to the same space."""
+
+
+@runtime_checkable
 class Shaped(Protocol):
     """A space that knows what enters its networks."""
 

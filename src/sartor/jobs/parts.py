@@ -12,7 +12,7 @@ from torch import nn
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Space, Target, Task
+from sartor.core.contracts import CostModel, Informed, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.budget import Budget
@@ -110,6 +110,8 @@ def assemble(
             raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
     task = task or configs.build("tasks", config["task"])
     space = _space(space, config["space"], task)
+    if isinstance(space, Informed):
+        space.inform(task)
     _check_strategy(config["strategy"])
     parts = Parts(
         config=config,

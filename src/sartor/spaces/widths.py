@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Batch, Space, Supernet
+from sartor.core.contracts import Batch, Space, Supernet, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
@@ -24,7 +25,7 @@ from sartor.spaces._options import nearest
 from sartor.surgery.accounting import Accounts
 from sartor.surgery.blocks import Skippable, skippable
 from sartor.surgery.coupling import Coupling, couple
-from sartor.surgery.importance import Importance, reorder, scores
+from sartor.surgery.importance import Importance, Scores, reorder, scores
 from sartor.surgery.ladders import ladders
 from sartor.surgery.slicing import Skeleton
 from sartor.surgery.supernet import CutSupernet
@@ -35,6 +36,8 @@ MULTIPLIERS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _CLOSE = 1e-3
 """Largest difference between a network of the original's class and the cut it was made of, relative to the difference
 that another input makes."""
+_BATCHES = 16
+"""Batches that `taylor` is taken over."""
 _ENTRIES = 2**24
 """Most numbers of the examples that layers are fitted to: it bounds the memory."""
 _NOISE = 1e-6
@@ -55,7 +58,8 @@ class Widths(Space):
         multipliers: The widths on offer, as fractions of the network's.
         blocks: Whether residual blocks may be skipped: what is inside one is then a single choice, with an option 0.
         divisor: Widths are rounded to multiples of this, where there are four times as many channels.
-        importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first.
+        importance: Which channels are kept: `l1`, `l2`, `bn`, `taylor` (first order; by `l2` until `inform` shows the
+            data, which every job does), `random`, or `none` for the first.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.
         reconstruct: Examples to which the layers of a network cut out of a trained one are fitted before it is trained
             further (fewer where inputs are large); 0 leaves them as they were cut.
@@ -101,9 +105,8 @@ class Widths(Space):
             raise CapabilityError(
                 f"{type(whole).__name__} has no channels that can be cut; see `sartor space` for the reasons"
             )
-        constants = reorder(self.coupling, whole, scores(self.coupling, whole, importance, seed=seed))
-        self.coupling = self.coupling.with_constants(constants)
-        self._skeleton, self._ladders, self._whole = Skeleton(self.coupling, found.blocks), steps, whole
+        self._importance, self._blocks, self._ladders, self._whole = importance, found.blocks, steps, whole
+        self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
         self.choices = tuple(step.choice for step in steps)
         self.accounts = Accounts(self._skeleton, whole, steps)
         self.plain = self._keeps_class()
@@ -121,6 +124,21 @@ class Widths(Space):
         x = _examples(batches, wanted)
         return self._shared(self._whole).reconstruct(arch, module, x.to(next(module.parameters())))
 
+    def inform(self, task: Task) -> None:
+        """Order the channels by `taylor`, if that is wanted, over the first batches of the training split.
+
+        Raises:
+            CapabilityError: The network is untrained: its gradients say nothing of what it will need.
+        """
+        if self._importance != "taylor":
+            return
+        if not self.trained:
+            raise CapabilityError("importance 'taylor' needs a trained network; give weights, or use 'l2'")
+        batches = islice(task.train(torch.Generator().manual_seed(self._seed)), _BATCHES)
+        at = next(self._whole.parameters())
+        shown = ((x.to(at), y.to(at.device)) for x, y in batches)
+        self._order(scores(self.coupling, self._whole, "taylor", batches=shown, loss=task.loss))
+
     def scaled(self, factor: float) -> Arch:
         return nearest(self.choices, [factor * float(c.options[-1]) for c in self.choices])
 
@@ -132,6 +150,12 @@ class Widths(Space):
 
     def layers(self) -> Sequence[Layer]:
         return self.accounts.layers()
+
+    def _order(self, importance: Scores) -> None:
+        """Put the most important channels first, in the weights and in what is cut out of them."""
+        constants = reorder(self.coupling, self._whole, importance)
+        self.coupling = self.coupling.with_constants(constants)
+        self._skeleton = Skeleton(self.coupling, self._blocks)
 
     def _supernet(self) -> CutSupernet:
         """Trained weights as they are; untrained ones anew, from torch's global generator."""

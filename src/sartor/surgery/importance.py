@@ -1,9 +1,9 @@
 """How much each unit of a network matters, and the weights reordered so that the first ones matter most.
 
 Sources: magnitude of filters, Li et al., "Pruning filters for efficient ConvNets" (ICLR 2017); scales of batch norms,
-Liu et al., "Network slimming" (ICCV 2017); first-order Taylor,
-Molchanov et al., "Importance estimation for neural network
-pruning" (CVPR 2019), equation 8, summed over all weights of a coupled unit as in Fang et al., "DepGraph" (CVPR 2023).
+Liu et al., "Network slimming" (ICCV 2017); first-order Taylor, Molchanov et al., "Importance estimation for neural
+network pruning" (CVPR 2019), equation 8, summed over all weights of a coupled unit as in Fang et al., "DepGraph" (CVPR
+2023).
 """
 
 from __future__ import annotations
