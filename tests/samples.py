@@ -26,6 +26,7 @@ SETTINGS = {
     "widths": {
         "class": {"network": "nets:residual", "size": 8, "divisor": 2, "multipliers": (0.25, 0.5, 0.75)},
         "graph": {"network": "nets:numbers", "size": 8, "divisor": 2, "multipliers": (0.25, 0.5)},
+        "blocks": {"network": "nets:residual", "size": 8, "divisor": 2, "multipliers": (0.5,), "blocks": True},
     },
 }
 
