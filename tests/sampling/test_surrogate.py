@@ -64,6 +64,18 @@ def test_mean_and_covariance_are_the_textbooks(choices, count):
     np.testing.assert_allclose(model.fitted(1.0), model.values().at(archs), atol=1e-6)
 
 
+@pytest.mark.parametrize("choices", [ORDERED, MIXED])
+def test_draws_have_the_posterior_mean_and_covariance(choices):
+    trends = np.random.default_rng(1).normal(size=(1, sum(len(c.options) for c in choices)))
+    model, _ = learned(choices, 9, bumpy, trends=trends)
+    index, rng = every(choices)[::4], np.random.default_rng(0)
+    draws = np.array([model.draw(rng).at(index) for _ in range(4000)])
+    covariance = model.covariance(index)
+    spread = np.sqrt(covariance.diagonal())
+    np.testing.assert_allclose(draws.mean(0), model.values().at(index), atol=0.08 * spread.max())
+    assert np.abs(np.cov(draws.T) - covariance).max() < 0.1 * covariance.max()
+
+
 def test_without_noise_the_values_fitted_are_those_told():
     model, archs = learned(ORDERED, 20, bumpy)
     y = np.array([bumpy(a) for a in archs])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -45,7 +46,7 @@ class Values:
     Attributes:
         constant: What no choice changes.
         single: `(d,)`, the options of all choices one after the other.
-        pairs: `(d, d)`, symmetric; the blocks on the diagonal are not used.
+        pairs: `(d, d)`, of which the blocks above the diagonal count.
         offsets: Where the options of each choice start, and `d`.
     """
 
@@ -59,6 +60,10 @@ class Values:
         """Zero everywhere."""
         d = sum(sizes)
         return cls(0.0, np.zeros(d), np.zeros((d, d)), [sum(sizes[:i]) for i in range(len(sizes) + 1)])
+
+    def __add__(self, other: Values) -> Values:
+        tables = self.single + other.single, self.pairs + other.pairs
+        return Values(self.constant + other.constant, *tables, self.offsets)
 
     def block(self, i: int) -> slice:
         """Where the options of choice `i` are."""
@@ -105,6 +110,11 @@ class Kernel:
     single: Floats
     pair: Floats
 
+    @cached_property
+    def roots(self) -> tuple[Floats, Floats]:
+        """Symmetric square roots of both."""
+        return _root(self.single), _root(self.pair)
+
     @classmethod
     def of(cls, choices: Sequence[Choice], scale: float, trend: Floats) -> Kernel:
         """Every block is centred, has mean 1 on its diagonal, and is divided by the number of choices or pairs."""
@@ -118,6 +128,11 @@ class Kernel:
             pair[where, where] = block / math.sqrt(max(1, n * (n - 1) / 2))
             start += k
         return cls(single + trend, pair)
+
+
+def _root(matrix: Floats) -> Floats:
+    sizes, axes = np.linalg.eigh(matrix)
+    return np.asarray(axes * np.sqrt(np.maximum(sizes, 0.0)) @ axes.T)
 
 
 def _block(choice: Choice, scale: float) -> Floats:
@@ -265,7 +280,26 @@ class Surrogate:
     def values(self) -> Values:
         """The posterior mean, in units of `scale` and above the mean of the values."""
         self._weigh()
-        hot, kernel, weights = self._hot[: self.count], self.kernel, self._weights
+        return self._weighted(self._weights)
+
+    def draw(self, rng: np.random.Generator) -> Values:
+        """A function from the posterior, without the rests: one from the prior, corrected where it is known to be off.
+
+        Source: Matheron's rule, as in Wilson et al. (ICML 2020).
+        """
+        self._weigh()
+        d, n, unit = self.offsets[-1], self.count, math.sqrt(self._unit)
+        single, pair = self.kernel.roots
+        constant = unit * math.sqrt(LEVEL) * float(rng.standard_normal())
+        products = unit * math.sqrt(PAIRS[self.at[1]]) * pair @ rng.standard_normal((d, d)) @ pair
+        prior = Values(constant, unit * single @ rng.standard_normal(d), products, self.offsets)
+        rests = unit * math.sqrt(RESTS[self.at[2]]) * rng.standard_normal(n)
+        off = self._z - prior.at(self._columns[:n] - self.offsets[:-1]) - rests
+        return prior + self._weighted(self._inverse[:n, :n] @ off)
+
+    def _weighted(self, weights: Floats) -> Values:
+        """The sum of prior covariances with the networks known, as a function of the other network."""
+        hot, kernel = self._hot[: self.count], self.kernel
         factors = hot @ kernel.pair
         pairs = PAIRS[self.at[1]] * ((factors.T * weights) @ factors)
         return Values(LEVEL * float(weights.sum()), weights @ hot @ kernel.single, pairs, self.offsets)

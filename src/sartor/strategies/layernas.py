@@ -8,9 +8,10 @@ by that of the completion with default layers: where costs are sums, that only s
 With `surrogate` on, the default, sweeps run on predictions, and few networks are trained. Deviations:
 
 * A Gaussian process with effects of the choices and of pairs of them learns from all trials. The dynamic programming
-  runs on its mean, which costs nothing, and every sweep ends with whole networks inside the limits. Of those the ones
-  with the largest expected improvement are trained (Jones et al., 1998), where what no other network can tell about a
-  network counts as a chance, in as far as it is not noise. Small spaces are looked at as a whole, without buckets.
+  runs on its mean and on random draws from it, which costs nothing, and every sweep ends with whole networks inside the
+  limits. Of those the ones with the largest expected improvement are trained (Jones et al., 1998), where what no other
+  network can tell about a network counts as a chance, in as far as it is not noise. Small spaces are looked at as a
+  whole, without buckets.
 * The first networks are random ones in which no option can be exchanged for a dearer one inside the limits. The paper
   starts from the dearest options, too, outside of them.
 * Every network trained meets the limits. The paper trains the first layers with the dearest options in all others.
@@ -38,7 +39,7 @@ from sartor.sampling.sweeps import Sweeps
 __all__ = ["Layernas"]
 
 SHORT = 64
-"""Of so many networks, the best predicted ones, the expected improvement is computed."""
+"""The expected improvement is computed of so many networks, the best predicted ones, and of half as many others."""
 PACE = 16
 """With so many trials more, one more network is proposed at a time: the more is known, the less the next one tells."""
 TRIES = 100
@@ -176,6 +177,8 @@ class Layernas(AskTell):
         index = self._candidates.best(values, max(SHORT, count))
         if not len(index):
             return self._drawn(count)
+        others = self._candidates.best(self._model.draw(self.rng), SHORT // 2)
+        index = np.array(list(dict.fromkeys(map(tuple, np.concatenate([index, others]).tolist()))))
         done, width = len(self.trials), self.layers.buckets
         turn = self._sum.holds and (done + count) // width > done // width
         certain = self._summed(index) if turn else []
