@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core.errors import CapabilityError, LeakError
@@ -271,6 +273,14 @@ class Keyed(Protocol):
 
     def key(self, arch: Arch) -> str:
         """The name: `8:8:16:64:8`, say."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A space whose networks can be described layer by layer, for models that learn from many of them."""
+
+    def description(self, arch: Arch) -> NDArray[np.float32]:
+        """One row of numbers per layer, `(layers, features)`; networks may differ in layers, not in features."""
 
 
 @runtime_checkable
