@@ -122,6 +122,11 @@ class Table:
             raise ConfigError(f"{self.path} has no column {name!r}; {hint}")
         return self.columns[name]
 
+    def costs(self) -> dict[str, str]:
+        """Metric -> column, of all that is no result: `latency_ms` is in `latency_ms_digits`."""
+        ending = f"_{self.dataset}"
+        return {name.removesuffix(ending): name for name in self.columns if Result.of(name) is None}
+
     def line(self, space: Space, arch: Arch) -> int:
         """The row of a network."""
         return self.rows[key_of(space, arch)]
@@ -168,6 +173,12 @@ def dataset_of(path: str | Path, dataset: str = "") -> str:
     if path.is_dir() or path.suffix == ".pbz2":
         return _of_folder(path, dataset)
     return _dataset(_header(path), path, dataset)
+
+
+def shipped() -> dict[str, Path]:
+    """The tables that come with sartor, by the space whose networks they list."""
+    folder = Path(__file__).parent / "tables"
+    return {path.name.removesuffix(".csv.gz"): path for path in sorted(folder.glob("*.csv.gz"))}
 
 
 class _Sheet(NamedTuple):

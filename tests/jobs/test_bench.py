@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from sartor.core.errors import BudgetError, ConfigError
-from sartor.jobs.bench import Bench, Stand, bench
-from tables import SETTINGS, values, written
+from sartor.core.errors import BudgetError, CapabilityError, ConfigError
+from sartor.core import plugins
+from sartor.core.contracts import AskTell
+from sartor.jobs.bench import Bench, Stand, bench, over_time
+from tables import SETTINGS, timed, values, written
 
 STRATEGIES = {"random_search": {}, "few": {"name": "random_search", "trials": 5}}
 
@@ -19,8 +21,8 @@ def table(tmp_path):
 
 
 def task(table, **changes):
-    settings = {"budget": {"macs": 20e3}, "evaluations": 30, "runs": 6}
-    return Bench(SETTINGS, str(table), STRATEGIES, **{**settings, **changes})
+    settings = {"strategies": STRATEGIES, "budget": {"macs": 20e3}, "evaluations": 30, "runs": 6}
+    return Bench(SETTINGS, str(table), **{**settings, **changes})
 
 
 def test_curves_are_of_the_best_network_inside_the_budget_so_far(table):
@@ -68,11 +70,74 @@ def test_the_search_sees_the_signal_and_the_report_shows_the_truth(table):
     assert set(noisy["curves"]["random_search"].ravel()) <= set(values(table).values())
 
 
+def test_a_budget_on_what_the_table_lists(tmp_path):
+    settings = task(timed(tmp_path), budget={"latency_ms": 0.2, "macs": 16e3})
+    stand, true = Stand(settings), values(tmp_path / "toy.csv")
+    rows = [line.split(",") for line in (tmp_path / "timed.csv").read_text().splitlines()[1:]]
+    latency = {row[0]: float(row[-1]) for row in rows}
+    key = {stand.table.rows[name]: name for name in true}
+    names = {arch: key[stand.table.line(stand.space, arch)] for arch in stand._all()}
+    assert all(stand.cost(arch)["latency_ms"] == latency[name] for arch, name in names.items())
+    inside = {true[n] for a, n in names.items() if latency[n] <= 0.2 and stand.cost(a)["macs"] <= 16e3}
+    assert 0 < len(inside) < sum(ms <= 0.2 for ms in latency.values())
+    found = bench(settings)
+    assert found["optimum"] == max(inside)
+    assert set(found["curves"]["random_search"].ravel()) <= inside
+
+
+def simulated():
+    """Strategies that only propose, and so can be simulated."""
+    names = plugins.names("strategies")
+    return [name for name in names if issubclass(plugins.load("strategies", name), AskTell)]
+
+
+@pytest.mark.parametrize("name", simulated())
+def test_every_strategy_that_only_proposes_takes_such_a_budget(tmp_path, name):
+    strategies = {name: {"trials": 12} if name == "layernas" else {}}
+    found = bench(task(timed(tmp_path), strategies=strategies, budget={"latency_ms": 0.3}, runs=1, evaluations=12))
+    assert not np.isnan(found["strategies"][name]["mean"])
+
+
+def test_one_that_trains_a_supernet_cannot_be_simulated(tmp_path):
+    with pytest.raises(CapabilityError, match="needs Separable"):
+        bench(task(timed(tmp_path), strategies={"aows": {}}, budget={"latency_ms": 0.3}))
+
+
+def test_curves_against_the_seconds_of_training(tmp_path):
+    found = bench(task(timed(tmp_path), signal="toy_valid_12"))
+    times, best = found["timed"]["random_search"]
+    assert best.shape == (6, len(times))
+    assert (np.diff(times) > 0).all()
+    assert times[0] <= 3 * 6  # each training takes 1 to 3 seconds
+    assert 30 <= times[-1] <= 90
+    assert np.array_equal(best[:, -1], found["curves"]["random_search"][:, -1]) or times[-1] < 90
+    at = found["strategies"]["random_search"]["at_seconds"]
+    assert set(at) <= {"1", "2", "5", "10", "20", "50"}
+    assert at["20"] <= at["50"]
+    assert "at_seconds" not in bench(task(written(tmp_path)))["strategies"]["random_search"]
+
+
+def test_over_time_by_hand():
+    curve = np.array([[np.nan, 1.0, 2.0, 2.0], [3.0, 3.0, 4.0, 5.0]])
+    clock = np.array([[1.0, 2.0, 4.0, 4.0], [1.0, 3.0, 5.0, 6.0]])  # the first run stopped after three
+    times, values_ = over_time(curve, clock)
+    assert times[0] == pytest.approx(2)
+    assert times[-1] == pytest.approx(5)  # the median of 4 and 6
+    for t, column in zip(times, values_.T, strict=True):
+        first = 2.0 if t >= 4 * (1 - 1e-9) else 1.0
+        second = 4.0 if t >= 5 * (1 - 1e-9) else 3.0
+        assert column.tolist() == [first, second]
+    assert over_time(np.full((2, 3), np.nan), np.ones((2, 3)))[0].shape == (0,)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"budget": {"macs": 10}}, BudgetError, "the smallest has macs"),
         ({"budget": {"mac": 10}}, ConfigError, "no budget on 'mac'"),
+        ({"budget": {"latency_ms": 1}}, ConfigError, "no budget on 'latency_ms' here; it may be one of macs, params"),
+        ({"table": ""}, ConfigError, "no table comes with sartor for the space 'tiny'"),
+        ({"table": "", "space": "tinny"}, ConfigError, "did you mean 'tiny'"),
         ({"budget": {"macs": "50%"}}, ConfigError, "one number"),
         ({"runs": 0}, ConfigError, "runs must be at least 1"),
         ({"strategies": {}}, ConfigError, "no strategy"),

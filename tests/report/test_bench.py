@@ -60,6 +60,27 @@ def test_four_files(tmp_path):
     assert "http" not in page.partition("<script>")[0].replace("http-equiv", "")
 
 
+def test_against_the_seconds_of_training(tmp_path):
+    rows = {name: {**row, "at_seconds": {"10": 1.25}} for name, row in FOUND["strategies"].items()}
+    rows["good"]["at_seconds"]["20"] = 2.5
+    times = np.array([5.0, 20.0])
+    timed = {name: (times, c[:, 1:]) for name, c in CURVES.items()}
+    timed["bad<b>"] = (np.zeros(0), np.zeros((2, 0)))  # one run found nothing
+    write({**FOUND, "strategies": rows}, CURVES, tmp_path, timed)
+    read = list(csv.DictReader((tmp_path / "curves_seconds.csv").read_text().splitlines()))
+    assert [(r["strategy"], r["seconds"], r["mean"]) for r in read] == [("good", "5", "91.5"), ("good", "20", "93")]
+    page = (tmp_path / "bench.html").read_text()
+    assert "<th>at 10 s</th><th>at 20 s</th>" in page
+    assert "<td>1.250</td><td></td>" in page
+    assert "curves1" in page
+
+
+def test_without_times_there_is_one_figure(tmp_path):
+    write(FOUND, CURVES, tmp_path)
+    assert not (tmp_path / "curves_seconds.csv").exists()
+    assert "curves1" not in (tmp_path / "bench.html").read_text()
+
+
 def test_the_table_has_the_best_first():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(overview(FOUND))

@@ -11,12 +11,17 @@ import typer
 
 
 def run(
-    space: Annotated[str, typer.Argument(help="A space whose networks the table lists: nats_size, nats_topology.")],
-    table: Annotated[str, typer.Option(help="CSV file (also .gz), or the folder of NATS-Bench.")],
+    space: Annotated[str, typer.Argument(help="A space whose networks the table lists: digits_widths, nats_size.")],
+    table: Annotated[
+        str,
+        typer.Option(help="CSV file (also .gz), or the folder of NATS-Bench [default: the table that ships, if any]."),
+    ] = "",
     strategies: Annotated[str, typer.Option(help="Names with commas between them.")] = (
         "random_search,regularized_evolution,layernas"
     ),
-    budget: Annotated[list[str] | None, typer.Option(help="METRIC=BOUND, as in macs=140e6. Repeatable.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="METRIC=BOUND, as in macs=140e6 or latency_ms=0.02. Repeatable.")
+    ] = None,
     evaluations: Annotated[int, typer.Option(help="Trials per run.")] = 200,
     runs: Annotated[int, typer.Option(help="Runs of each strategy.")] = 100,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -25,7 +30,7 @@ def run(
     dataset: Annotated[str, typer.Option(help="Which one, if the table has several.")] = "",
     space_: Annotated[list[str] | None, typer.Option("--space", help="A setting of the space: classes=100.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: regularized_evolution.sample=5.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for bench.html, bench.png, bench.json, curves.csv.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for bench.html, bench.png, bench.json, curves*.csv.")] = Path(
         "runs/bench"
     ),
     workers: Annotated[int, typer.Option(help="Processes; results do not depend on it [default: all cores].")] = 0,
@@ -50,8 +55,8 @@ def run(
         found = bench(task, workers=workers or usable_cores(), show=lambda done, total: screen.bar(done, total, "runs"))
     finally:
         screen.close()
-    curves = found.pop("curves")
-    write(found, curves, out)
+    curves, timed = found.pop("curves"), found.pop("timed")
+    write(found, curves, out, timed)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0

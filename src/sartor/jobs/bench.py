@@ -11,7 +11,7 @@ from itertools import product
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,20 +20,23 @@ from scipy.stats import mannwhitneyu
 
 from sartor import config
 from sartor.core import plugins
-from sartor.core.contracts import Problem, Space, Strategy
+from sartor.core.contracts import CostModel, Problem, Space, Strategy
 from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
-from sartor.core.records import Arch, Constraint, Objective
+from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
+from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
 from sartor.jobs.parts import analytic_costs
 from sartor.run.simulated import SimulatedLab
 from sartor.sampling.region import Price
-from sartor.tabular import SETTINGS, Table, dataset_of
+from sartor.tabular import SETTINGS, Table, dataset_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
 
 MARKS = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of evaluations at which means are reported."""
+POINTS = 200
+"""In time, of a curve."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Bench:
 
     Attributes:
         space: A space, by name or as a table of settings; classes and size follow the table's data set.
-        table: The file with the results.
+        table: The file with the results; empty: the one that comes with sartor for this space.
         strategies: Names, or tables of settings by the name they go by.
-        budget: Metric -> bound, in the units of the cost: `{"macs": 140e6}`.
+        budget: Metric -> bound, in the units of the cost: `{"macs": 140e6}`; also on what the table has a column of.
         evaluations: Trials per run.
         runs: Of each strategy.
         seed: Of everything random.
@@ -74,16 +77,34 @@ class Bench:
         if not self.strategies:
             raise ConfigError("there is no strategy to compare; name one, as in --strategies random_search,layernas")
 
+    @property
+    def file(self) -> str:
+        """The table: the one named, or the one that comes with sartor.
+
+        Raises:
+            ConfigError: None is named, and none comes with sartor for this space.
+        """
+        name = self.space if isinstance(self.space, str) else str(self.space.get("name"))
+        if not self.table and name not in shipped():
+            plugins.load("spaces", name)  # a name that is wrong is the likelier mistake
+            raise ConfigError(
+                f"no table comes with sartor for the space {name!r}, only for {', '.join(shipped())}; name a file, as "
+                "in --table results.csv.gz"
+            )
+        return self.table or str(shipped()[name])
+
 
 def bench(task: Bench, *, workers: int = 1, show: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Run everything; the result does not depend on `workers`.
 
     Returns:
         What `bench.json` holds, and under `curves` per strategy the value of the best network so far, `(runs,
-        evaluations)`: not a number where there is none yet.
+        evaluations)`: not a number where there is none yet; under `timed` the same against the seconds of training,
+        `(points,)` and `(runs, points)`, empty if the table has no times of the signal.
 
     Raises:
         BudgetError: No network of the table is inside the budget.
+        CapabilityError: A strategy needs what a table cannot give, such as a supernet.
         ConfigError: A name, a column or a setting does not exist.
         DataError: The table does not fit the space.
     """
@@ -92,16 +113,33 @@ def bench(task: Bench, *, workers: int = 1, show: Callable[[int, int], None] | N
     for name in task.strategies:
         stand.strategy(name, 0)  # mistakes show before anything runs
     chunks = [(name, runs) for name in task.strategies for runs in _chunks(task.runs, max(1, 4 * workers))]
-    found: dict[str, dict[int, tuple[Floats, float]]] = {name: {} for name in task.strategies}
+    found: dict[str, dict[int, Run]] = {name: {} for name in task.strategies}
     done, total = 0, task.runs * len(task.strategies)
     for name, part in _worked(stand, chunks, workers):
         found[name] |= part
         done += len(part)
         if show is not None:
             show(done, total)
-    curves = {name: np.stack([parts[r][0] for r in range(task.runs)]) for name, parts in found.items()}
-    seconds = {name: sum(spent for _, spent in parts.values()) for name, parts in found.items()}
-    return {**summary(stand, curves, seconds), "curves": curves}
+    every = {name: [parts[r] for r in range(task.runs)] for name, parts in found.items()}
+    curves = {name: np.stack([run.curve for run in runs]) for name, runs in every.items()}
+    clocks = {name: np.stack([run.clock for run in runs]) for name, runs in every.items() if stand.timed}
+    seconds = {name: sum(run.seconds for run in runs) for name, runs in every.items()}
+    timed = {name: over_time(curve, clocks[name]) for name, curve in curves.items()} if stand.timed else {}
+    return {**summary(stand, curves, clocks, seconds), "curves": curves, "timed": timed}
+
+
+class Run(NamedTuple):
+    """One run of one strategy.
+
+    Attributes:
+        curve: The reported value of the best network so far after each evaluation, `(evaluations,)`.
+        clock: What the trainings up to there took by the table, in seconds, `(evaluations,)`.
+        seconds: What the run itself took.
+    """
+
+    curve: Floats
+    clock: Floats
+    seconds: float
 
 
 class Stand:
@@ -110,20 +148,27 @@ class Stand:
     def __init__(self, task: Bench) -> None:
         self.task = task
         self.space = _space(task)
-        self.table = Table.read(task.table, self.space, task.dataset)
-        costs = analytic_costs(self.space)
-        unknown = [m for m in task.budget if m not in costs]
-        if unknown:
-            raise ConfigError(f"no budget on {unknown[0]!r} here; it may be one of {', '.join(costs)}")
-        self.prices = {m: Price(costs[m]) for m in task.budget}
+        self.table = Table.read(task.file, self.space, task.dataset)
+        costs = self._costs()
+        self.prices = {m: Price(cost) for m, cost in costs.items()}
         self.problem = Problem(
             space=self.space,
             objectives=(Objective("accuracy", "max"),),
             constraints=tuple(Constraint(m, upper) for m, upper in task.budget.items()),
-            costs={m: costs[m] for m in task.budget},
+            costs=costs,
         )
         signal = task.signal or self.table.best_signal()
         self.evaluator = Tabular.of(self.problem, self.table, signal=signal, noise=task.noise)
+        self.timed = "seconds" in self.evaluator(Proposal(self.space.reference), 0)
+
+    def _costs(self) -> dict[str, CostModel]:
+        """What there may be budgets on: costs of the space, else those that the table lists."""
+        costs, listed = analytic_costs(self.space), self.table.costs()
+        for metric in self.task.budget:
+            if metric not in costs and metric not in listed:
+                known = ", ".join([*costs, *(m for m in listed if m not in costs)])
+                raise ConfigError(f"no budget on {metric!r} here; it may be one of {known}")
+        return {m: costs[m] if m in costs else LookedUp.of(self.space, self.table, m) for m in self.task.budget}
 
     def cost(self, arch: Arch) -> Mapping[str, float]:
         """Metric -> cost of a network."""
@@ -138,8 +183,8 @@ class Stand:
         built: Strategy = config.build("strategies", table, self.problem, derive(self.task.seed, name, run))
         return built
 
-    def run(self, name: str, run: int) -> tuple[Floats, float]:
-        """The reported value of the best network so far after each evaluation, `(evaluations,)`, and the seconds."""
+    def run(self, name: str, run: int) -> Run:
+        """One run, from the first to the last evaluation."""
         begin = time.perf_counter()
         strategy = self.strategy(name, run)
         seed = derive(self.task.seed, name, run, "trials")
@@ -149,7 +194,12 @@ class Stand:
                 pass
         except BudgetSpentError:
             pass
-        return self._curve(lab), time.perf_counter() - begin
+        return Run(self._curve(lab), self._clock(lab), time.perf_counter() - begin)
+
+    def _clock(self, lab: SimulatedLab) -> Floats:
+        spent = np.zeros(self.task.evaluations)
+        spent[: len(lab.trials)] = [trial.metrics.get("seconds", 0.0) for trial in lab.trials]
+        return np.asarray(spent.cumsum())
 
     def _curve(self, lab: SimulatedLab) -> Floats:
         curve = np.full(self.task.evaluations, np.nan)
@@ -182,7 +232,7 @@ def _space(task: Bench) -> Space:
     """The space with what the table's data set needs, unless the settings say otherwise."""
     table: dict[str, Any] = {"name": task.space} if isinstance(task.space, str) else dict(task.space)
     known = config.keywords(plugins.load("spaces", table["name"]))
-    for key, value in SETTINGS.get(dataset_of(task.table, task.dataset), {}).items():
+    for key, value in SETTINGS.get(dataset_of(task.file, task.dataset), {}).items():
         if key in known:
             table.setdefault(key, value)
     built: Space = config.build("spaces", table)
@@ -215,16 +265,18 @@ def _start(task: Bench) -> None:
     _STAND[:] = [Stand(task)]
 
 
-def _part(name: str, runs: range) -> dict[int, tuple[Floats, float]]:
+def _part(name: str, runs: range) -> dict[int, Run]:
     return {r: _STAND[0].run(name, r) for r in runs}
 
 
-def summary(stand: Stand, curves: Mapping[str, Floats], seconds: Mapping[str, float]) -> dict[str, Any]:
+def summary(
+    stand: Stand, curves: Mapping[str, Floats], clocks: Mapping[str, Floats], seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """Figures of each strategy, and how sure their differences are."""
     task = stand.task
     return {
         "space": task.space if isinstance(task.space, str) else dict(task.space),
-        "table": Path(task.table).name,
+        "table": Path(task.file).name,
         "dataset": stand.table.dataset,
         "signal": stand.evaluator.signal,
         "noise": task.noise,
@@ -237,6 +289,7 @@ def summary(stand: Stand, curves: Mapping[str, Floats], seconds: Mapping[str, fl
         "strategies": {
             name: {
                 **_figures(curve, task.evaluations),
+                **({"at_seconds": _at_seconds(curve, clocks[name])} if name in clocks else {}),
                 "seconds": seconds[name],
                 "settings": dict(task.strategies[name]),
             }
@@ -257,6 +310,32 @@ def _figures(curve: Floats, evaluations: int) -> dict[str, Any]:
         "q75": float(high),
         "at": {str(n): float(curve[:, n - 1].mean()) for n in MARKS if n <= evaluations},
     }
+
+
+def over_time(curve: Floats, clock: Floats) -> tuple[Floats, Floats]:
+    """A strategy's curves against seconds of training: points in time, `(points,)`, and values, `(runs, points)`.
+
+    From where all runs have a value to where half of them have ended.
+    """
+    if np.isnan(curve[:, -1]).any():  # a run that found nothing inside the budget
+        return np.zeros(0), np.zeros((len(curve), 0))
+    start = max(float(row[np.flatnonzero(~np.isnan(values))[0]]) for values, row in zip(curve, clock, strict=True))
+    times = np.geomspace(start, max(start, float(np.median(clock[:, -1]))), POINTS)
+    return times, np.stack([_at(*run, times) for run in zip(curve, clock, strict=True)])
+
+
+def _at(values: Floats, clock: Floats, times: Floats) -> Floats:
+    """The values of one run at these times."""
+    return values[np.maximum(np.searchsorted(clock, times * (1 + 1e-12), side="right") - 1, 0)]
+
+
+def _at_seconds(curve: Floats, clock: Floats) -> dict[str, float]:
+    """Means at 1, 2, 5, 10, ... seconds of training."""
+    times, _ = over_time(curve, clock)
+    marks = [m * 10.0**e for e in range(-3, 10) for m in (1, 2, 5)]
+    inside = np.array([m for m in marks if len(times) and times[0] <= m <= times[-1]])
+    means = np.mean([_at(*run, inside) for run in zip(curve, clock, strict=True)], axis=0)
+    return {f"{mark:g}": float(mean) for mark, mean in zip(inside, means, strict=True)}
 
 
 def _tests(finals: Mapping[str, Floats]) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,16 +24,45 @@ from sartor.report.plots import BLUE, GREEN, GREY, ORANGE, RED, SKY
 COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, "#CC79A7", GREY, "#000000")
 SIGNIFICANT = 0.05
 
-Curves = Mapping[str, NDArray[np.float64]]
+Floats = NDArray[np.float64]
+Curves = Mapping[str, Floats]
+Timed = Mapping[str, tuple[Floats, Floats]]
 
 
-def write(found: Mapping[str, Any], curves: Curves, folder: Path) -> None:
-    """Write `bench.json`, `curves.csv`, `bench.png` and `bench.html` to `folder`."""
+class View(NamedTuple):
+    """Curves to draw.
+
+    Attributes:
+        axis: Of what they are functions.
+        bands: Strategy -> where, mean, median, quartiles, `(5, points)`; the best strategy first.
+        low: The lower end of the axis of values: what happens before would take most of it.
+    """
+
+    axis: str
+    bands: Mapping[str, Floats]
+    low: float
+
+
+def write(found: Mapping[str, Any], curves: Curves, folder: Path, timed: Timed | None = None) -> None:
+    """Write `bench.json`, `curves.csv`, `bench.png` and `bench.html` to `folder`.
+
+    Args:
+        found: What `sartor.jobs.bench` found.
+        curves: Strategy -> the best value after each evaluation, `(runs, evaluations)`.
+        folder: Where to.
+        timed: Strategy -> seconds of training, `(points,)`, and the best values there, `(runs, points)`; if there are
+            any, `curves_seconds.csv` has them, too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name, _ in _ranked(found)]
+    views = [_by_evaluations({name: curves[name] for name in names})]
+    if timed:
+        views.append(_by_seconds({name: timed[name] for name in names}))
+        (folder / "curves_seconds.csv").write_text(_csv("seconds", views[1]), encoding="utf-8")
     (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (folder / "curves.csv").write_text(_csv(curves), encoding="utf-8")
-    (folder / "bench.png").write_bytes(_png(found, curves))
-    (folder / "bench.html").write_text(_page(found, curves), encoding="utf-8")
+    (folder / "curves.csv").write_text(_csv("evaluations", views[0]), encoding="utf-8")
+    (folder / "bench.png").write_bytes(_png(found, views))
+    (folder / "bench.html").write_text(_page(found, views), encoding="utf-8")
 
 
 def overview(found: Mapping[str, Any]) -> Table:
@@ -85,54 +114,70 @@ def _caption(found: Mapping[str, Any]) -> str:
     )
 
 
-def _band(curve: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Number of evaluations, mean, median and quartiles, from the first evaluation at which all runs have a value."""
-    known = np.flatnonzero(~np.isnan(curve).any(0))
-    inside = curve[:, known]
-    low, middle, high = np.quantile(inside, [0.25, 0.5, 0.75], axis=0)
-    return (known + 1).astype(float), inside.mean(0), middle, low, high
+def _by_evaluations(curves: Curves) -> View:
+    """From the first evaluation at which all runs have a value."""
+    bands = {}
+    for name, curve in curves.items():
+        known = np.flatnonzero(~np.isnan(curve).any(0))
+        bands[name] = _band((known + 1).astype(np.float64), curve[:, known])
+    tenth = [curve[:, min(9, curve.shape[1] - 1)] for curve in curves.values()]
+    return View("evaluations", bands, _least(bands, [c[~np.isnan(c)] for c in tenth]))
 
 
-def _csv(curves: Curves) -> str:
+def _by_seconds(timed: Timed) -> View:
+    bands = {name: _band(times, values) for name, (times, values) in timed.items()}
+    early = [values[:, len(times) // 2] for times, values in timed.values() if len(times)]
+    return View("seconds of training, by the table", bands, _least(bands, early))
+
+
+def _band(x: Floats, values: Floats) -> Floats:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    return np.stack([x, values.mean(0), middle, low, high])
+
+
+def _least(bands: Mapping[str, Floats], early: Sequence[Floats]) -> float:
+    """The lowest quartile early on; never above a final one."""
+    found = [float(np.quantile(values, 0.25)) for values in early if len(values)]
+    return min(found + [float(band[3, -1]) for band in bands.values() if band.shape[1]])
+
+
+def _csv(axis: str, view: View) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["strategy", "evaluations", "mean", "median", "q25", "q75"])
-    for name, curve in curves.items():
-        for row in zip(*_band(curve), strict=True):
-            writer.writerow([name, int(row[0]), *(f"{float(v):.6g}" for v in row[1:])])
+    writer.writerow(["strategy", axis, "mean", "median", "q25", "q75"])
+    for name, band in view.bands.items():
+        for row in band.T.tolist():
+            writer.writerow([name, *(f"{value:.6g}" for value in row)])
     return text.getvalue()
 
 
-def _png(found: Mapping[str, Any], curves: Curves) -> bytes:
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+def _png(found: Mapping[str, Any], views: Sequence[View]) -> bytes:
+    figure = Figure(figsize=(8, 5 * len(views)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for i, (name, _) in enumerate(_ranked(found)):
-        x, mean, _, low, high = _band(curves[name])
-        colour = COLOURS[i % len(COLOURS)]
-        axes.plot(x, mean, color=colour, label=name)
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(found["optimum"], color=GREY, linestyle=":", label="best in the table")
-    axes.set(xscale="log", xlabel="evaluations", ylabel=found["reported"], ylim=_span(found, curves))
-    axes.set_title(_title(found), fontsize=9)
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
+    for axes, view in zip(figure.subplots(len(views), squeeze=False)[:, 0], views, strict=True):
+        for i, (name, (x, mean, _, low, high)) in enumerate(view.bands.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot(x, mean, color=colour, label=name)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(found["optimum"], color=GREY, linestyle=":", label="best in the table")
+        axes.set(xscale="log", xlabel=view.axis, ylabel=found["reported"], ylim=_span(found, view))
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_title(_title(found), fontsize=9)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 
 
-def _span(found: Mapping[str, Any], curves: Curves) -> tuple[float, float]:
-    """The ends of the axis: what happens before the tenth evaluation would take most of it."""
-    low = min(float(np.nanquantile(curve[:, min(9, curve.shape[1] - 1)], 0.25)) for curve in curves.values())
-    room = max(found["optimum"] - low, 1e-3)
-    return low - 0.05 * room, found["optimum"] + 0.05 * room
+def _span(found: Mapping[str, Any], view: View) -> tuple[float, float]:
+    """The ends of the axis."""
+    room = max(found["optimum"] - view.low, 1e-3)
+    return view.low - 0.05 * room, found["optimum"] + 0.05 * room
 
 
-def _plot(found: Mapping[str, Any], curves: Curves) -> go.Figure:
+def _plot(found: Mapping[str, Any], view: View) -> go.Figure:
     figure = go.Figure()
-    for i, (name, _) in enumerate(_ranked(found)):
-        x, mean, middle, low, high = _band(curves[name])
+    for i, (name, (x, mean, middle, low, high)) in enumerate(view.bands.items()):
         colour = COLOURS[i % len(COLOURS)]
         plain = re.sub(r"[<>&]", "", name)
         edge = {"mode": "lines", "line": {"width": 0}, "legendgroup": name, "showlegend": False, "hoverinfo": "skip"}
@@ -150,8 +195,8 @@ def _plot(found: Mapping[str, Any], curves: Curves) -> go.Figure:
         )
     figure.add_hline(y=found["optimum"], line={"dash": "dot", "color": GREY}, annotation_text="best in the table")
     figure.update_layout(
-        xaxis={"type": "log", "title": "evaluations"},
-        yaxis={"title": found["reported"], "range": _span(found, curves)},
+        xaxis={"type": "log", "title": view.axis},
+        yaxis={"title": found["reported"], "range": _span(found, view)},
         hovermode="x unified",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -166,24 +211,44 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _page(found: Mapping[str, Any], curves: Curves) -> str:
-    head = "".join(f"<th>{column}</th>" for column in _columns(found))
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in _cells(row)) + "</tr>"
-        for name, row in _ranked(found)
-    )
+def _page(found: Mapping[str, Any], views: Sequence[View]) -> str:
     said = "".join(f"<li>{html.escape(s)}</li>" for s in sentences(found))
-    figure = str(_plot(found, curves).to_json()).replace("</", "<\\/")
+    rows = [[name, *_cells(row)] for name, row in _ranked(found)]
+    plots = [str(_plot(found, view).to_json()).replace("</", "<\\/") for view in views]
     return document(
         _title(found),
         (
             f'<header><h1>{html.escape(_title(found))}</h1><p class="soft">sartor bench</p></header>',
             f"<section><h2>Best network so far</h2><p>{html.escape(_caption(found))}. Lines are means, bands hold the "
-            'middle half of the runs.</p><div id="curves"></div></section>',
-            f"<section><h2>Figures</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></section>",
+            'middle half of the runs.</p><div id="curves0"></div></section>',
+            f"<section><h2>Figures</h2>{_table(_columns(found), rows)}</section>",
+            *_times(found, views),
             "<section><h2>What is more than luck</h2><p>Mann-Whitney's test on the final values of the runs, with "
             f"Holm's correction for the number of pairs.</p><ul>{said}</ul></section>",
         ),
-        f"const figure = {figure};\n"
-        "Plotly.newPlot('curves', figure.data, figure.layout, {responsive: true, displaylogo: false});",
+        "const settings = {responsive: true, displaylogo: false};\n"
+        + "".join(
+            f"const figure{i} = {plot};\nPlotly.newPlot('curves{i}', figure{i}.data, figure{i}.layout, settings);\n"
+            for i, plot in enumerate(plots)
+        ),
     )
+
+
+def _times(found: Mapping[str, Any], views: Sequence[View]) -> Iterator[str]:
+    """The section on simulated cost, where the table has times."""
+    if len(views) < 2:
+        return
+    rows = {name: row["at_seconds"] for name, row in _ranked(found)}
+    marks = sorted({mark for row in rows.values() for mark in row}, key=float)
+    cells = [[name, *(f"{row[m]:.3f}" if m in row else "" for m in marks)] for name, row in rows.items()]
+    yield (
+        "<section><h2>Against the cost</h2><p>Evaluations differ in cost. What the trainings of a run would have taken "
+        "by the table, from where all runs have a value to where half of them have ended; the means:</p>"
+        f'<div id="curves1"></div>{_table(["strategy", *(f"at {m} s" for m in marks)], cells)}</section>'
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
