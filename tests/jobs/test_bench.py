@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core import plugins
 from sartor.core.contracts import AskTell
+from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.jobs.bench import Bench, Stand, bench, over_time
 from tables import SETTINGS, timed, values, written
 
