@@ -1,23 +1,30 @@
-"""Export the winner of a finished run for a target, checked against PyTorch."""
+"""Export the winner of a finished run for a target, checked against PyTorch; or its search for Optuna's dashboard."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    folder: Annotated[Path, typer.Argument(help="A finished run folder; with --to optuna also an unfinished one.")],
     target: Annotated[str, typer.Option(help="`sartor list targets` names them.")] = "onnxruntime",
-    out: Annotated[Path | None, typer.Option(help="Where to [default: FOLDER/export_TARGET].")] = None,
+    to: Annotated[
+        Literal["target", "optuna"], typer.Option(help="The winner for a target, or all trials as an Optuna study.")
+    ] = "target",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to [default: FOLDER/export_TARGET, or the file FOLDER/optuna.db].")
+    ] = None,
     point: Annotated[int, typer.Option(help="Which of several budgets, counted from 0.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print file and error as JSON.")] = False,
 ) -> int:
     """Export the trained winner for a target and check its outputs against PyTorch's."""
+    if to == "optuna":
+        return _studies(folder, out or folder / "optuna.db", as_json)
     from sartor.jobs.export import export  # noqa: PLC0415 - torch is slow to import: not for --help
 
     place = out or folder / f"export_{target}"
@@ -27,4 +34,17 @@ def run(
     else:
         sys.stdout.write(f"{found['file'] or 'nothing to write: this target runs the module itself'}\n")
         sys.stdout.write(f"largest relative error against PyTorch: {found['relative_error']:.1e}\n")
+    return 0
+
+
+def _studies(folder: Path, out: Path, as_json: bool) -> int:
+    from sartor.jobs.studies import export_studies  # noqa: PLC0415 - torch is slow to import: not for --help
+
+    found = export_studies(folder, out)
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+        return 0
+    for study in found["studies"]:
+        sys.stdout.write(f"study {study['name']}: {study['trials']} trials, {study['failed']} of them failed\n")
+    sys.stdout.write(f"{found['file']} is written; to look at it: {found['open']}\n")
     return 0
