@@ -53,18 +53,23 @@ class Pipeline:
             self._choose_all()
             self._finish()
         finally:
-            self._close()
+            self.close()
 
     def run_search(self) -> None:
         """The stages that a search alone needs; `run` in the same folder goes on from there."""
         try:
-            self._find_points()
-            self._model_latency()
+            self.pose()
             self._search(final=False)
         finally:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def pose(self) -> None:
+        """The stages before any search: the limits, and the latency model where one is needed. Then `close`."""
+        self._find_points()
+        self._model_latency()
+
+    def close(self) -> None:
+        """Let go of what the target holds."""
         if self.meter is not None:
             self.meter.close()
 

@@ -1,0 +1,489 @@
+"""What `sartor compare` found: a table for the terminal, one HTML page, and the gains as PNG."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import statistics
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+from rich.table import Table
+
+from sartor.report.bench import COLOURS
+from sartor.report.front import pareto
+from sartor.report.page import document
+from sartor.report.plots import GREY, RED, SHOWN
+from sartor.report.result import Raw, amount, bound, duration, name_of
+
+UNITS = ("epochs", "trials", "seconds")
+DASHES = ("solid", "dash", "dot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
+
+
+def write(found: Raw, folder: Path) -> None:
+    """Write `compare.html` and `compare.png` to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.html").write_text(page(found), encoding="utf-8")
+    (folder / "compare.png").write_bytes(_png(found))
+
+
+def overview(found: Raw) -> Table:
+    """One row per strategy, the best mean first."""
+    table = Table(
+        title=headline(found), caption=_caption(found), title_justify="left", caption_justify="left", box=None
+    )
+    shown = [i for i, column in enumerate(_columns(found)) if not column.startswith("seed ")]
+    for i in shown:
+        table.add_column(_columns(found)[i], justify="right" if i else "left", no_wrap=True)
+    for name, row in ranked(found):
+        cells = [name, *_cells(found, row)]
+        table.add_row(*(cells[i] for i in shown))
+    return table
+
+
+def sentences(found: Raw) -> Iterator[str]:
+    """What each strategy gains over random search, and what the seeds allow to say."""
+    for name, row in ranked(found):
+        if row["gain"] is not None:
+            yield f"{name}: {row['gain']['sentence']}"
+
+
+def notes(found: Raw) -> Iterator[str]:
+    """What one must know to read the figures."""
+    seeds = len(found["seeds"])
+    if seeds < 2:
+        yield "One seed: there are no intervals, and no difference can be told from luck."
+    else:
+        yield (
+            f"Intervals are at 95 %, from Student's t over {seeds} seeds, each on its own: with many strategies some "
+            "leave out 0 by luck alone."
+        )
+    examples = {r["examples"] for _, row in ranked(found) for r in row["runs"] if r["examples"]}
+    if len(examples) == 1:
+        (count,) = examples
+        yield (
+            f"The test split has {count} examples: one of them is {100 / count:.2f} points. Intervals say how searches "
+            "and trainings differ from seed to seed, not what another test split would show."
+        )
+    methods = {row["gain"]["method"] for _, row in ranked(found) if row["gain"] and row["gain"]["method"] != "none"}
+    if methods:
+        yield f"Gains over random search: {', '.join(sorted(methods))}."
+    yield from found.get("notes", [])
+    for name, reason in found.get("left_out", {}).items():
+        yield f"{name} is not there: {reason}."
+    for name, row in ranked(found):
+        for run in row["runs"]:
+            if run["arch"] is None:
+                yield f"{name} has no answer at seed {run['seed']}: {run['reason']}."
+
+
+def ranked(found: Raw) -> list[tuple[str, Raw]]:
+    """Strategies by falling mean; those without any accuracy last."""
+    rows = found["strategies"].items()
+    return sorted(rows, key=lambda item: -1.0 if item[1]["mean"] is None else -1 - item[1]["mean"])
+
+
+def headline(found: Raw) -> str:
+    """The problem and the allowance in a line."""
+    limits = ", ".join(f"{name_of(m)} <= {bound(m, v)}" for m, v in found["budget"].items())
+    given = found.get("allowance")
+    each = f"{given['amount']:g} {given['unit']} each" if given else "as they were run"
+    count = len(found["seeds"])
+    return f"{found['title']}, {limits}: {each}, {count} seed{'s' if count != 1 else ''}"
+
+
+def _caption(found: Raw) -> str:
+    return (
+        f"{found['metric'].capitalize()} of each search's answer, trained in full, on the test split; costs and what "
+        "was spent are medians over seeds"
+    )
+
+
+def _columns(found: Raw) -> list[str]:
+    measured = ["measured"] if _measured(found) else []
+    return [
+        "strategy",
+        *(f"seed {s}" for s in (found["seeds"] if len(found["seeds"]) <= 5 else [])),
+        "median",
+        "mean (95 %)",
+        name_of(found["cost"]) + (" modelled" if measured else ""),
+        *measured,
+        "epochs",
+        "trials",
+        "time",
+        "hypervolume",
+    ]
+
+
+def _cells(found: Raw, row: Raw) -> list[str]:
+    cost, by_seed = found["cost"], {r["seed"]: r for r in row["runs"]}
+    runs = [by_seed.get(s) for s in found["seeds"]] if len(found["seeds"]) <= 5 else []
+    modelled = [r["modelled"][cost] for r in row["runs"] if cost in r["modelled"]]
+    spent = row["spent"]
+    return [
+        *(_percent(r["accuracy"] if r else None) for r in runs),
+        _percent(row["median"]),
+        _percent(row["mean"]) + _span(row["interval"]),
+        amount(cost, statistics.median(modelled)) if modelled else "-",
+        *([_times(found, row)] if _measured(found) else []),
+        *("-" if spent[u] is None else f"{spent[u]:.4g}" for u in ("epochs", "trials")),
+        duration(spent["seconds"]),
+        "-" if row["hypervolume"] is None else f"{row['hypervolume']:.4f}",
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _span(interval: Raw | None) -> str:
+    return "" if interval is None else f" ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})"
+
+
+def _measured(found: Raw) -> bool:
+    return found["cost"] == "latency_ms" and any(r["latency_ms"] for _, row in ranked(found) for r in row["runs"])
+
+
+def _times(found: Raw, row: Raw) -> str:
+    """The median of the measured latencies, and how many of the answers are not surely inside the budget."""
+    times = [r["latency_ms"] for r in row["runs"] if r["latency_ms"]]
+    if not times:
+        return "-"
+    limit = found["budget"]["latency_ms"]
+    over, unsure = sum(t["low"] > limit for t in times), sum(t["low"] <= limit < t["high"] for t in times)
+    words = [f"{n} {what}" for n, what in ((over, "over"), (unsure, "unsure")) if n]
+    return amount("latency_ms", statistics.median(t["value"] for t in times)) + (
+        f", {', '.join(words)}" if words else ""
+    )
+
+
+def page(found: Raw) -> str:
+    """The whole page."""
+    head = "".join(f"<th>{_esc(c)}</th>" for c in _columns(found))
+    body = "".join(
+        f"<tr><th>{_esc(name)}</th>" + "".join(f"<td>{_esc(c)}</td>" for c in _cells(found, row)) + "</tr>"
+        for name, row in ranked(found)
+    )
+    table = (
+        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+    said = "".join(f"<li>{_esc(s)}</li>" for s in sentences(found))
+    known = "".join(f"<li>{_esc(s)}</li>" for s in notes(found))
+    sections = [
+        f'<header><h1>{_esc(headline(found))}</h1><p class="soft">sartor compare</p></header>',
+        f"<section><h2>Answers</h2><p>{_esc(_caption(found))}.{_esc(_reference(found))}</p>{table}</section>",
+        _section("gains", "Gain over random search", f"<ul>{said}</ul>", _gains(found)),
+        f"<section><h2>How sure this is</h2><ul>{known}</ul></section>",
+        _section("front", "Accuracy against cost", _esc(_about_front(found)), _front(found)),
+        _section(
+            "anytime",
+            "Best network so far",
+            "Validation accuracy of the network that each search would name, as the search saw it: medians over seeds, "
+            "bands from the worst to the best seed. Searches on a supernet have no line, their trials inherit weights; "
+            "their answers, trained in full, are markers.",
+            _curves(found, "best", "validation accuracy"),
+        ),
+        _section(
+            "volume", "Hypervolume", _esc(_about_volume(found)), _curves(found, "hypervolume", "share of the box")
+        ),
+        _environment(found),
+    ]
+    return document(headline(found), sections, files("sartor.report").joinpath("page.js").read_text())
+
+
+def _reference(found: Raw) -> str:
+    reference = found.get("reference") or {}
+    if reference.get("mean") is None:
+        return ""
+    cost = reference["modelled"][found["cost"]]
+    return (
+        f" The reference network reaches {_percent(reference['mean'])} on average and takes "
+        f"{amount(found['cost'], cost)}."
+    )
+
+
+def _about_front(found: Raw) -> str:
+    what = "measured" if _measured(found) else "exact"
+    return (
+        f"Above, the answers on the test split with {what} costs and the front of them all; below, the trials on the "
+        "validation split with the costs that the searches saw, short trainings included, without those that inherit a "
+        "supernet's weights. Up and left is better; the dashed line is the budget."
+    )
+
+
+def _about_volume(found: Raw) -> str:
+    point = found["hypervolume_reference"]
+    if point is None:
+        return "No search has trials of networks trained in full."
+    return (
+        "What the trials dominate, of the box between no cost at accuracy 1 and the reference point: the reference "
+        f"network's {name_of(found['cost'])} ({amount(found['cost'], point['cost'])}) and the worst accuracy of any "
+        f"trial ({_percent(point['accuracy'])}, validation). Exact, in two dimensions; only networks trained in full "
+        "count, medians over seeds."
+    )
+
+
+def _section(name: str, title: str, about: str, figure: go.Figure | None) -> str:
+    if figure is None:
+        return f'<section><h2>{title}</h2><p class="missing">Not shown: nothing was recorded.</p></section>'
+    # A script element ends at the first "</", wherever that stands.
+    data = json.dumps(json.loads(figure.to_json()), separators=(",", ":")).replace("<", "\\u003c")
+    text = about if about.startswith("<") else f'<p class="soft">{about}</p>'
+    return (
+        f'<section><div class="whole"><h2>{title}</h2>{text}<div class="scroll"><div class="plot" id="{name}"></div>'
+        f'</div></div><script type="application/json" id="{name}-data">{data}</script></section>'
+    )
+
+
+def _environment(found: Raw) -> str:
+    listed = [(k, v) for k, v in (found.get("environment") or {}).items() if not isinstance(v, Mapping)]
+    listed += (
+        [("seconds in all", duration((found.get("ledger") or {}).get("total_seconds")))] if "ledger" in found else []
+    )
+    rows = "".join(f'<tr><th>{_esc(k)}</th><td class="value">{_esc(v)}</td></tr>' for k, v in listed)
+    return f"<section><h2>Environment</h2><table>{rows}</table></section>" if rows else ""
+
+
+def _esc(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _figure(height: int, rows: int = 1) -> go.Figure:
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        template=None,
+        height=height,
+        margin={"l": 70, "r": 20, "t": 40, "b": 50},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"bgcolor": clear},
+        hovermode="closest",
+    )
+    axis = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False, "automargin": True, "ticks": ""}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def _look(index: int) -> tuple[str, str, str]:
+    """Colour, dash and symbol: colours repeat after eight strategies, dashes and symbols tell them apart."""
+    colour = COLOURS[index % len(COLOURS)]
+    return colour, DASHES[index // len(COLOURS) % len(DASHES)], SYMBOLS[(index + index // len(COLOURS)) % len(SYMBOLS)]
+
+
+def _gains(found: Raw) -> go.Figure | None:
+    rows = [(n, r["gain"]) for n, r in ranked(found) if r["gain"] is not None and r["gain"]["value"] is not None]
+    if not rows:
+        return None
+    figure = _figure(120 + 30 * len(rows))
+    values = [100 * g["value"] for _, g in rows]
+    sides = [
+        (100 * (g["high"] - g["value"]), 100 * (g["value"] - g["low"])) if g["low"] is not None else (0, 0)
+        for _, g in rows
+    ]
+    error = {"type": "data", "array": [a for a, _ in sides], "arrayminus": [b for _, b in sides], "color": GREY}
+    figure.add_scatter(
+        x=values,
+        y=[_esc(n) for n, _ in rows],
+        error_x=error,
+        mode="markers",
+        marker={
+            "color": [
+                COLOURS[0] if g["verdict"] == "gain" else RED if g["verdict"] == "loss" else GREY for _, g in rows
+            ],
+            "size": 10,
+        },
+        hovertemplate="%{y}: %{x:+.2f} points<extra></extra>",
+        showlegend=False,
+    )
+    figure.add_vline(x=0, line={"color": GREY, "dash": "dot"})
+    figure.update_xaxes(title_text="points of test accuracy over random search, 95 % intervals")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return figure
+
+
+def _cost_of(found: Raw, run: Raw) -> float | None:
+    if run["latency_ms"] and found["cost"] == "latency_ms":
+        return float(run["latency_ms"]["value"])
+    value = run["modelled"].get(found["cost"])
+    return None if value is None else float(value)
+
+
+def _front(found: Raw) -> go.Figure | None:
+    figure, everyone = _figure(640, 2), list[tuple[float, float]]()
+    seen = list[tuple[float, float]]()
+    for i, (name, row) in enumerate(ranked(found)):
+        colour, _, symbol = _look(i)
+        answers = [(_cost_of(found, r), r["accuracy"], r["seed"]) for r in row["runs"]]
+        answers += [(o["cost"], o["accuracy"], r["seed"]) for r in row["runs"] for o in r["others"]]
+        known = [(c, a, s) for c, a, s in answers if c is not None and a is not None]
+        everyone += [(c, a) for c, a, _ in known]
+        shared = {"name": _esc(name), "legendgroup": name, "mode": "markers"}
+        figure.add_scatter(
+            x=[c for c, _, _ in known],
+            y=[a for _, a, _ in known],
+            customdata=[s for _, _, s in known],
+            marker={"color": colour, "symbol": symbol, "size": 11},
+            hovertemplate="seed %{customdata}: %{y:.2%} at %{x:.4~g}",
+            **shared,
+            row=1,
+            col=1,
+        )
+        dots = [(t["cost"], t["accuracy"]) for r in row["runs"] if row["trained"] for t in r["trials"] if _shown(t)]
+        seen += dots
+        dots = dots[:: -(-len(dots) // (SHOWN // 4)) or 1]
+        marker = {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.5}
+        figure.add_scatter(
+            x=[c for c, _ in dots], y=[a for _, a in dots], marker=marker, showlegend=False, **shared, row=2, col=1
+        )
+    if not everyone:
+        return None
+    for row_, points in ((1, everyone), (2, seen)):
+        best = [points[i] for i in pareto(points)]
+        line = {"color": GREY, "shape": "hv", "width": 1.5}
+        figure.add_scatter(
+            x=[c for c, _ in best],
+            y=[a for _, a in best],
+            mode="lines",
+            line=line,
+            name="front",
+            legendgroup="front",
+            showlegend=row_ == 1,
+            hoverinfo="skip",
+            row=row_,
+            col=1,
+        )
+    limit = found["budget"].get(found["cost"])
+    if limit is not None:
+        figure.add_vline(x=limit, line={"color": RED, "dash": "dash", "width": 1.5}, row="all")
+    figure.update_yaxes(title_text="test", tickformat=".1%", row=1, col=1)
+    figure.update_yaxes(title_text="validation, in the search", tickformat=".1%", row=2, col=1)
+    figure.update_xaxes(
+        title_text=f"{name_of(found['cost'])}{' (ms)' if found['cost'] == 'latency_ms' else ''}", row=2, col=1
+    )
+    return figure
+
+
+def _shown(trial: Raw) -> bool:
+    return trial["cost"] is not None and trial["accuracy"] is not None
+
+
+def _curves(found: Raw, value: str, title: str) -> go.Figure | None:
+    """One line per strategy against what was spent; buttons change the unit."""
+    units = [u for u in UNITS if any(r["spent"][u] for _, row in ranked(found) for r in row["runs"])]
+    first = found.get("allowance", {}).get("unit")
+    units.sort(key=lambda u: u != first)
+    figure, owner = _figure(480), list[str]()
+    for unit in units:
+        before = len(figure.data)
+        for i, (name, row) in enumerate(ranked(found)):
+            _add_curve(figure, name, row, _look(i), unit, value)
+        figure.update_traces(visible=unit == units[0], selector=lambda trace, n=before: trace in figure.data[n:])
+        owner += [unit] * (len(figure.data) - before)
+    if not owner:
+        return None
+    buttons = [
+        {
+            "label": f"against {u}",
+            "method": "update",
+            "args": [{"visible": [o == u for o in owner]}, {"xaxis.title.text": u}],
+        }
+        for u in units
+    ]
+    figure.update_layout(
+        updatemenus=[
+            {
+                "buttons": buttons,
+                "type": "buttons",
+                "direction": "right",
+                "x": 0,
+                "y": 1.02,
+                "xanchor": "left",
+                "yanchor": "bottom",
+            }
+        ]
+    )
+    figure.update_xaxes(title_text=units[0])
+    figure.update_yaxes(title_text=title, tickformat=".1%" if value == "best" else None)
+    return figure
+
+
+def _add_curve(figure: go.Figure, name: str, row: Raw, look: tuple[str, str, str], unit: str, value: str) -> None:
+    colour, dash, symbol = look
+    if not row["trained"] or not any(r["trials"] for r in row["runs"]):
+        marks = [(r["spent"][unit], r["valid"]) for r in row["runs"] if r["valid"] is not None]
+        known = [(x, y) for x, y in marks if x is not None]
+        if value == "best" and known:
+            marker = {"color": colour, "symbol": symbol, "size": 11}
+            at, accuracies = zip(*known, strict=True)
+            figure.add_scatter(x=at, y=accuracies, mode="markers", marker=marker, name=f"{_esc(name)} (answers)")
+        return
+    xs, rows = bands([[(t[unit], t[value]) for t in r["trials"]] for r in row["runs"]])
+    if not xs:
+        return
+    edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "legendgroup": name, "showlegend": False}
+    figure.add_scatter(x=xs, y=[max(v) for v in rows], hoverinfo="skip", **edge)
+    fill = f"rgba({', '.join(str(int(colour[k : k + 2], 16)) for k in (1, 3, 5))}, 0.1)"
+    figure.add_scatter(x=xs, y=[min(v) for v in rows], fill="tonexty", fillcolor=fill, hoverinfo="skip", **edge)
+    figure.add_scatter(
+        x=xs,
+        y=[statistics.median(v) for v in rows],
+        mode="lines",
+        line={"color": colour, "dash": dash, "width": 2, "shape": "hv"},
+        name=_esc(name),
+        legendgroup=name,
+    )
+
+
+def bands(curves: Sequence[Sequence[tuple[float | None, float | None]]]) -> tuple[list[float], list[list[float]]]:
+    """Step curves of several seeds on one axis.
+
+    Args:
+        curves: Per seed, (spent, value) by rising `spent`.
+
+    Returns:
+        Where any curve steps, from the first place at which all have a value; and the values of all of them there.
+    """
+    known = [[(x, y) for x, y in c if x is not None and y is not None] for c in curves]
+    known = [c for c in known if c]
+    if not known:
+        return [], []
+    begin = max(c[0][0] for c in known)
+    xs = sorted({x for c in known for x, _ in c if x >= begin})
+    places = [[x for x, _ in c] for c in known]
+    rows = [[c[bisect_right(p, x) - 1][1] for c, p in zip(known, places, strict=True)] for x in xs]
+    return xs, rows
+
+
+def _png(found: Raw) -> bytes:
+    """Test accuracy of every answer, with means and intervals."""
+    rows = [(n, r) for n, r in ranked(found) if r["mean"] is not None]
+    figure = Figure(figsize=(8, 1.4 + 0.38 * len(rows)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (_, row) in enumerate(rows):
+        colour = COLOURS[i % len(COLOURS)]
+        values = [100 * r["accuracy"] for r in row["runs"] if r["accuracy"] is not None]
+        axes.plot(values, [i] * len(values), "o", color=colour, alpha=0.5)
+        if row["interval"]:
+            axes.plot([100 * row["interval"][k] for k in ("low", "high")], [i, i], color=colour)
+        axes.plot([100 * row["mean"]], [i], "|", color=colour, markersize=16, markeredgewidth=2.5)
+    axes.set_yticks(range(len(rows)), [n.replace("$", r"\$") for n, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{found['metric']} on the test split (%): answers by seed, mean, 95 % interval")
+    axes.set_title(headline(found).replace("$", r"\$"), fontsize=9)
+    axes.grid(alpha=0.3)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
