@@ -9,6 +9,11 @@ from sartor.core.errors import SartorError
 
 # What a contract test cannot afford at its default size, and further variants worth testing.
 SETTINGS = {
+    "compression": {
+        "all": {"network": "nets:residual", "size": 8, "steps": 4},
+        "graph": {"network": "nets:numbers", "size": 8, "steps": 4, "skips": False},
+        "coupled": {"network": "nets:branches", "size": 8, "steps": 8, "coupled": "channels"},
+    },
     "mobilenet_v1": {
         "small": {"size": 16, "stem": "small", "classes": 5, "width": 0.25},
         "imagenet": {"size": 64, "classes": 5, "width": 0.25, "divisor": 4},

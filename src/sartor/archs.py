@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Problem, Space
+from sartor.core.contracts import Draws, Problem, Space
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Scalar
 
 
 def sample(space: Space, rng: np.random.Generator) -> Arch:
-    """Uniform over option indices."""
+    """As the space draws, else uniform over option indices."""
+    if isinstance(space, Draws):
+        return space.draw(rng)
     return space.canonical(tuple(int(rng.integers(len(c.options))) for c in space.choices))
 
 
@@ -78,7 +80,7 @@ def describe(space: Space, arch: Arch) -> dict[str, Scalar]:
 def sample_feasible(problem: Problem, rng: np.random.Generator, tries: int = 1000) -> Arch:
     """A random architecture that meets every checkable constraint.
 
-    Uniform draws are rejected until one is feasible; if `tries` of them fail (a tight budget), the draw is shrunk, one
+    Draws are rejected until one is feasible; if `tries` of them fail (a tight budget), the draw is shrunk, one
     random choice at a time, until it fits.
 
     Raises:

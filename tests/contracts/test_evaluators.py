@@ -29,6 +29,7 @@ MAKERS = {
     "train": lambda make, problem, folder: make(problem, recipe={"epochs": 2, "device": "cpu"}),
     "inherited": lambda make, problem, folder: make(problem, supernet=supernet(problem, folder), device="cpu"),
     "finetune": lambda make, problem, folder: make(problem, steps=3, lr=0.05, recipe={"device": "cpu"}),
+    "distil": lambda make, problem, folder: make(cut_problem(problem), recipe={"epochs": 2, "device": "cpu"}),
     "reconstructed": lambda make, problem, folder: make(cut_problem(problem), device="cpu"),
     "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
     "tabular": lambda make, problem, folder: make(problem, table=table(problem, folder), noise=0.01),

@@ -227,6 +227,22 @@ class Accounted(Protocol):
 
 
 @runtime_checkable
+class Tallies(Protocol):
+    """A space that counts its networks itself, exactly and without building them, where no tables can."""
+
+    def tally(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
+        """`macs`, `params` or `values` (alive at once, at the peak) of `n` archs, `(n,)`, float64; else None."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A space that knows which of its networks are worth trying at random, where uniform options are a poor guess."""
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """A canonical arch."""
+
+
+@runtime_checkable
 class Trained(Protocol):
     """A space whose networks come with weights that are worth keeping."""
 

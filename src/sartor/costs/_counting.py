@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Accounted, Layered, Shaped, Space
+from sartor.core.contracts import Accounted, Layered, Shaped, Space, Tallies
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, LayerKey
 from sartor.core.rng import global_seed
@@ -66,6 +66,26 @@ class Counted:
             return self._count(module)
         except (NotImplementedError, RuntimeError):  # the network needs real tensors
             return self._count(self._space.build(arch))
+
+
+class Tallied:
+    """A number that the space tells, times `factor`."""
+
+    def __init__(self, space: Tallies, metric: str, factor: float = 1.0) -> None:
+        self._space, self._metric, self._factor = space, metric, factor
+
+    def __call__(self, archs: Sequence[Arch]) -> Tensor:
+        """The numbers of `n` archs, shape `(n,)`, float64."""
+        found = self._space.tally(self._metric, archs)
+        assert found is not None, f"{type(self._space).__name__} does not tell {self._metric}"
+        return found * self._factor
+
+
+def counted(space: Space, metric: str, count: Callable[[nn.Module], float], factor: float = 1.0) -> Tallied | Counted:
+    """`metric` as the space tells it, times `factor`; else counted on networks, one by one."""
+    if isinstance(space, Tallies) and space.tally(metric, []) is not None:
+        return Tallied(space, metric, factor)
+    return Counted(space, count)
 
 
 def input_shape(space: Space, given: Sequence[int] | None, by: object) -> tuple[int, ...]:

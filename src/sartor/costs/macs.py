@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sartor.core.contracts import CostModel, Space
 from sartor.core.records import Arch, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import Counted, input_shape, tabulate
+from sartor.costs._counting import counted, input_shape, tabulate
 from sartor.networks import macs_params
 
 __all__ = ["Macs"]
@@ -58,7 +58,7 @@ class Macs(CostModel):
 
     def __init__(self, space: Space, *, input_shape: Sequence[int] | None = None) -> None:
         self._space, self._shape = space, input_shape
-        self._cost = tabulate(space, _VALUES, self.metric) or Counted(space, self._count)
+        self._cost = tabulate(space, _VALUES, self.metric) or counted(space, self.metric, self._count)
         if isinstance(self._cost, Tables):
             self.tables = self._tables  # offers Separable only where it holds
 

@@ -12,7 +12,7 @@ from sartor.core.contracts import Accounted, CostModel, Layered, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import Counted, covers, input_shape, observe
+from sartor.costs._counting import counted, covers, input_shape, observe
 
 __all__ = ["Memory"]
 
@@ -61,7 +61,7 @@ class Memory(CostModel):
             raise ConfigError(f"bytes_per_value must be at least 1; got {bytes_per_value}")
         self._space, self._shape, self._bytes = space, input_shape, bytes_per_value
         self._steps: tuple[Tables, ...] = ()
-        self._counted = Counted(space, self._count)
+        self._counted = counted(space, "values", self._count, bytes_per_value)
         if isinstance(space, Accounted):
             self._steps = tuple(step * bytes_per_value for step in space.steps())
             self.peaks = self._peaks  # offers Peaked only where it holds

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sartor.core.contracts import CostModel, Space
 from sartor.core.records import Arch, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import Counted, tabulate
+from sartor.costs._counting import counted, tabulate
 
 __all__ = ["Params"]
 
@@ -59,7 +59,7 @@ class Params(CostModel):
     metric = "params"
 
     def __init__(self, space: Space) -> None:
-        self._cost = tabulate(space, _VALUES, self.metric) or Counted(space, _count)
+        self._cost = tabulate(space, _VALUES, self.metric) or counted(space, self.metric, _count)
         if isinstance(self._cost, Tables):
             self.tables = self._tables  # offers Separable only where it holds
 

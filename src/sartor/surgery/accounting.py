@@ -157,23 +157,8 @@ class Accounts:
             yield Axis(tuple(int(n) for n in table), c)
 
     def _products(self) -> Iterator[tuple[fx.Node, float, Size, Size]]:
-        """Layers as (node, positions x taps, inputs per output, outputs)."""
-        for node in self.skeleton.calls:
-            name = operator_name(node)
-            if name not in _LAYERS:
-                continue
-            x, weight = tensor(node, 0), tensor(node, 1)
-            w = self.sizes(weight)
-            shape = self.tracker.shape(weight)
-            if name == "linear":
-                positions = prod(self.tracker.shape(x)[:-1]) / BATCH
-                yield node, positions, w[1], w[0]
-            elif "transpose" in name:
-                area = prod(self.tracker.shape(x)[2:]) * prod(shape[2:])
-                yield node, area, w[1], self.sizes(x)[1]
-            else:
-                area = prod(self.tracker.shape(node)[2:]) * prod(shape[2:])
-                yield node, area, w[1], w[0]
+        for node, area, a, b in products(self.skeleton):
+            yield node, area, self.size(*a), self.size(*b)
 
     def _sum(self, terms: Iterator[tuple[float, list[Size]]] | Sequence[tuple[float, list[Size]]]) -> Tables | None:
         total = _Sum(self.ladders)
@@ -201,11 +186,33 @@ class Accounts:
             inputs = [storage[n] for n in node.all_input_nodes if n in storage]
             last |= dict.fromkeys(inputs, i)
             if node.op == "call_function":
-                fresh = operator_name(node) in _ALLOCATES or not inputs
+                fresh = operator_name(node) in ALLOCATES or not inputs
                 storage[node] = node if fresh else inputs[0]
             elif node.name == self.skeleton.coupling.traced.input:
                 storage[node] = node
         return storage, last
+
+
+def products(skeleton: Skeleton) -> Iterator[tuple[fx.Node, float, tuple[Dim, int], tuple[Dim, int]]]:
+    """Convolutions and linear layers as (node, positions x taps, inputs per output, outputs); the last two as
+    dimensions with their full sizes.
+    """
+    t = skeleton.tracker
+    for node in skeleton.calls:
+        name = operator_name(node)
+        if name not in _LAYERS:
+            continue
+        x, weight = tensor(node, 0), tensor(node, 1)
+        dims, shape = t.dims(weight), t.shape(weight)
+        into, out = (dims[1], shape[1]), (dims[0], shape[0])
+        if name == "linear":
+            area = prod(t.shape(x)[:-1]) / BATCH
+        elif "transpose" in name:
+            area = prod(t.shape(x)[2:]) * prod(shape[2:])
+            out = t.dims(x)[1], t.shape(x)[1]
+        else:
+            area = prod(t.shape(node)[2:]) * prod(shape[2:])
+        yield node, area, into, out
 
 
 class _Sum:
@@ -298,7 +305,7 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
 _LAYERS = frozenset(
     ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 )
-_ALLOCATES = _LAYERS | frozenset(
+ALLOCATES = _LAYERS | frozenset(
     [
         "matmul",
         "bmm",

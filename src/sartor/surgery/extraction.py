@@ -217,12 +217,24 @@ class _Builder:
             elif node in self.cut.shortcuts:
                 kept = self._copy(self.cut.shortcuts[node])
                 self.copies[node] = self.graph.call_method("clone", (kept,)) if changed_later(node) else kept
-            elif node in owned:
-                self._layer(node, owned[node])
             else:
-                self.copies[node] = self._call(node)
+                self._step(node, owned)
         network = fx.GraphModule(self.root, self.graph, type(self.engine.network).__name__)
         return network.train(self.engine.network.training)
+
+    def _step(self, node: fx.Node, owned: Mapping[fx.Node, str]) -> None:
+        """A layer or call, with the sum that may be put in front of it."""
+        further = self.cut.added.get(node)
+        if further is not None:
+            x = tensor(node, 0)
+            before = self._copy(x)
+            self.copies[x] = self.graph.call_function(torch.add, (before, self._copy(further)))
+        if node in owned:
+            self._layer(node, owned[node])
+        else:
+            self.copies[node] = self._call(node)
+        if further is not None:
+            self.copies[x] = before
 
     def _owned(self) -> dict[fx.Node, str]:
         """Nodes that are all that a layer of the network does, and the layer's name."""

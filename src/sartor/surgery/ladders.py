@@ -49,3 +49,17 @@ def _ladder(group: Group, multipliers: Sequence[float], divisor: int, switch: in
         rows[0] = np.zeros_like(sizes)
     options = tuple(sorted(rows))
     return Ladder(Choice(group.name, options, ordered=True), group.families, np.stack([rows[o] for o in options]))
+
+
+def grouped(steps: Sequence[Ladder]) -> tuple[Ladder, ...]:
+    """One choice for all groups of as many units, in families of equal sizes, named like the first of them."""
+    found: dict[tuple[int, ...], Ladder] = {}
+    for step in steps:
+        key = tuple(len(family) for family in step.families)
+        known = found.get(key)
+        if known is None:
+            found[key] = step
+        else:
+            kept = np.concatenate([known.kept, step.kept], axis=1)
+            found[key] = Ladder(known.choice, (*known.families, *step.families), kept)
+    return tuple(found.values())

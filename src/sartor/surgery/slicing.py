@@ -126,6 +126,8 @@ class Cut:
         """What is not computed."""
         self.shortcuts: dict[fx.Node, fx.Node] = {block.end: block.shortcut for block in off}
         """Sums of skipped blocks -> what they are instead."""
+        self.added: dict[fx.Node, fx.Node] = {}
+        """Layers -> what is added to their input."""
 
     def mask(self, dim: Dim) -> Kept | None:
         """Whether each index is kept, `(n,)`; None if all are."""

@@ -1,0 +1,189 @@
+"""A short training of a student, from the weights it inherits, on the logits of its teacher.
+
+Source: Cao, Wang and Kitani, "Learnable embedding space for efficient neural architecture compression" (ICLR 2019):
+ten epochs of Adam at a learning rate of 1e-3 with the mean squared error between the two networks' logits; the best
+validation accuracy counts.
+Deviations: AdamW, weight decay on weights of two dimensions or more only, and half a cosine down to zero, as in every
+training here; students without hope can be stopped early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.contracts import Batch, Evaluator, Problem, Task, Trained, require
+from sartor.core.errors import CapabilityError, ConfigError, DivergedError
+from sartor.core.records import Proposal
+from sartor.core.rng import derive, global_seed
+from sartor.networks import load_weights
+from sartor.training import Recipe, evaluate, fit
+from sartor.training.evaluation import check_fits, mode, resolve
+
+__all__ = ["Distil"]
+
+Loss = Literal["logits", "recipe"]
+_RECIPE: Mapping[str, Any] = {"epochs": 10, "optimizer": "adamw", "lr": 1e-3, "warmup": 0.0}
+
+
+class Distil(Evaluator):
+    """Trains the network that the space builds, with its inherited weights, for `fidelity` times the recipe's epochs.
+
+    The teacher is the space's reference, with the weights that come with the space or those of a file.
+
+    Args:
+        recipe: Settings of the training, as a `Recipe` or as a table, whose settings replace those of the source. Its
+            `validate` does not apply: every epoch is validated.
+        loss: `logits`: the mean squared error between the logits of student and teacher; `recipe`: the task's loss and
+            the recipe's distillation (`distil_weight`, `temperature`).
+        keep: Which epoch counts: the `best` on the validation split, or the `last`.
+        hopeless: Stop a student whose first metric after an epoch is below this share of the teacher's, and keep what
+            it has; 0 stops none. The rule needs nothing but the student and the teacher, so that the order of trials,
+            and an interrupt, change nothing.
+        patience: Epochs before `hopeless` applies.
+        curve: Whether to report the first metric of every epoch too, as `accuracy_1`, `accuracy_2`, ...
+        teacher: File with the teacher's weights (safetensors, or a state dict); empty: those of the space.
+
+    Raises:
+        CapabilityError: The problem has no task, or there is no trained teacher.
+        ConfigError: A number is out of range, or the recipe has no such setting.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        recipe: Recipe | Mapping[str, Any] | None = None,
+        loss: Loss = "logits",
+        keep: Literal["best", "last"] = "best",
+        hopeless: float = 0.0,
+        patience: int = 1,
+        curve: bool = False,
+        teacher: str | Path = "",
+    ) -> None:
+        if problem.task is None:
+            raise CapabilityError("Distil needs a task, which the problem lacks; add one: [task] name = 'digits'")
+        if loss not in get_args(Loss) or keep not in ("best", "last"):
+            raise ConfigError(f"loss is {loss!r} and keep {keep!r}; use 'logits' or 'recipe', 'best' or 'last'")
+        if not 0 <= hopeless < 1 or patience < 1:
+            raise ConfigError(f"hopeless is {hopeless} and patience {patience}; use a share in [0, 1), and at least 1")
+        given = recipe if isinstance(recipe, Recipe) else Recipe.of({**_RECIPE, **(recipe or {})})
+        self.recipe, self.task, self.space = replace(given, validate=1), problem.task, problem.space
+        self.loss, self.best, self.hopeless, self.patience, self.curve = loss, keep == "best", hopeless, patience, curve
+        self.metric = next(iter(self.task.metrics), "")
+        self._file, self._master = teacher, _Teacher()
+        if not teacher and not require(problem.space, Trained, self).trained:
+            raise CapabilityError(
+                "Distil needs a trained teacher, and the space's network has no weights; give them to the space "
+                "(weights = 'FILE'), or to the evaluator (teacher = 'FILE')"
+            )
+
+    def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
+        """The task's metrics on the validation split, and `epochs`: how many were trained.
+
+        Raises:
+            ConfigError: The file holds the weights of another network.
+            DataError: The teacher does not fit the task.
+            DivergedError: Loss, metric or the teacher's logits are not finite.
+        """
+        teacher = self._taught_by()
+        with global_seed(derive(seed, "initialisation")):
+            module = self.space.build(self.space.canonical(proposal.arch))
+        watch = _Watch(self.metric, self.hopeless * self._bar(), self.patience)
+        task, master = (self._task(teacher), None) if self.loss == "logits" else (self.task, teacher)
+        recipe, training = self.recipe, derive(seed, "training")
+        with suppress(_HopelessError):
+            fit(module, task, recipe, seed=training, teacher=master, fidelity=proposal.fidelity, on_epoch=watch)
+        return self._report(watch.seen)
+
+    def _report(self, seen: list[dict[str, float]]) -> dict[str, float]:
+        for epoch, metrics in enumerate(seen, 1):
+            for name, value in metrics.items():
+                if not isfinite(value):
+                    raise DivergedError(f"{name} is {value} after epoch {epoch}; lower lr, or set clip = 1")
+        chosen = max(seen, key=lambda m: m[self.metric]) if self.best and self.metric else seen[-1]
+        curve = {f"{self.metric}_{e}": m[self.metric] for e, m in enumerate(seen, 1)} if self.curve else {}
+        return {**chosen, **curve, "epochs": float(len(seen))}
+
+    def _taught_by(self) -> nn.Module:
+        if self._master.network is None:
+            with global_seed(0):
+                network = self.space.build(self.space.reference).eval()
+            if self._file:
+                load_weights(network, Path(self._file))
+            check_fits(self.task, network)
+            self._master.network = network.to(resolve(self.recipe.device)).requires_grad_(False)
+        return self._master.network
+
+    def _bar(self) -> float:
+        """What the teacher reaches; it is only asked for where it matters."""
+        if self.hopeless and self._master.metric is None:
+            metrics = evaluate(self._taught_by(), self.task.valid(), self.task)
+            self._master.metric = metrics[self.metric]
+        return self._master.metric or 0.0
+
+    def _task(self, teacher: nn.Module) -> Task:
+        """The task whose targets are the teacher's logits."""
+        train = self.task.train
+        return replace(self.task, train=lambda generator: _Taught(train, teacher, generator), loss=_squares)
+
+
+@dataclass
+class _Teacher:
+    """What is known of the teacher so far."""
+
+    network: nn.Module | None = None
+    metric: float | None = None
+
+
+class _HopelessError(Exception):
+    """Ends a training."""
+
+
+@dataclass
+class _Watch:
+    """Keeps what every epoch reached, and ends those that stay below the bar."""
+
+    metric: str
+    bar: float
+    patience: int
+
+    def __post_init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append({k.removeprefix("valid_"): v for k, v in metrics.items() if k.startswith("valid_")})
+        if self.bar and self.patience <= done < total and not self.seen[-1][self.metric] >= self.bar:
+            raise _HopelessError
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """An epoch with the teacher's logits as targets."""
+
+    train: Callable[[torch.Generator], Iterable[Batch]]
+    teacher: nn.Module
+    generator: torch.Generator
+
+    def __len__(self) -> int:
+        return len(self.train(self.generator))  # type: ignore[arg-type] # a TypeError is the answer for those without
+
+    def __iter__(self) -> Iterator[Batch]:
+        place = next(self.teacher.parameters()).device
+        for x, _ in self.train(self.generator):
+            with mode(self.teacher, training=False), torch.no_grad():
+                logits = self.teacher(x.to(place, non_blocking=True))
+            if not logits.isfinite().all():
+                raise DivergedError("the teacher's logits are not finite; look at its weights, or at the data")
+            yield x, logits
+
+
+def _squares(logits: Tensor, wanted: Tensor) -> Tensor:
+    return (logits - wanted).square().flatten(1).mean(1)

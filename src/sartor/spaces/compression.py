@@ -1,0 +1,181 @@
+"""Everything that can be made of a trained network by taking layers away, narrowing it and adding skip connections.
+
+Source: the space of Cao, Wang and Kitani, "Learnable embedding space for efficient neural architecture compression"
+(ESNAC, ICLR 2019). Students inherit the teacher's weights: the first channels, in order of importance.
+
+Deviations: Widths are chosen per group of coupled channels, in `steps` steps, where the source draws one real number
+for all layers of as many channels (`coupled = "channels"` is that, in steps). Residual blocks can be skipped whole. A
+layer gets at most one further input, which may be any earlier value of the same shape; the source draws every pair of
+layers on its own. Channels are kept by importance, not by number.
+
+Shapes: a layer can be removed, and a skip added, where shapes agree in the whole network, as in the source. Either
+makes two tensors equal whose channels are cut by different choices; these are tied then, channel by channel: the choice
+that most layers share decides for both (the width of a stage of a ResNet for what is inside its blocks, say). So every
+arch is a network, and `canonical` shows the widths that it really has.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sartor.core.contracts import Space
+from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.records import Arch
+from sartor.networks import load_network, load_weights
+from sartor.spaces._options import nearest
+from sartor.surgery.blocks import skippable
+from sartor.surgery.coupling import couple
+from sartor.surgery.description import Describer, Encoding
+from sartor.surgery.extraction import as_graph
+from sartor.surgery.importance import Importance, reorder, scores
+from sartor.surgery.ladders import grouped, ladders
+from sartor.surgery.rewiring import Wiring, functional
+from sartor.surgery.slicing import Engine, Skeleton
+from sartor.surgery.students import Students
+from sartor.surgery.tally import Tally
+
+__all__ = ["Compression"]
+
+REMOVED = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""A random network loses every layer with one of these probabilities (source, its code)."""
+SKIPPED = (0.003, 0.005, 0.01, 0.03, 0.05)
+"""A random network has every possible skip with one of these probabilities (source, its code)."""
+BLOCKS = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""A random network skips every block with one of these probabilities (ours)."""
+
+
+class Compression(Space):
+    """Students of a trained network.
+
+    Args:
+        network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module: the teacher.
+        weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
+            network by name is untrained; a module counts as trained.
+        input_shape: Shape of one input without the batch; by default `(in_channels, size, size)`.
+        size: Height and width of the input.
+        in_channels: Channels of the input.
+        classes: Number of outputs, for networks by name; None takes the network's own.
+        layers: Whether single layers can be removed.
+        blocks: Whether residual blocks can be skipped whole.
+        skips: Whether skip connections can be added.
+        steps: Widths on offer: 1/steps, 2/steps, ... of each group; 1 leaves all widths as they are.
+        coupled: `groups`: one width per group of channels that belong together; `channels`: one for all groups of as
+            many channels.
+        importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first, as in the source.
+        ignore: Names of modules to leave as they are, with all that enters and leaves them.
+        encoding: How `description` describes a network: `log`, or the source's `paper` (at most 128 layers).
+        seed: Of the initial weights and of `random`.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: str | nn.Module = "",
+        weights: str = "",
+        input_shape: Sequence[int] | None = None,
+        size: int = 224,
+        in_channels: int = 3,
+        classes: int | None = None,
+        layers: bool = True,
+        blocks: bool = True,
+        skips: bool = True,
+        steps: int = 16,
+        coupled: Literal["groups", "channels"] = "groups",
+        importance: Importance = "l2",
+        ignore: Sequence[str] = (),
+        encoding: Encoding = "log",
+        seed: int = 0,
+    ) -> None:
+        if not network:
+            raise ConfigError("the space compression needs a network: network = 'torchvision:resnet18', say")
+        _check(steps, coupled, importance, encoding)
+        self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
+        self._spec, self._classes = network, classes
+        self.trained = isinstance(network, nn.Module) or bool(weights)
+        whole = (
+            load_network(network, seed=seed, classes=classes) if isinstance(network, str) else copy.deepcopy(network)
+        )
+        if weights:
+            load_weights(whole, Path(weights))
+        first = next(whole.parameters(), torch.empty(0))
+        coupling = couple(whole, torch.zeros(1, *self.input_shape, dtype=first.dtype, device=first.device), ignore)
+        functional(coupling.traced.graph)
+        constants = reorder(coupling, whole, scores(coupling, whole, importance, seed=seed))
+        self.coupling, self._whole = coupling.with_constants(constants), whole
+        widths = ladders(coupling.groups, [k / steps for k in range(1, steps + 1)], divisor=1)
+        widths = grouped(widths) if coupled == "channels" else widths
+        found = skippable(coupling).blocks if blocks else ()
+        wiring = Wiring(Skeleton(self.coupling), whole, widths, found)
+        if layers and not wiring.removals and not wiring.blocks:
+            raise CapabilityError(
+                f"{type(whole).__name__} has no removable layer: none whose output has the shape of its input, and no "
+                "residual block; set layers = false to choose widths and skips alone"
+            )
+        self.students = Students(wiring, removals=layers, blocks=blocks, skips=skips)
+        self.choices = self.students.choices
+        if not self.choices:
+            raise CapabilityError(f"{type(whole).__name__} has nothing to choose from; allow layers, skips or widths")
+        self._tally = Tally(self.students, whole)
+        self._describe = Describer(self.students, encoding)
+
+    @property
+    def reference(self) -> Arch:
+        return self.students.reference
+
+    def canonical(self, arch: Arch) -> Arch:
+        return self.students.canonical(arch)
+
+    def build(self, arch: Arch) -> nn.Module:
+        return as_graph(Engine(self.students.wiring.skeleton, self._weights()), self.students.cut(arch))
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """A random network as the source draws them: see `REMOVED`, `SKIPPED`, `BLOCKS`; widths are uniform."""
+        students, options = self.students, np.array([len(c.options) for c in self.choices])
+        removed, skipped, blocks = (float(rng.choice(p)) for p in (REMOVED, SKIPPED, BLOCKS))
+        arch = rng.integers(options)
+        coins = rng.random(len(options))
+        lo, hi = students.at_widths, students.at_skips
+        arch[: students.at_blocks] = coins[: students.at_blocks] >= removed
+        arch[students.at_blocks : lo] = coins[students.at_blocks : lo] >= blocks
+        arch[hi:] = np.where(coins[hi:] < (1 - skipped) ** (options[hi:] - 1), 0, 1 + rng.integers(options[hi:] - 1))
+        return self.canonical(tuple(arch.tolist()))
+
+    def scaled(self, factor: float) -> Arch:
+        """All layers and no skips, with widths nearest to `factor` times the teacher's."""
+        students, arch = self.students, self.reference
+        lo, hi = students.at_widths, students.at_skips
+        wanted = [factor * float(c.options[-1]) for c in self.choices[lo:hi]]
+        return (*arch[:lo], *nearest(self.choices[lo:hi], wanted), *arch[hi:])
+
+    def tally(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
+        return self._tally(metric, archs)
+
+    def description(self, arch: Arch) -> NDArray[np.float32]:
+        return self._describe(arch)
+
+    def _weights(self) -> nn.Module:
+        """Trained weights as they are; untrained ones anew, from torch's global generator."""
+        if self.trained:
+            return self._whole
+        assert isinstance(self._spec, str)
+        whole = load_network(self._spec, seed=int(torch.randint(2**31, ())), classes=self._classes)
+        return whole.train(self._whole.training)
+
+
+def _check(steps: int, coupled: str, importance: str, encoding: str) -> None:
+    if steps < 1:
+        raise ConfigError(f"steps must be at least 1, got {steps}")
+    if coupled not in ("groups", "channels"):
+        raise ConfigError(f"coupled must be 'groups' or 'channels', got {coupled!r}")
+    if importance == "taylor":
+        raise ConfigError("importance 'taylor' needs data, which this space does not ask for; use 'l2'")
+    if encoding not in get_args(Encoding):
+        raise ConfigError(f"encoding must be one of {', '.join(get_args(Encoding))}, got {encoding!r}")
