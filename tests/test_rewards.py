@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sartor.core.errors import ConfigError
-from sartor.rewards import absolute, mnas_hard, mnas_soft, reward
+from sartor.rewards import absolute, compression, mnas_hard, mnas_soft, reward
 
 
 def test_soft_product_by_hand():
@@ -40,3 +40,28 @@ def test_several_limits():
 def test_unknown():
     with pytest.raises(ConfigError, match="no reward called 'soft'; known: feasible"):
         reward("soft", 0.5, [])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "accuracy", "teacher", "published"),
+    [
+        (0.8470, 71.64, 73.71, 0.9492),  # VGG-19
+        (0.8876, 71.91, 78.68, 0.9024),  # ResNet-18
+        (0.8664, 75.47, 78.71, 0.9417),  # ResNet-34
+        (0.8298, 68.17, 71.14, 0.9305),  # ShuffleNet
+    ],
+)
+def test_compression_is_as_published(ratio, accuracy, teacher, published):
+    assert compression(1 - ratio, accuracy, teacher) == pytest.approx(published, abs=5e-5)
+
+
+def test_compression_at_its_ends():
+    assert compression(1.0, 0.9, 0.9) == 0.0
+    assert compression(0.0, 0.9, 0.9) == 1.0
+    assert compression(1.1, 0.9, 0.9) < 0
+
+
+@pytest.mark.parametrize("teacher", [0.0, -1.0, math.nan, math.inf])
+def test_compression_needs_a_teacher_that_knows_something(teacher):
+    with pytest.raises(ConfigError, match="the teacher's accuracy is"):
+        compression(0.5, 0.9, teacher)

@@ -3,7 +3,7 @@
 `quality` is an accuracy in (0, 1], `ratio` the cost of a network over its target: 1 is on budget, 2 twice too slow.
 
 Sources: MnasNet (Tan et al., CVPR 2019, arXiv:1807.11626), equations 2 and 3; TuNAS (Bender et al., CVPR 2020,
-arXiv:2008.06120), the absolute reward.
+arXiv:2008.06120), the absolute reward; N2N (Ashok et al., ICLR 2018, arXiv:1709.06030), the reward of compression.
 """
 
 from __future__ import annotations
@@ -33,6 +33,22 @@ def mnas_hard(quality: float, ratio: float, weight: float = WEIGHTS["mnas_hard"]
 def absolute(quality: float, ratio: float, weight: float = WEIGHTS["absolute"]) -> float:
     """`quality + weight * |ratio - 1|`: best is the network that just uses its budget."""
     return quality + weight * abs(ratio - 1)
+
+
+def compression(share: float, quality: float, teacher: float) -> float:
+    """`C (2 - C) * quality / teacher`, where `C = 1 - share` is how much of the teacher a student does without.
+
+    Args:
+        share: The student's parameters as a fraction of the teacher's.
+        quality: The student's accuracy, in any unit.
+        teacher: The teacher's, in the same unit.
+
+    Raises:
+        ConfigError: The teacher's accuracy is not a positive number.
+    """
+    if not 0 < teacher < float("inf"):
+        raise ConfigError(f"the teacher's accuracy is {teacher:g}; a student is judged by its share of a positive one")
+    return (1 - share**2) * quality / teacher  # C (2 - C) is 1 - (1 - C)^2
 
 
 def reward(kind: Kind, quality: float, ratios: Sequence[float], weight: float | None = None) -> float:

@@ -1,0 +1,98 @@
+"""New networks within a budget, from which an acquisition function takes the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sartor import archs as operations
+from sartor.core.records import Arch
+from sartor.sampling.region import Region
+
+ROUNDS = 8
+"""Of mutations."""
+PARENTS = 10
+"""Per round: the best so far."""
+BLOCKS = 16
+"""Of random draws, before networks are repaired instead."""
+
+Score = Callable[[Sequence[Arch]], Tensor]
+
+
+class Candidates:
+    """Random networks, and mutations of promising ones.
+
+    Args:
+        region: What is within the budget.
+        local: Whether half of a pool are mutations.
+    """
+
+    def __init__(self, region: Region, *, local: bool = False) -> None:
+        self.region, self.local = region, local
+        self._sizes = np.array([len(c.options) for c in region.space.choices])
+        self._movable = bool((self._sizes > 1).any())
+
+    def draw(self, count: int, rng: np.random.Generator, seen: Collection[Arch]) -> list[Arch]:
+        """Different networks that are not in `seen`: `count`, or fewer where there are hardly any left.
+
+        Raises:
+            BudgetError: No network is within the budget.
+        """
+        found, canonical = dict[Arch, None](), self.region.space.canonical
+        for _ in range(BLOCKS):
+            index = rng.integers(self._sizes, size=(max(count, 32), len(self._sizes)))
+            for row in index[self.region.inside(index)].tolist():
+                arch = canonical(tuple(row))
+                if arch not in seen and arch in self.region:
+                    found[arch] = None
+                if len(found) == count:
+                    return list(found)
+        for _ in range(2 * (count - len(found))):
+            arch = self.region.sample(rng)
+            if arch not in seen:
+                found[arch] = None
+            if len(found) == count:
+                break
+        return list(found)
+
+    def pool(
+        self, count: int, rng: np.random.Generator, seen: Collection[Arch], tops: Sequence[Arch], score: Score
+    ) -> tuple[list[Arch], Tensor]:
+        """Networks that are not in `seen`, and their scores, `(n,)`.
+
+        Args:
+            count: How many, at most.
+            rng: Of the draws.
+            seen: What is left out.
+            tops: The best networks evaluated: parents of the first mutations.
+            score: Of networks, `(n,)`, higher is better.
+        """
+        mutations = count // 2 if self.local and self._movable else 0
+        pool = self.draw(count - mutations, rng, seen)
+        if not pool:
+            return [], torch.zeros(0)
+        scores = score(pool)
+        for _ in range(ROUNDS if mutations else 0):
+            best = [pool[i] for i in scores.argsort(descending=True, stable=True)[:PARENTS].tolist()]
+            children = self._children(mutations // ROUNDS, [*tops, *best], rng, {*seen, *pool})
+            if children:
+                pool, scores = pool + children, torch.cat([scores, score(children)])
+        return pool, scores
+
+    def _children(
+        self, count: int, parents: Sequence[Arch], rng: np.random.Generator, seen: Collection[Arch]
+    ) -> list[Arch]:
+        """Parents with one or two choices changed."""
+        found = dict[Arch, None]()
+        for _ in range(4 * count):
+            child = parents[int(rng.integers(len(parents)))]
+            for _ in range(int(rng.integers(1, 3))):
+                child = operations.mutate(self.region.space, child, rng)
+            if child not in seen and child in self.region:
+                found[child] = None
+            if len(found) == count:
+                break
+        return list(found)

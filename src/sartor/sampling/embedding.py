@@ -1,0 +1,300 @@
+"""Embeddings of networks that a kernel can compare: encodings as sequences, recurrent and attention encoders, training.
+
+Source: Cao, Wang and Kitani, "Learnable embedding space for efficient neural architecture compression" (ICLR 2019): a
+bidirectional LSTM over the layers, its mean over time of unit length, an RBF kernel on that, trained so that a Gaussian
+process predicts each value well from all the others. Deviations:
+
+* A sequence has as many rows as the network has layers: there is no longest one.
+* A space that does not describe its layers (`Described`) is encoded by its choices, one row each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sartor.core.contracts import Described, Space
+from sartor.core.errors import ConfigError
+from sartor.core.records import Arch, Choice
+from sartor.core.rng import global_seed
+from sartor.core.state import atomically
+from sartor.sampling.gaussian import predictive, rbf
+
+Kind: TypeAlias = Literal["lstm", "transformer"]
+
+CHUNK = 256
+"""Sequences embedded at a time, where no gradient is needed."""
+HEADS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Networks as rows of numbers.
+
+    Attributes:
+        rows: `(n, t, features)`, zero after the end of each network.
+        lengths: Rows that count, `(n,)`, int64.
+    """
+
+    rows: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: slice | Tensor) -> Sequences:
+        lengths = self.lengths[index]
+        return Sequences(self.rows[index, : int(lengths.max())], lengths)
+
+    @property
+    def even(self) -> bool:
+        """Whether all are equally long."""
+        return bool((self.lengths == self.rows.shape[1]).all())
+
+    @property
+    def mask(self) -> Tensor:
+        """Which rows count, `(n, t)`."""
+        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None].to(self.rows.device)
+
+    def to(self, device: str) -> Sequences:
+        """The rows on a device; the lengths stay on the CPU."""
+        return Sequences(self.rows.to(device), self.lengths)
+
+
+class Encoding:
+    """Networks of a space as sequences: its own description of their layers, or one row per choice.
+
+    A row of the latter says which choice it is, which option is taken, where that is between the first and the last
+    (ordered choices), and what it is as a fraction of the largest (numbers).
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._table = None if isinstance(space, Described) else _table(space.choices)
+
+    @property
+    def features(self) -> int:
+        """Numbers per row."""
+        return self([self.space.canonical(self.space.reference)]).rows.shape[2]
+
+    def __call__(self, archs: Sequence[Arch]) -> Sequences:
+        """Sequences of networks, in their order."""
+        if self._table is not None:
+            index = torch.tensor(archs, dtype=torch.int64)
+            place = torch.arange(index.shape[1])
+            return Sequences(self._table[place, index], torch.full((len(archs),), len(place)))
+        assert isinstance(self.space, Described)
+        rows = [torch.from_numpy(np.asarray(self.space.description(a), dtype=np.float32)) for a in archs]
+        return Sequences(nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows]))
+
+
+def _table(choices: Sequence[Choice]) -> Tensor:
+    """The row of each option of each choice, `(choices, options, features)`."""
+    n, k = len(choices), max(len(c.options) for c in choices)
+    table = torch.zeros(n, k, n + k + 2)
+    for i, choice in enumerate(choices):
+        count = len(choice.options)
+        table[i, :, i] = 1.0
+        table[i, :, n : n + k] = torch.eye(k)
+        if choice.ordered:
+            table[i, :count, -2] = torch.linspace(0, 1, count) if count > 1 else 1.0
+        if all(isinstance(o, int | float) for o in choice.options):
+            values = torch.tensor([float(o) for o in choice.options])
+            table[i, :count, -1] = values / max(float(values.abs().max()), 1e-12)
+    return table
+
+
+class Lstm(nn.Module):
+    """A bidirectional LSTM, averaged over time.
+
+    Args:
+        features: Numbers per row.
+        hidden: Units per direction; an embedding has twice as many numbers.
+        layers: One on top of the other.
+    """
+
+    def __init__(self, features: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features, hidden, layers, bidirectional=True, batch_first=True)
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Embeddings `(n, 2 * hidden)` of length 1."""
+        if sequences.even:
+            return _unit(self.lstm(sequences.rows)[0].mean(1))
+        packed = nn.utils.rnn.pack_padded_sequence(
+            sequences.rows, sequences.lengths, batch_first=True, enforce_sorted=False
+        )
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return _average(states, sequences)
+
+
+class Transformer(nn.Module):
+    """Self-attention over the rows with sines for their places, averaged; the arguments are those of `Lstm`."""
+
+    def __init__(self, features: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        width = 2 * hidden
+        self.enter = nn.Linear(features, width)
+        layer = nn.TransformerEncoderLayer(width, HEADS, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Embeddings `(n, 2 * hidden)` of length 1."""
+        rows = self.enter(sequences.rows)
+        rows = rows + _sines(rows.shape[1], rows.shape[2]).to(rows)
+        hidden = None if sequences.even else ~sequences.mask
+        return _average(self.encoder(rows, src_key_padding_mask=hidden), sequences)
+
+
+ENCODERS = {"lstm": Lstm, "transformer": Transformer}
+
+
+def _unit(points: Tensor) -> Tensor:
+    return nn.functional.normalize(points, dim=-1)
+
+
+def _average(states: Tensor, sequences: Sequences) -> Tensor:
+    mask = sequences.mask.to(states)[..., None]
+    return _unit((states * mask).sum(1) / mask.sum(1))
+
+
+def _sines(count: int, width: int) -> Tensor:
+    angles = torch.arange(count)[:, None] * torch.exp(-math.log(1e4) * torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], -1).reshape(count, width)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an embedding is, and how it is trained; the defaults are the paper's.
+
+    Attributes:
+        encoder: `lstm` or `transformer`.
+        hidden: Units per direction.
+        layers: Of the encoder.
+        alpha: Squared length scale of the kernel.
+        beta: Variance of the noise.
+        updates: Steps of Adam at most.
+        lr: Its step size.
+        weight_decay: Of Adam.
+        tolerance: Training ends when the likelihood is so near to its own average, which halves the weight of the past.
+        device: `cpu` or `cuda`.
+    """
+
+    encoder: Kind = "lstm"
+    hidden: int = 64
+    layers: int = 4
+    alpha: float = 0.01
+    beta: float = 0.05
+    updates: int = 100
+    lr: float = 1e-3
+    weight_decay: float = 5e-4
+    tolerance: float = 1e-3
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise ConfigError(f"encoder is {self.encoder!r}; it must be one of {', '.join(ENCODERS)}")
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("alpha", "beta", "lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.encoder == "transformer" and self.hidden % (HEADS // 2):
+            raise ConfigError(f"hidden is {self.hidden}; with {HEADS} heads it must be even")
+
+    def fresh(self, features: int, seed: int) -> nn.Module:
+        """An untrained encoder."""
+        with global_seed(seed):
+            return ENCODERS[self.encoder](features, self.hidden, self.layers).to(self.device)
+
+
+def train(encoder: nn.Module, sequences: Sequences, y: Tensor, recipe: Recipe) -> list[float]:
+    """Change an encoder until leaving one network out is predicted well.
+
+    Args:
+        encoder: In place.
+        sequences: The `n` networks.
+        y: Their values, `(n,)`, float64.
+        recipe: Settings.
+
+    Returns:
+        The likelihood before each step and after the last.
+    """
+    adam = torch.optim.Adam(encoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    sequences, y, found = sequences.to(recipe.device), y.to(recipe.device), list[float]()
+    noise, average = recipe.beta * torch.eye(len(y), dtype=torch.float64, device=recipe.device), 0.0
+    for step in range(recipe.updates):
+        points = encoder(sequences).double()
+        likelihood = predictive(rbf(points, points, recipe.alpha) + noise, y)
+        found.append(likelihood.item())
+        average = found[-1] if step == 0 else 0.5 * average + 0.5 * found[-1]
+        if step > 5 and abs(average - found[-1]) < recipe.tolerance:
+            break
+        adam.zero_grad()
+        (-likelihood).backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    return found
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, sequences: Sequences, recipe: Recipe) -> Tensor:
+    """Embeddings `(n, 2 * hidden)`, float64, on the CPU."""
+    parts = [sequences[i : i + CHUNK].to(recipe.device) for i in range(0, len(sequences), CHUNK)]
+    return torch.cat([encoder(part).double().cpu() for part in parts])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of a block in one order, however many threads there are: a search must not depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep(encoders: Sequence[nn.Module], features: int, recipe: Recipe, path: Path) -> None:
+    """Write encoders of one kind to one file."""
+    tensors = {f"{i}.{name}": t.detach().cpu() for i, e in enumerate(encoders) for name, t in e.state_dict().items()}
+    shape = {"encoder": recipe.encoder, "hidden": recipe.hidden, "layers": recipe.layers, "features": features}
+    # one entry: safetensors writes several in any order
+    about = {"embedding": json.dumps({**shape, "count": len(encoders)})}
+    atomically(path, lambda part: save_file(tensors, part, metadata=about))
+
+
+def load(path: Path, features: int, recipe: Recipe) -> list[nn.Module]:
+    """The encoders that `keep` wrote.
+
+    Raises:
+        ConfigError: There is no such file, or it is for other networks or settings.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["embedding"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path} is not an embedding that esnac has written ({reason}); name its file") from error
+    wanted = {"encoder": recipe.encoder, "hidden": recipe.hidden, "layers": recipe.layers, "features": features}
+    for name, value in wanted.items():
+        if about[name] != value:
+            why = "its networks are described by other numbers" if name == "features" else f"set {name} = {about[name]}"
+            raise ConfigError(f"the embedding {path} has {name} {about[name]!r}, here it is {value!r}: {why}")
+    found = [recipe.fresh(features, 0) for _ in range(about["count"])]
+    for i, encoder in enumerate(found):
+        prefix = f"{i}."
+        encoder.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    return found

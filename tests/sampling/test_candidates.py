@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sartor.core.errors import BudgetError
+from sartor.sampling.candidates import Candidates
+from sartor.sampling.region import Region
+
+from strategies.searching import problem  # isort: skip
+
+
+def total(archs):
+    return torch.tensor([float(sum(a)) for a in archs])
+
+
+def test_draws_are_new_different_and_within_budget():
+    region = Region(problem(6, 6, 6, upper=7))
+    seen = {(0, 0, 0), (1, 1, 1)}
+    drawn = Candidates(region).draw(60, np.random.default_rng(0), seen)
+    assert len(drawn) == len(set(drawn)) == 60
+    assert all(sum(a) <= 7 and a not in seen for a in drawn)
+
+
+def test_fewer_where_few_are_left():
+    region, every = Region(problem(3, 3, upper=2)), {(i, j) for i in range(3) for j in range(3) if i + j <= 2}
+    candidates = Candidates(region)
+    assert set(candidates.draw(50, np.random.default_rng(0), {(0, 0)})) == every - {(0, 0)}
+    assert candidates.draw(5, np.random.default_rng(0), every) == []
+    pool, scores = candidates.pool(5, np.random.default_rng(0), every, [(0, 0)], total)
+    assert pool == []
+    assert len(scores) == 0
+
+
+def test_a_budget_that_rejection_never_meets():
+    region = Region(problem(*[9] * 12, upper=1))
+    assert Candidates(region).draw(3, np.random.default_rng(0), ())
+    with pytest.raises(BudgetError):
+        Candidates(Region(problem(4, 4, upper=-1))).draw(3, np.random.default_rng(0), ())
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_mutations_climb(ordered):
+    """Eight choices of ten options: 400 random networks are not near the best, 200 and their children are nearer."""
+    plain = Region(problem(*[10] * 8, upper=60, ordered=ordered))
+    best = []
+    for local in (False, True):
+        runs = [
+            Candidates(plain, local=local).pool(400, np.random.default_rng(seed), (), [(5,) * 8], total)
+            for seed in range(10)
+        ]
+        assert all(len(pool) == len(set(pool)) == len(scores) <= 400 for pool, scores in runs)
+        assert all(torch.equal(total(pool), scores) and scores.max() <= 60 for pool, scores in runs)
+        best.append(np.mean([float(scores.max()) for _, scores in runs]))
+    assert best[1] > best[0] + 1
+
+
+def test_a_space_of_one_network():
+    candidates = Candidates(Region(problem(1, 1)), local=True)
+    assert candidates.pool(8, np.random.default_rng(0), (), [], total)[0] == [(0, 0)]
