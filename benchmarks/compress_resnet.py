@@ -27,10 +27,11 @@ from torch.nn.functional import pad, relu
 
 from sartor import archs
 from sartor.core import plugins, state
-from sartor.core.contracts import Problem, Task
+from sartor.core.contracts import Evaluator, Problem, Task
 from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, global_seed
 from sartor.costs.macs import Macs
+from sartor.evaluators.finetune import Finetune
 from sartor.evaluators.inherited import Inherited
 from sartor.evaluators.reconstructed import Reconstructed
 from sartor.networks import macs_params
@@ -203,12 +204,12 @@ class Compression:
         (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
         return self.built(space, arch)
 
-    def shrunk(self, share: float, folder: Path) -> nn.Module:
-        """NetAdapt's walk, where candidates are judged by what fitting their layers leaves; nothing is random in it."""
+    def shrunk(self, share: float, folder: Path, judge: Callable[[Problem], Evaluator]) -> nn.Module:
+        """NetAdapt's walk, the same for all seeds."""
         space = self.space(reconstruct=256)
         problem = self.problem(space, share)
         search = plugins.load("strategies", "netadapt")(problem, 0, step=0.06, decay=1.0)
-        run(search, problem, Reconstructed(problem, examples=4, device="cpu"), folder=folder, seed=0)
+        run(search, problem, judge(problem), folder=folder, seed=0)
         arch = search.solve(problem.limits())
         (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
         return self.built(self.space(), arch)
@@ -260,11 +261,23 @@ def _search(strategy: str, **settings: Any) -> Callable[..., dict[str, float]]:
     return work
 
 
-def _shrink(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
-    start = time.process_time()
-    network = job.shrunk(share, folder.parent / f"netadapt-{share:g}-search")  # the same for all seeds
-    spent = time.process_time() - start
-    return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+def _shrink(method: str, judge: Callable[[Problem], Evaluator]) -> Callable[..., dict[str, float]]:
+    def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
+        start = time.process_time()
+        network = job.shrunk(share, folder.parent / f"{method}-{share:g}-search", judge)
+        spent = time.process_time() - start
+        return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+
+    return work
+
+
+def _by_reconstruction(problem: Problem) -> Evaluator:
+    return Reconstructed(problem, examples=4, device="cpu")
+
+
+def _by_fine_tuning(problem: Problem) -> Evaluator:
+    recipe = {"device": "cpu", "amp": "bfloat16"}
+    return Finetune(problem, recipe=recipe, steps=8, lr=0.01, calibrate=4)
 
 
 OURS = {"lr": 0.02, "distil": 0.5}
@@ -280,7 +293,8 @@ METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "uniform": _uniform(),
     "uniform_distilled": _uniform(**OURS),
     "uniform_fitted": _fitted(**OURS),
-    "netadapt": _shrink,
+    "netadapt": _shrink("netadapt", _by_reconstruction),
+    "netadapt_tuned": _shrink("netadapt_tuned", _by_fine_tuning),
     "ows": _search("ows", epochs=1, lr=0.02),
     "aows": _search("aows", epochs=2, lr=0.02),
 }
