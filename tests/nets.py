@@ -111,6 +111,41 @@ class Numbers(nn.Module):
         return self.head(x.reshape(-1, 12 * 16))
 
 
+class _Basic(nn.Module):
+    """A residual block; where it has more channels than enter, the shortcut is strided and padded with zeros."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, 1 if c_in == c_out else 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.act = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.margin = (c_out - c_in) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+        if self.margin:
+            x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.margin, self.margin))
+        y += x
+        return self.act(y)
+
+
+class Stages(nn.Module):
+    """A residual network of two stages for small images, which works in place."""
+
+    def __init__(self, classes: int = 5, width: int = 8) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.layer1 = nn.Sequential(_Basic(width, width), _Basic(width, width))
+        self.layer2 = nn.Sequential(_Basic(width, 2 * width), _Basic(2 * width, 2 * width))
+        self.linear = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.bn1(self.conv1(x)))
+        return self.linear(self.layer2(self.layer1(x)).mean((2, 3)))
+
+
 class Gate(nn.Module):
     """What happens depends on values, not on shapes."""
 

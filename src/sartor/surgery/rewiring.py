@@ -103,7 +103,8 @@ class Target(NamedTuple):
     """A node to whose input an earlier value can be added.
 
     Attributes:
-        sources: The values, nearest first: name, node, and what adding it ties.
+        sources: The values, nearest first, without those that are terms of its input already: name, node, and what
+            adding it ties.
     """
 
     name: str
@@ -180,9 +181,9 @@ class Wiring:
         found = []
         for node in self.layers:
             x = tensors(node)[0]
-            sources = []
+            sources, there = [], _terms(x)
             for value in reversed(values):
-                ties = self._ties(value, x) if self.index[value] < self.index[node] and value is not x else None
+                ties = self._ties(value, x) if self.index[value] < self.index[node] and value not in there else None
                 if ties is not None:
                     sources.append((self.names[value], value, ties))
             if sources:
@@ -335,6 +336,13 @@ def _homes(skeleton: Skeleton, owner: Numbers, dependent: frozenset[fx.Node], co
                 if c >= 0:
                     found[c].add(node)
     return found
+
+
+def _terms(node: fx.Node) -> set[fx.Node]:
+    """The node, and if it is a sum, what it is the sum of: what leads into its readers already."""
+    if node.op != "call_function" or operator_name(node) != "add":
+        return {node}
+    return {node}.union(*(_terms(given) for given in tensors(node)))
 
 
 def _steady(node: fx.Node) -> bool:

@@ -176,7 +176,7 @@ class Tally:
         last = {g: at for at, (_, given, _) in enumerate(steps) for g in given}
         home, until, held = {entrance: entrance}, {entrance: last.get(entrance, 0)}, {entrance: volume[entrance]}
         peak = 0.0
-        for at, (i, given, kind) in enumerate(steps):
+        for at, (i, given, kind) in enumerate(steps[:-1]):  # the last is the output, which makes nothing
             over = next((home[g] for g in given if kind == "over" and until[home[g]] <= at), None)
             where = home[given[0]] if kind == "view" else i if over is None else over
             home[i] = where
