@@ -38,8 +38,7 @@ class Halving(Compression):
             self.task,
             target={"name": "onnxruntime", "threads": 1},
             budget={"latency_ms": f"{SHARE:.0%}"},
-            strategy={"name": "netadapt", "step": 0.06, "decay": 1.0},
-            evaluator={"name": "reconstructed", "examples": 4, "device": "cpu"},
+            strategy={"name": "ows", "epochs": 1, "lr": 0.02},
             training={
                 "epochs": self.args.epochs,
                 "lr": OURS["lr"],

@@ -84,9 +84,21 @@ def test_macs_of_the_kinds() -> None:
     assert macs(Depthwise().layers()[0].sized(8, 8)) == 8 * 8 * 9 * 8
 
 
+def blocked(found: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if "not of" not in name}
+
+
+def test_channels_that_fill_no_vector_have_terms_of_their_own() -> None:
+    layer = Toy().layers()[1]
+    found = {c: {n for n in terms(layer.sized(16, c)) if "not of" in n} for c in (8, 12, 16)}
+    assert found[16] == set()
+    assert found[8] == {f"conv out not of 16, {what}" for what in ("macs", "values")}
+    assert found[12] == {f"conv out not of {b}, {what}" for b in (8, 16) for what in ("macs", "values")}
+
+
 def test_physical_terms_grow_with_channels_in_steps_of_a_block() -> None:
     layer = Toy().layers()[1]
-    one, same, more = (terms(layer.sized(BLOCK, c)) for c in (BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1))
+    one, same, more = (blocked(terms(layer.sized(BLOCK, c))) for c in (BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1))
     assert one == same
     assert all(more[name] >= same[name] for name in same)
     assert any(more[name] > same[name] for name in same)

@@ -10,6 +10,7 @@ from sartor.latency.models import Samples, fit_with, nrmse
 from sartor.latency.plan import Kind as PlanKind
 from sartor.latency.plan import coverage, heldout, plan
 from sartor.spaces.mobilenet_v1 import MobilenetV1
+from sartor.spaces.tiny import Tiny
 
 KINDS: tuple[PlanKind, ...] = ("uniform", "coverage", "optimal")
 
@@ -78,3 +79,13 @@ def test_errors() -> None:
         plan(Toy(), 0, numpy_rng(0, "plan"))
     with pytest.raises(ConfigError, match="kind"):
         plan(Toy(), 5, numpy_rng(0, "plan"), "clever")  # type: ignore[arg-type]
+
+
+def test_networks_with_whole_vectors_of_channels_are_among_the_planned_ones() -> None:
+    space = Tiny(widths=range(3, 17))
+    even = [a for a in plan(space, 20, numpy_rng(0, "even")) if all(c.options[i] % 8 == 0 for c, i in pairs(space, a))]
+    assert len(even) >= 3  # of 343 random networks, one
+
+
+def pairs(space, arch):
+    return zip(space.choices, arch, strict=True)

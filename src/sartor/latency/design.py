@@ -26,6 +26,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 BLOCK = 16
 """Default block: kernels process channels in blocks (the width of a vector register), so cost is a staircase."""
+UNEVEN = (8, 16)
+"""Blocks of channels (vectors of 256 and 512 bits) that a layer may miss."""
 CACHES = (2**16, 2**18)
 """Weights (float32) beyond which a layer may slow down: a quarter of a second-level cache of 1 MiB, and all of it."""
 MOVING = frozenset({"add", "pad", "pool"})
@@ -128,8 +130,9 @@ def terms(key: LayerKey, block: int = BLOCK) -> dict[str, float]:
     """What may cost time in one layer; every term enters the latency with a non-negative factor of its own.
 
     Per kind of layer: blocked multiply-adds, weights to be read, values read and written, a constant; more per value
-    where there are fewer channels than a block (slower kernels), and more per weight and multiply-add where the weights
-    outgrow a cache. A separable layer has the terms of its depthwise and of its pointwise part.
+    where there are fewer channels than a block (slower kernels), more per value and multiply-add where channels are no
+    multiple of one, and more per weight and multiply-add where the weights outgrow a cache. A separable layer has the
+    terms of its depthwise and of its pointwise part.
     """
     if key.kind == "separable":
         depthwise = key._replace(kind="depthwise", c_out=key.c_in)
@@ -144,11 +147,12 @@ def _plain(key: LayerKey, block: int) -> dict[str, float]:
     if key.kind == "depthwise":
         return {f"{name} macs": pixels * area * c_out, f"{name} input": prod(key.in_size) * c_in, name: 1.0}
     if key.kind in MOVING:
-        return {f"{name} values": prod(key.in_size) * c_in + pixels * c_out, name: 1.0}
+        return {f"{name} values": _values(c_in, c_out, key), name: 1.0}
     if key.c_in <= 4:  # an image: kernels do not pad its channels
         c_in = float(key.c_in)
-    weights, values = area * c_in * c_out, prod(key.in_size) * c_in + pixels * c_out
+    weights, values = area * c_in * c_out, _values(c_in, c_out, key)
     found = {f"{name} macs": weights * pixels, f"{name} weights": weights, f"{name} values": values, name: 1.0}
+    found |= _uneven(key)
     if min(key.c_in, key.c_out) < block:
         found[f"{name} narrow"] = values
     for cache in CACHES:
@@ -156,6 +160,23 @@ def _plain(key: LayerKey, block: int) -> dict[str, float]:
             found[f"{name} weights over {cache}"] = weights - cache
             found[f"{name} macs over {cache}"] = (weights - cache) * pixels
     return found
+
+
+def _uneven(key: LayerKey) -> dict[str, float]:
+    """What channels that fill no block may cost more: runtimes keep blocked layouts for the others only."""
+    macs, values = float(prod(key.out_size) * key.taps * key.c_in * key.c_out), _values(key.c_in, key.c_out, key)
+    found = dict[str, float]()
+    for side, channels in (("in", key.c_in), ("out", key.c_out)):
+        for block in UNEVEN:
+            if channels % block and channels > 4:  # images are never blocked
+                name = f"{key.kind} {side} not of {block}"
+                found |= {f"{name}, macs": macs, f"{name}, values": values}
+    return found
+
+
+def _values(c_in: float, c_out: float, key: LayerKey) -> float:
+    """Numbers read and written."""
+    return prod(key.in_size) * c_in + prod(key.out_size) * c_out
 
 
 def _blocked(channels: int, block: int) -> float:
