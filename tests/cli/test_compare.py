@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import tomli_w
 
+from sartor import config
 from sartor.cli import main
+from sartor.jobs.compare import Comparison, line_up
+from sartor.jobs.contest import Allowance
+from sartor.jobs.parts import assemble
 from small import settings
+
+EXAMPLE = Path(__file__).parents[2] / "examples/compare_digits.toml"
 
 
 def test_from_a_recipe_to_a_page_and_from_folders_to_another(tmp_path, capsys):
@@ -28,6 +36,15 @@ def test_from_a_recipe_to_a_page_and_from_folders_to_another(tmp_path, capsys):
     assert main(["compare", str(out), "--out", str(tmp_path / "page")]) == 0
     assert "few: no gain can be claimed" in capsys.readouterr().out
     assert (tmp_path / "page/compare.html").exists()
+
+
+def test_the_example_lines_up():
+    text = EXAMPLE.read_text()
+    names = re.search(r"^# +(random_search,[a-z_,]+)", text, re.M)[1].split(",")
+    parts = assemble({**config.read(EXAMPLE), "strategy": {"name": "random_search"}})
+    entrants, absent = line_up(parts, Comparison({n: {} for n in names}, Allowance("epochs", 72)))
+    assert [e.name for e in entrants] == [*names, "uniform_width", "autoslim"]
+    assert not absent
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

@@ -11,7 +11,10 @@ import typer
 
 
 def run(
-    what: Annotated[list[str], typer.Argument(help="A recipe; or folders of finished runs.", show_default=False)],
+    what: Annotated[
+        list[str],
+        typer.Argument(help="A recipe; or folders of finished runs.", metavar="RECIPE|FOLDERS", show_default=False),
+    ],
     strategies: Annotated[str, typer.Option(help="Names with commas between them; baselines are added.")] = "",
     trials: Annotated[float | None, typer.Option(help="Trials that every search may make.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data of every search.")] = None,

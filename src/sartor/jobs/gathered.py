@@ -37,6 +37,9 @@ def gather(folders: Sequence[Path], out: Path, *, point: int = 0) -> dict[str, A
     """
     if (out / "config.toml").exists() or any(out.resolve() == f.resolve() for f in folders):
         raise ConfigError(f"{out} holds a run of its own, which a page of others would replace; name another --out")
+    places = [f.resolve() for f in folders]
+    if twice := [f for f, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise ConfigError(f"{twice[0]} is named twice; leave one out")
     read = [_read(folder, point) for folder in folders]
     for folder, one in zip(folders[1:], read[1:], strict=True):
         _check_same(folders[0], read[0]["problem"], folder, one["problem"])
