@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from sartor.core.errors import BudgetError
 from sartor.sampling.candidates import Candidates
 from sartor.sampling.region import Region
 
-from strategies.searching import problem  # isort: skip
+from strategies.searching import Plain, problem  # isort: skip
 
 
 def total(archs):
@@ -21,6 +23,17 @@ def test_draws_are_new_different_and_within_budget():
     drawn = Candidates(region).draw(60, np.random.default_rng(0), seen)
     assert len(drawn) == len(set(drawn)) == 60
     assert all(sum(a) <= 7 and a not in seen for a in drawn)
+
+
+def test_a_space_that_draws_is_asked():
+    class Even(Plain):
+        def draw(self, rng):
+            return tuple(2 * int(k) for k in rng.integers(3, size=3))
+
+    region = Region(replace(problem(2), space=Even(6, 6, 6)))
+    drawn = Candidates(region).draw(20, np.random.default_rng(0), {(0, 0, 0)})
+    assert len(set(drawn)) == 20
+    assert all(k % 2 == 0 for a in drawn for k in a)
 
 
 def test_fewer_where_few_are_left():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sartor import archs as operations
+from sartor.core.contracts import Draws
 from sartor.core.records import Arch
 from sartor.sampling.region import Region
 
@@ -41,11 +42,9 @@ class Candidates:
         Raises:
             BudgetError: No network is within the budget.
         """
-        found, canonical = dict[Arch, None](), self.region.space.canonical
+        found = dict[Arch, None]()
         for _ in range(BLOCKS):
-            index = rng.integers(self._sizes, size=(max(count, 32), len(self._sizes)))
-            for row in index[self.region.inside(index)].tolist():
-                arch = canonical(tuple(row))
+            for arch in self._block(max(count, 32), rng):
                 if arch not in seen and arch in self.region:
                     found[arch] = None
                 if len(found) == count:
@@ -57,6 +56,15 @@ class Candidates:
             if len(found) == count:
                 break
         return list(found)
+
+    def _block(self, count: int, rng: np.random.Generator) -> Iterator[Arch]:
+        """Networks as the space draws them, else uniform ones, of which some that are outside are left out."""
+        space = self.region.space
+        if isinstance(space, Draws):
+            yield from (space.draw(rng) for _ in range(count))
+            return
+        index = rng.integers(self._sizes, size=(count, len(self._sizes)))
+        yield from (space.canonical(tuple(row)) for row in index[self.region.inside(index)].tolist())
 
     def pool(
         self, count: int, rng: np.random.Generator, seen: Collection[Arch], tops: Sequence[Arch], score: Score

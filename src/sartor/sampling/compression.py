@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
+
+import numpy as np
 
 from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch, Trial
 from sartor.rewards import compression
-from sartor.sampling.region import Price
+from sartor.sampling.region import Price, Region
 
 Kind: TypeAlias = Literal["auto", "compression", "feasible"]
 KINDS = ("auto", "compression", "feasible")
@@ -35,7 +37,7 @@ class Worth:
             raise ConfigError(f"no reward called {kind!r}; known: {', '.join(KINDS)}")
         if not 0 <= teacher < math.inf:
             raise ConfigError(f"teacher is {teacher}; it is the teacher's accuracy, or 0 to evaluate it first")
-        self.objective = problem.objectives[0]
+        self.problem, self.objective = problem, problem.objectives[0]
         if kind == "auto":
             free = not problem.constraints and "params" in (problem.costs or {}) and self.objective.goal == "max"
             kind = "compression" if free else "feasible"
@@ -87,3 +89,20 @@ class Worth:
             known = ", ".join(f"{m} {v:g}" for m, v in trial.metrics.items())
             raise DataError(f"the reward of trial {trial.index} is {value} ({known}); its evaluator must fail instead")
         return value
+
+    def ranked(self, trials: Sequence[Trial], *, whole: bool = False) -> list[Trial]:
+        """The students that did not fail, the best first; with `whole`, those trained longest first."""
+        self.meet(trials)
+        good = [t for t in trials[self.first :] if t.ok]
+        return sorted(good, key=lambda t: (-t.fidelity if whole else 0.0, -self(t)))
+
+    def answer(self, trials: Sequence[Trial], limits: Mapping[str, float], rng: np.random.Generator) -> Arch:
+        """The best student under `limits`, metric -> bound, of those trained longest; if none fits, a random network.
+
+        Raises:
+            BudgetError: No network meets them.
+        """
+        region = Region(self.problem, limits)
+        known = (t.arch for t in self.ranked(trials, whole=True) if t.arch in region)
+        found = next(known, None)
+        return region.sample(rng) if found is None else found

@@ -81,7 +81,7 @@ class Encoding:
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self._table = None if isinstance(space, Described) else _table(space.choices)
+        self._table = None if isinstance(space, Described) else options(space.choices)
 
     @property
     def features(self) -> int:
@@ -99,7 +99,7 @@ class Encoding:
         return Sequences(nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows]))
 
 
-def _table(choices: Sequence[Choice]) -> Tensor:
+def options(choices: Sequence[Choice]) -> Tensor:
     """The row of each option of each choice, `(choices, options, features)`."""
     n, k = len(choices), max(len(c.options) for c in choices)
     table = torch.zeros(n, k, n + k + 2)

@@ -171,7 +171,7 @@ class Esnac(Strategy):
 
     def parents(self) -> list[int]:
         """The best trials so far, of which some are trained further in the end."""
-        return [t.index for t in self._ranked()[: self.best]] if self.fidelity < 1 else []
+        return [t.index for t in self.worth.ranked(self.trials)[: self.best]] if self.fidelity < 1 else []
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The network with the largest reward under `limits`, of those trained longest; if none fits, a random one.
@@ -179,27 +179,18 @@ class Esnac(Strategy):
         Raises:
             BudgetError: No network meets them.
         """
-        self.worth.meet(self.trials)
-        region = Region(self.problem, limits)
-        known = [t for t in self._ranked(whole=True) if t.arch in region]
-        return known[0].arch if known else region.sample(numpy_rng(self.seed, "solve"))
-
-    def _ranked(self, *, whole: bool = False) -> list[Trial]:
-        """Trials that did not fail, the best first; with `whole`, those trained longest first."""
-        good = [t for t in self.trials[self.worth.first :] if t.ok]
-        return sorted(good, key=lambda t: (-t.fidelity if whole else 0.0, -self.worth(t)))
+        return self.worth.answer(self.trials, limits, numpy_rng(self.seed, "solve"))
 
     def _last(self) -> list[Proposal]:
         """The best networks so far at full fidelity, once."""
         if self.fidelity == 1 or self.finished:
             return []
         self.finished = True
-        return [Proposal(t.arch, 1.0, t.index) for t in self._ranked()[: self.best]]
+        return [Proposal(t.arch, 1.0, t.index) for t in self.worth.ranked(self.trials)[: self.best]]
 
     def _known(self) -> tuple[list[Arch], Tensor]:
         """Networks and what a kernel is to predict, `(n,)`, float64; the first one is the teacher if it is known."""
-        good = self._ranked()
-        good.sort(key=lambda t: t.index)
+        good = sorted(self.worth.ranked(self.trials), key=lambda t: t.index)
         archs, values = [t.arch for t in good], [self.worth(t) for t in good]
         if self.worth.kind == "compression":
             archs, values = [self.worth.reference, *archs], [0.0, *values]
