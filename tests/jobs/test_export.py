@@ -2,7 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
+from safetensors.torch import load_file
 
 from sartor.core.errors import ConfigError, StateError
 from sartor.jobs.export import export
@@ -12,6 +16,15 @@ def test_another_target_gives_the_same_outputs(finished, tmp_path):
     found = export(finished.folder, "torch_cpu", tmp_path / "out")
     assert found["relative_error"] < 1e-5
     assert found["file"] is None or Path(found["file"]).exists()
+
+
+@pytest.mark.parametrize("network", ["uniform", "reference"])
+def test_the_other_networks_of_the_run_too(finished, tmp_path, network):
+    found = export(finished.folder, "onnxruntime", tmp_path, network=network)
+    entry = finished.result["reference"] if network == "reference" else finished.result["curve"][0][network]
+    written = [numpy_helper.to_array(t) for t in onnx.load(found["file"]).graph.initializer]
+    bias = load_file(finished.folder / entry["weights"])["classifier.bias"].numpy()
+    assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
 
 
 def test_mistakes_are_named(finished, tmp_path):

@@ -19,16 +19,19 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Where to [default: FOLDER/export_TARGET, or the file FOLDER/optuna.db].")
     ] = None,
+    network: Annotated[
+        Literal["winner", "uniform", "reference"], typer.Option(help="Which of the networks that were trained.")
+    ] = "winner",
     point: Annotated[int, typer.Option(help="Which of several budgets, counted from 0.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print file and error as JSON.")] = False,
 ) -> int:
-    """Export the trained winner for a target and check its outputs against PyTorch's."""
+    """Export a trained network for a target and check its outputs against PyTorch's."""
     if to == "optuna":
         return _studies(folder, out or folder / "optuna.db", as_json)
     from sartor.jobs.export import export  # noqa: PLC0415 - torch is slow to import: not for --help
 
-    place = out or folder / f"export_{target}"
-    found = export(folder, target, place, point=point)
+    place = out or folder / (f"export_{target}" if network == "winner" else f"export_{target}_{network}")
+    found = export(folder, target, place, point=point, network=network)
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
     else:

@@ -1,9 +1,9 @@
-"""Export the winner of a finished run for another target, checked against PyTorch."""
+"""Export a trained network of a finished run for another target, checked against PyTorch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from safetensors.torch import load_file
 
@@ -12,30 +12,35 @@ from sartor.core.errors import StateError
 from sartor.jobs.parts import assemble
 from sartor.run.folder import read_config, read_json
 
+Role: TypeAlias = Literal["winner", "uniform", "reference"]
 
-def export(folder: Path, target: str, out: Path, *, point: int = 0) -> dict[str, Any]:
-    """Prepare the trained winner on `target`.
+
+def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Role = "winner") -> dict[str, Any]:
+    """Prepare a trained network on `target`.
 
     Args:
         folder: A finished run folder.
         target: Name of a target.
         out: Folder for its files.
         point: Which point of the budget, counted from 0.
+        network: The winner, the uniformly scaled network it is compared with, or the reference.
 
     Returns:
         `file`, and `relative_error` of its outputs against PyTorch's.
 
     Raises:
-        StateError: There is no such point, or the run is not finished.
+        StateError: There is no such point or network, or the run is not finished.
         TargetError: The target cannot run the network, or runs it with other results.
     """
     result = read_json(folder / "result.json")
     if not 0 <= point < len(result["curve"]):
         raise StateError(f"{folder} has {len(result['curve'])} networks, counted from 0; there is no {point}")
     parts = assemble(read_config(folder / "config.toml"))
-    entry = result["curve"][point]
-    module = parts.build(tuple(entry["winner"]["arch"]), "train")
-    module.load_state_dict(load_file(folder / entry["folder"] / "model.safetensors"))
+    entry = result["reference"] if network == "reference" else result["curve"][point][network]
+    if entry is None:
+        raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
+    module = parts.build(tuple(entry["arch"]), "train")
+    module.load_state_dict(load_file(folder / entry["weights"]))
     module.eval()
     out.mkdir(parents=True, exist_ok=True)
     session = config.build("targets", {"name": target}).prepare(module, parts.task.example, out)

@@ -135,7 +135,7 @@ def gain_sentence(fitting: Fitting, examples: int | None = None) -> str:
     elif points.low > 0:
         words = f"gain over uniform scaling: {numbers}"
     else:
-        words = f"loss against uniform scaling: {numbers}"
+        words = f"loss against uniform scaling: {numbers} (sartor export FOLDER --network uniform writes that one)"
     return f"{words}{_unequal(fitting)}"
 
 
