@@ -41,6 +41,8 @@ def test_prices_are_the_epochs_that_are_trained():
     assert [NINE(f) for f in (1.0, 1 / 3, 1 / 9, 0.01)] == [9, 3, 1, 1]
     shorter = price_of({"name": "train", "recipe": {"epochs": 4}}, TRAINING)
     assert shorter(1.0) == 4
+    assert price_of({"name": "distil"}, {})(0.5) == 5
+    assert price_of({"name": "distil"}, TRAINING)(1.0) == 9
     assert price_of({"name": "inherited"}, TRAINING)(1.0) == 0
     assert price_of({"name": "finetune", "steps": 5}, TRAINING, batches=20)(1.0) == 0.25
     assert price_of({"name": "finetune"}, TRAINING) is None  # how long is an epoch?

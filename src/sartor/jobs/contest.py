@@ -24,6 +24,8 @@ Price: TypeAlias = Callable[[float], float]
 
 FREE = "uniform_width"
 """It names its network without looking at any data."""
+TRAINERS: Mapping[str, Mapping[str, Any]] = {"train": {}, "distil": {"epochs": 10}}
+"""Evaluators that train one network per trial by a recipe, and what differs from its defaults."""
 PLENTY = 10**9
 """What a strategy is told where only the clock ends it."""
 SHARE = 0.9
@@ -132,12 +134,12 @@ def _check_unit(
     name: str, kind: type[Strategy], settings: Mapping[str, Any], judge: Mapping[str, Any], allowance: Allowance
 ) -> None:
     known, shares = _accepted(settings["name"]), kind.evaluator == "inherited"
-    if allowance.unit == "trials" and judge["name"] != "train":
+    if allowance.unit == "trials" and judge["name"] not in TRAINERS:
         raise ConfigError(
             f"{name} does not train one network per trial (its evaluator is {judge['name']}), so that trials mean "
             "nothing for it; compare with --epochs or --seconds"
         )
-    if allowance.unit == "epochs" and judge["name"] not in ("train", "finetune", "inherited"):
+    if allowance.unit == "epochs" and judge["name"] not in (*TRAINERS, "finetune", "inherited"):
         raise ConfigError(
             f"nobody knows how many epochs a trial of {name} takes (its evaluator is {judge['name']}); "
             "compare with --seconds"
@@ -169,8 +171,8 @@ def price_of(evaluator: Mapping[str, Any], training: Mapping[str, Any], batches:
     Returns:
         None if nobody knows.
     """
-    if evaluator["name"] == "train":
-        recipe = Recipe.of(evaluator.get("recipe", training))
+    if evaluator["name"] in TRAINERS:  # a student that is stopped early counts in full: that it would be, nobody knew
+        recipe = Recipe.of({**TRAINERS[evaluator["name"]], **evaluator.get("recipe", training)})
         return lambda fidelity: float(recipe.epochs_at(fidelity))
     if evaluator["name"] == "inherited":
         return lambda _: 0.0
