@@ -2,7 +2,8 @@
 
 sartor's rows are one `sartor.fit` per seed: its winner, and the uniformly scaled network that the job trains in the
 same way. Torch-Pruning's pruning ratio is bisected until the network takes just under half of the original's time,
-measured in turns with it; then it is fine-tuned as in `compress_resnet.py`. Resumable, like that script.
+measured in turns with it; then it is fine-tuned as in `compress_resnet.py`. Widths are quarters here: odd widths cost
+ONNX Runtime more than they are worth. Resumable, like that script.
 
     python benchmarks/compress_latency.py --data DIR --weights FILE --work DIR --out benchmarks/results/latency.json
 """
@@ -23,6 +24,7 @@ import sartor
 from sartor import measure
 from sartor.core import state
 from sartor.core.rng import derive, global_seed
+from sartor.spaces.widths import Widths
 from sartor.targets.onnxruntime import OnnxRuntime
 
 SHARE = 0.5
@@ -34,7 +36,7 @@ class Halving(Compression):
     def fitted_by_sartor(self, seed: int, folder: Path) -> dict[str, dict[str, float]]:
         """Winner and uniformly scaled network of the whole job."""
         done = sartor.fit(
-            self.space(reconstruct=256),
+            Widths(network=self.original, input_shape=(3, 32, 32), divisor=8, multipliers=(0.25, 0.5, 0.75, 1)),
             self.task,
             target={"name": "onnxruntime", "threads": 1},
             budget={"latency_ms": f"{SHARE:.0%}"},
