@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-from sartor import tabular
+from sartor import archs, tabular
+from sartor.core import plugins
 from sartor.core.contracts import Keyed, Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Choice
 from sartor.spaces.nats_size import NatsSize
-from sartor.tabular import Result, Table, dataset_of, key_of
+from sartor.tabular import Result, Table, dataset_of, key_of, shipped
 
 
 class Sandwich(Space):
@@ -285,3 +286,15 @@ def test_without_the_official_package(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nats_bench", None)
     with pytest.raises(MissingExtraError, match=r"needs nats_bench: pip install 'sartor\[nats\]'"):
         Table.read(tmp_path, Sandwich())
+
+
+def test_tables_that_ship_fit_their_spaces():
+    assert "digits_widths" in shipped()
+    for name, path in shipped().items():
+        assert path.stat().st_size <= 300e3
+        space = plugins.load("spaces", name)()
+        table = Table.read(path, space)
+        assert len(table.rows) == len(list(archs.enumerate_all(space)))
+        assert "latency_ms" in table.costs()
+        short, long = (table.column(s) for s in table.signals()[:2])
+        assert 0.3 < np.corrcoef(short, long)[0, 1] < 1

@@ -30,3 +30,17 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "tiny" in capsys.readouterr().err
     assert main(["bench", "tiny", "--table", str(tmp_path / "none.csv")]) == 2
     assert "none.csv" in capsys.readouterr().err
+
+
+def test_the_table_that_ships_needs_no_file(tmp_path, capsys):
+    arguments = ["bench", "digits_widths", "--strategies", "random_search,hyperband", "--runs", "2", "--workers", "1"]
+    arguments += ["--evaluations", "20", "--budget", "latency_ms=0.014", "--quiet", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["table"] == "digits_widths.csv.gz"
+    assert found["strategies"]["random_search"]["at_seconds"]
+    assert (tmp_path / "out" / "curves_seconds.csv").exists()
+    assert main(["bench", "tiny"]) == 2
+    assert "no table comes with sartor for the space 'tiny', only for digits_widths" in capsys.readouterr().err
+    assert main([*arguments, "--budget", "latency_ms=0.001"]) == 2
+    assert "the smallest has latency_ms" in capsys.readouterr().err
