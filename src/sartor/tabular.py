@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sartor.core.contracts import Keyed, Space
+from sartor.core.contracts import Keyed, Listed, Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Arch
 
@@ -336,6 +336,8 @@ def _check_complete(missing: Sequence[str], path: Path, total: int) -> None:
 
 def _every_key(space: Space) -> list[str]:
     """The names of all networks, those that canonical ones stand for as well."""
+    if isinstance(space, Listed) and space.members:
+        return [key_of(space, arch) for arch in space.members]
     count = prod(len(c.options) for c in space.choices)
     if count > _LARGEST:
         raise ConfigError(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nets import Branches, Residual, Stages, random_
 from sartor.spaces.compression import Compression
@@ -107,6 +108,34 @@ def test_channels_that_padding_brings_are_cut_apart_and_tied_together(space):
     network = space.build(arch).double().eval()
     assert network.get_submodule("layer2.1.bn1").num_features == 2 + 4
     assert network(torch.randn(2, 3, 8, 8, dtype=torch.float64)).isfinite().all()
+
+
+class Dense(nn.Module):
+    """Without `c`, what a concatenation puts last meets channels of which the last are cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+        self.c, self.head = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 2, 1)
+        self.more = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.ReLU(), nn.Tanh())  # the width in most places decides
+
+    def forward(self, x):
+        x = self.a(x)
+        x = self.c(torch.cat([x, self.b(x)], 1))
+        return self.head(self.more(x)).mean((2, 3))
+
+
+def test_at_least_one_channel_stays_of_what_follows_others():
+    space = Compression(network=random_(Dense()).eval(), size=4, steps=4, importance="none")
+    rng, least = np.random.default_rng(0), 9
+    for _ in range(60):
+        arch = tuple(int(rng.integers(len(c.options))) for c in space.choices)
+        network = space.build(arch)
+        assert network(torch.zeros(2, 3, 4, 4)).shape == (2, 2)
+        least = min(least, *(len(p) for p in network.parameters()))
+        assert space.tally("params", [arch]).item() == sum(p.numel() for p in network.parameters())
+        assert space.canonical(space.canonical(arch)) == space.canonical(arch)
+    assert least == 1
 
 
 def test_skips_tie_too(space):

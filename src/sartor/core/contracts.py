@@ -284,6 +284,15 @@ class Shaped(Protocol):
 
 
 @runtime_checkable
+class Listed(Protocol):
+    """A space that is a list of networks: every other arch stands for one of them."""
+
+    @property
+    def members(self) -> Sequence[Arch]:
+        """All canonical archs; empty if there is no list."""
+
+
+@runtime_checkable
 class Keyed(Protocol):
     """A space whose networks have names in published tables."""
 

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from sartor.core.contracts import Batch, Evaluator, Problem, Task, Trained, require
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
-from sartor.core.records import Proposal
+from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive, global_seed
 from sartor.networks import load_weights
+from sartor.supernet.lineage import keep_weights, kept_weights
 from sartor.training import Recipe, evaluate, fit
 from sartor.training.evaluation import check_fits, mode, resolve
 
@@ -86,22 +87,39 @@ class Distil(Evaluator):
             )
 
     def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
-        """The task's metrics on the validation split, and `epochs`: how many were trained.
+        """The task's metrics on the validation split, and `epochs`: how many were trained; without a parent.
 
         Raises:
+            CapabilityError: There is a parent, whose weights only `inherit` can be given, or it is another network.
             ConfigError: The file holds the weights of another network.
             DataError: The teacher does not fit the task.
             DivergedError: Loss, metric or the teacher's logits are not finite.
         """
-        teacher = self._taught_by()
+        return self.inherit(proposal, seed, parent=None, keep=None)
+
+    def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
+        """The same, going on from the weights at `parent`, of the same arch; those that count go to `keep`."""
+        teacher, arch = self._taught_by(), self.space.canonical(proposal.arch)
+        if (proposal.parent is None) != (parent is None):
+            raise CapabilityError(
+                f"trial {proposal.parent} is the parent of {arch} and its weights are {parent}; "
+                "run the search in a folder, which keeps the weights of parents"
+            )
         with global_seed(derive(seed, "initialisation")):
-            module = self.space.build(self.space.canonical(proposal.arch))
+            module = self.space.build(arch)
+        if parent is not None:
+            _go_on(module, arch, parent)
         watch = _Watch(self.metric, self.hopeless * self._bar(), self.patience)
+        watch.follow = module if keep is not None and self.best else None
         task, master = (self._task(teacher), None) if self.loss == "logits" else (self.task, teacher)
         recipe, training = self.recipe, derive(seed, "training")
         with suppress(_HopelessError):
             fit(module, task, recipe, seed=training, teacher=master, fidelity=proposal.fidelity, on_epoch=watch)
-        return self._report(watch.seen)
+        metrics = self._report(watch.seen)
+        if keep is not None:
+            module.load_state_dict(watch.weights or module.state_dict())
+            keep_weights(keep, arch, module)
+        return metrics
 
     def _report(self, seen: list[dict[str, float]]) -> dict[str, float]:
         for epoch, metrics in enumerate(seen, 1):
@@ -157,11 +175,19 @@ class _Watch:
 
     def __post_init__(self) -> None:
         self.seen: list[dict[str, float]] = []
+        self.follow: nn.Module | None = None
+        self.weights: dict[str, Tensor] = {}
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         self.seen.append({k.removeprefix("valid_"): v for k, v in metrics.items() if k.startswith("valid_")})
+        if self.follow is not None and self.metric and self._is_first_best():
+            self.weights = {name: value.detach().clone() for name, value in self.follow.state_dict().items()}
         if self.bar and self.patience <= done < total and not self.seen[-1][self.metric] >= self.bar:
             raise _HopelessError
+
+    def _is_first_best(self) -> bool:
+        *before, last = (metrics[self.metric] for metrics in self.seen)
+        return all(last > value for value in before)
 
 
 @dataclass(frozen=True)
@@ -183,6 +209,14 @@ class _Taught:
             if not logits.isfinite().all():
                 raise DivergedError("the teacher's logits are not finite; look at its weights, or at the data")
             yield x, logits
+
+
+def _go_on(module: nn.Module, arch: Arch, parent: Path) -> None:
+    """Take over the weights of a trial of the same arch."""
+    known, weights = kept_weights(parent)
+    if known != arch:
+        raise CapabilityError(f"{parent} holds another network ({known}); Distil goes on with the same one only")
+    module.load_state_dict(weights)
 
 
 def _squares(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ afterwards, on the same batches for every network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from sartor.core.contracts import Batch, Evaluator, Problem, Shareable, Supernet, require
-from sartor.core.errors import CapabilityError, ConfigError, StateError
-from sartor.core.records import Arch, Proposal
+from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
-from sartor.core.state import atomically
 from sartor.supernet.calibrate import recalibrate
-from sartor.supernet.lineage import read_supernet, write_back
+from sartor.supernet.lineage import keep_weights, kept_weights, read_supernet, write_back
 from sartor.training import Recipe, evaluate, fit
 
 __all__ = ["Finetune"]
@@ -101,7 +97,7 @@ class Finetune(Evaluator):
             recalibrate(module, self._calibration)
         metrics = evaluate(module, islice(self.task.valid(), self.batches), self.task, device=self.recipe.device)
         if keep is not None:
-            _write(keep, arch, module)
+            keep_weights(keep, arch, module)
         return metrics
 
     def _train(self, module: nn.Module, fidelity: float, seed: int) -> None:
@@ -135,7 +131,7 @@ class _Stock:
             self.held = object()  # equals no key, should this be interrupted
             self.net.load_state_dict(self.own)
             if parent is not None:
-                write_back(self.net, *_read(parent))
+                write_back(self.net, *kept_weights(parent))
             self.held = key
         return self.net
 
@@ -158,17 +154,3 @@ class _Steps:
             for batch in islice(self.train(self.generator), left):
                 left -= 1
                 yield batch
-
-
-def _write(path: Path, arch: Arch, module: nn.Module) -> None:
-    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
-    atomically(path, lambda part: save_file(weights, part, metadata={"arch": json.dumps(arch)}))
-
-
-def _read(path: Path) -> tuple[Arch, dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            arch = tuple(json.loads(file.metadata()["arch"]))
-            return arch, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StateError(f"cannot read the weights {path} ({error}); start the search in a new folder") from error

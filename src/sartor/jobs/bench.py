@@ -20,7 +20,7 @@ from scipy.stats import mannwhitneyu
 
 from sartor import config
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Problem, Space, Strategy
+from sartor.core.contracts import CostModel, Listed, Problem, Space, Strategy
 from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
 from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
@@ -225,6 +225,8 @@ class Stand:
         return max(self.evaluator.true(tuple(a)) for a in index[inside].tolist())
 
     def _all(self) -> list[Arch]:
+        if isinstance(self.space, Listed) and self.space.members:
+            return list(self.space.members)
         return list(product(*(range(len(c.options)) for c in self.space.choices)))
 
 

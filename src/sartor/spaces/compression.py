@@ -31,6 +31,7 @@ from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Arch
 from sartor.networks import load_network, load_weights
 from sartor.spaces._options import nearest
+from sartor.spaces._pool import Pool
 from sartor.surgery.blocks import skippable
 from sartor.surgery.coupling import couple
 from sartor.surgery.description import Describer, Encoding
@@ -72,6 +73,8 @@ class Compression(Space):
         importance: Which channels are kept: `l1`, `l2`, `bn`, `random`, or `none` for the first, as in the source.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.
         encoding: How `description` describes a network: `log`, or the source's `paper` (at most 128 layers).
+        pool: A table (CSV) of students: the space is down to these, and every other arch stands for the one most like
+            it. For comparisons of searches on students that have all been trained already.
         seed: Of the initial weights and of `random`.
     """
 
@@ -92,6 +95,7 @@ class Compression(Space):
         importance: Importance = "l2",
         ignore: Sequence[str] = (),
         encoding: Encoding = "log",
+        pool: str = "",
         seed: int = 0,
     ) -> None:
         if not network:
@@ -125,19 +129,35 @@ class Compression(Space):
             raise CapabilityError(f"{type(whole).__name__} has nothing to choose from; allow layers, skips or widths")
         self._tally = Tally(self.students, whole)
         self._describe = Describer(self.students, encoding)
+        self._pool = Pool(pool, self.choices) if pool else None
+        self._words = [[str(option) for option in c.options] for c in self.choices]
 
     @property
     def reference(self) -> Arch:
-        return self.students.reference
+        return self.canonical(self.students.reference)
+
+    @property
+    def members(self) -> Sequence[Arch]:
+        return self._pool.archs if self._pool is not None else ()
 
     def canonical(self, arch: Arch) -> Arch:
-        return self.students.canonical(arch)
+        found = self.students.canonical(arch)
+        return found if self._pool is None else self._pool.nearest(found)
+
+    def key(self, arch: Arch) -> str:
+        """The options of the canonical arch, with colons between them."""
+        return ":".join(words[a] for words, a in zip(self._words, self.canonical(arch), strict=True))
 
     def build(self, arch: Arch) -> nn.Module:
-        return as_graph(Engine(self.students.wiring.skeleton, self._weights()), self.students.cut(arch))
+        return as_graph(Engine(self.students.wiring.skeleton, self._weights()), self.students.cut(self._known(arch)))
 
     def draw(self, rng: np.random.Generator) -> Arch:
-        """A random network as the source draws them: see `REMOVED`, `SKIPPED`, `BLOCKS`; widths are uniform."""
+        """A random network as the source draws them: see `REMOVED`, `SKIPPED`, `BLOCKS`; widths are uniform.
+
+        Of a pool, all networks are as likely.
+        """
+        if self._pool is not None:
+            return self.members[int(rng.integers(len(self.members)))]
         students, options = self.students, np.array([len(c.options) for c in self.choices])
         removed, skipped, blocks = (float(rng.choice(p)) for p in (REMOVED, SKIPPED, BLOCKS))
         arch = rng.integers(options)
@@ -156,10 +176,13 @@ class Compression(Space):
         return (*arch[:lo], *nearest(self.choices[lo:hi], wanted), *arch[hi:])
 
     def tally(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
-        return self._tally(metric, archs)
+        return self._tally(metric, [self._known(arch) for arch in archs])
 
     def description(self, arch: Arch) -> NDArray[np.float32]:
-        return self._describe(arch)
+        return self._describe(self._known(arch))
+
+    def _known(self, arch: Arch) -> Arch:
+        return arch if self._pool is None else self.canonical(arch)
 
     def _weights(self) -> nn.Module:
         """Trained weights as they are; untrained ones anew, from torch's global generator."""

@@ -6,19 +6,21 @@ the supernet holds its own number, the network extracted holds the places of its
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sartor.core.contracts import Shareable, Supernet
 from sartor.core.errors import CapabilityError, StateError
 from sartor.core.records import Arch
 from sartor.core.rng import global_seed
+from sartor.core.state import atomically
 
 FIRST = 2**40
 """The number of the first entry: constants that a network brings along are not mistaken for places."""
@@ -46,6 +48,26 @@ def read_supernet(space: Shareable, path: str | Path = "") -> Supernet:
             f"{path} holds another supernet than the space's; use the space it was trained with"
         ) from error
     return net
+
+
+def keep_weights(path: Path, arch: Arch, module: nn.Module) -> None:
+    """Write the weights of a trial for its children: whole or not at all."""
+    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
+    atomically(path, lambda part: save_file(weights, part, metadata={"arch": json.dumps(arch)}))
+
+
+def kept_weights(path: Path) -> tuple[Arch, dict[str, Tensor]]:
+    """What `keep_weights` wrote: the arch, and its state dict.
+
+    Raises:
+        StateError: The file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            arch = tuple(json.loads(file.metadata()["arch"]))
+            return arch, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StateError(f"cannot read the weights {path} ({error}); start the search in a new folder") from error
 
 
 @torch.no_grad()

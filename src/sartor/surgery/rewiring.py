@@ -246,6 +246,7 @@ class Places:
         homes: Choice -> nodes whose tensors it cuts.
         order: Choices, as they are numbered.
         starts: The first number of each, in that order.
+        firsts: The first number of every family: of these at least one unit stays.
         ties: Pairs of arrays of numbers.
     """
 
@@ -264,6 +265,7 @@ class Places:
         self.needs = np.concatenate([[0], *needs]).astype(np.int64)
         sizes = [sum(len(family) for family in ladders[c].families) for c in self.order]
         self.starts = np.cumsum([1, *sizes])[:-1]
+        self.firsts = np.cumsum([1, *(len(family) for _, _, family in parts)])[:-1]
         self.number = np.zeros(len(skeleton.units) + 1, dtype=np.int64)
         self.number[self.units[1:]] = np.arange(1, len(self.units))
         self.ties: list[tuple[Numbers, Numbers]] = []

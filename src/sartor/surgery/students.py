@@ -132,6 +132,8 @@ class Students:
         kept: NDArray[np.bool_] = places.needs <= options[places.owner]
         deciders = places.joined(ties)
         if deciders is not None:
+            none = ~np.logical_or.reduceat(kept[deciders], places.firsts)  # all of it follows what is cut
+            kept[deciders[places.firsts[none]]] = True
             kept = kept[deciders]
             alone = np.logical_or.reduceat(deciders == np.arange(len(deciders)), places.starts)
             counts = np.add.reduceat(kept.astype(np.int64), places.starts)
