@@ -25,6 +25,22 @@ def test_draws_are_new_different_and_within_budget():
     assert all(sum(a) <= 7 and a not in seen for a in drawn)
 
 
+def test_a_short_list_is_not_drawn_from_for_long():
+    """Twelve networks, a thousand wanted: two blocks of draws, not sixteen."""
+
+    class Few(Plain):
+        calls = 0
+
+        def draw(self, rng):
+            self.calls += 1
+            return (int(rng.integers(12)),)
+
+    space = Few(12)
+    drawn = Candidates(Region(replace(problem(2), space=space))).draw(1000, np.random.default_rng(0), {(0,)})
+    assert len(drawn) == 11
+    assert space.calls < 2500
+
+
 def test_a_space_that_draws_is_asked():
     class Even(Plain):
         def draw(self, rng):
@@ -47,7 +63,7 @@ def test_fewer_where_few_are_left():
 
 
 def test_a_budget_that_rejection_never_meets():
-    region = Region(problem(*[9] * 12, upper=1))
+    region = Region(problem(*[9] * 7, upper=1))
     assert Candidates(region).draw(3, np.random.default_rng(0), ())
     with pytest.raises(BudgetError):
         Candidates(Region(problem(4, 4, upper=-1))).draw(3, np.random.default_rng(0), ())

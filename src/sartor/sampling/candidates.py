@@ -44,18 +44,23 @@ class Candidates:
         """
         found = dict[Arch, None]()
         for _ in range(BLOCKS):
-            for arch in self._block(max(count, 32), rng):
-                if arch not in seen and arch in self.region:
-                    found[arch] = None
-                if len(found) == count:
-                    return list(found)
-        for _ in range(2 * (count - len(found))):
-            arch = self.region.sample(rng)
-            if arch not in seen:
+            before = len(found)
+            if self._take(self._block(max(count, 32), rng), count, seen, found):
+                return list(found)
+            if found and len(found) - before <= count // 50:  # hardly any left, or hardly any fits
+                break
+        tries = min(max(32, count // 8), 2 * (count - len(found)))
+        self._take((self.region.sample(rng) for _ in range(tries)), count, seen, found)
+        return list(found)
+
+    def _take(self, archs: Iterator[Arch], count: int, seen: Collection[Arch], found: dict[Arch, None]) -> bool:
+        """Add what is new and within the budget; whether there are enough."""
+        for arch in archs:
+            if arch not in seen and arch in self.region:
                 found[arch] = None
             if len(found) == count:
-                break
-        return list(found)
+                return True
+        return False
 
     def _block(self, count: int, rng: np.random.Generator) -> Iterator[Arch]:
         """Networks as the space draws them, else uniform ones, of which some that are outside are left out."""
