@@ -5,9 +5,14 @@
 
 Searches can be compared on such a pool with many seeds, as every network in it has been trained once, in the same way.
 The first student is the teacher itself; the others are drawn as the space draws them, layers removed, groups of
-channels narrowed, skips added, until there are as many different ones as wanted. `train` appends one JSON line per
-student; killed, it goes on where it was, and several processes may share the work (`--part 0/2`, `--part 1/2`).
-`write` makes a table: `arch_str` has the options of all choices with colons between; accuracies in per cent.
+channels narrowed, skips added. Most of those guess after a short training; so a third gets each layer and block that
+was removed back with a probability of 0.5, another third with 0.8. `train` appends one JSON line per student; killed,
+it goes on where it was, and several processes may share the work (`--part 0/2`, `--part 1/2`). `write` makes a table:
+`arch_str` has the options of all choices with colons between; accuracies in per cent. The space reads it as its `pool`,
+and is then down to these students (in the folder of this script, for the network's sake):
+
+    sartor bench compression --table POOL.csv --space pool=POOL.csv --space network=esnac_pool:resnet20 \\
+        --space weights=DIR/resnet20_cifar10.safetensors
 
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
 and in the end on the first `--test` images of the test split. With the defaults this is meant to take below two hours
@@ -44,6 +49,13 @@ from sartor.tasks.arrays import arrays
 from sartor.training import evaluate
 
 BATCH = 128
+BACK = (0.0, 0.5, 0.8)
+"""Students in turn get back what was removed of them with these probabilities."""
+
+
+def resnet20() -> Resnet:
+    """The teacher without its weights, for those who name networks."""
+    return Resnet(20)
 
 
 def teacher_of(args: argparse.Namespace) -> Compression:
@@ -56,8 +68,12 @@ def teacher_of(args: argparse.Namespace) -> Compression:
 def drawn(space: Compression, count: int, seed: int) -> list[Arch]:
     """The teacher, and `count - 1` other students; a larger pool has the smaller one's students first."""
     rng, found = numpy_rng(seed, "esnac_pool"), {space.reference: None}
+    removals = [choice.name.startswith(("keep:", "block:")) for choice in space.choices]
     while len(found) < count:
-        found[archs.sample(space, rng)] = None
+        back = rng.random(len(removals)) < BACK[len(found) % len(BACK)]
+        arch = archs.sample(space, rng)
+        mild = (1 if removal and b else a for a, removal, b in zip(arch, removals, back, strict=True))
+        found[space.canonical(tuple(mild))] = None
     return list(found)
 
 
@@ -185,12 +201,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--coupled", default="groups", choices=["groups", "channels"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--valid", type=int, default=1000)
     parser.add_argument("--test", type=int, default=2048)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--amp", default="", choices=["", "bfloat16"])
+    parser.add_argument("--amp", default="bfloat16", choices=["", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

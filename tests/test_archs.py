@@ -129,3 +129,12 @@ def test_sample_feasible_meets_the_budget_even_a_tight_one():
 def test_an_impossible_budget_is_an_error():
     with pytest.raises(BudgetError, match="Plain"):
         archs.sample_feasible(problem(-1), numpy_rng(0), 3)
+
+
+def test_a_space_may_draw_its_own_random_networks():
+    class Timid(Plain):
+        def draw(self, rng):
+            return (int(rng.integers(2)), 1, 0)
+
+    rng = numpy_rng(0)
+    assert {archs.sample(Timid(), rng) for _ in range(20)} == {(0, 1, 0), (1, 1, 0)}

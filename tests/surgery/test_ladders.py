@@ -5,7 +5,7 @@ import pytest
 
 from sartor.core.errors import ConfigError
 from sartor.surgery.coupling import Group
-from sartor.surgery.ladders import ladders
+from sartor.surgery.ladders import grouped, ladders
 
 
 def group(*sizes, name="a"):
@@ -57,3 +57,12 @@ def test_multipliers_are_fractions(multipliers):
 def test_the_divisor_is_positive():
     with pytest.raises(ConfigError, match="divisor must be at least 1; got 0"):
         ladders([group(8)], (0.5,), 0)
+
+
+def test_groups_of_as_many_channels_are_one_choice():
+    groups = [group(16, name="a"), group(8, name="b"), group(16, name="c")]
+    groups[2] = Group("c", (groups[2].families[0] + 100,), ("c",))
+    a, b = grouped(ladders(groups, (0.5,), 4))
+    assert (a.choice.name, a.choice.options, a.kept.tolist()) == ("a", (8, 16), [[8, 8], [16, 16]])
+    assert [family[0] for family in a.families] == [0, 100]
+    assert (b.choice.name, b.kept.tolist()) == ("b", [[4], [8]])

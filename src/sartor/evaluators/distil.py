@@ -10,7 +10,7 @@ training here; students without hope can be stopped early.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -149,8 +149,8 @@ class Distil(Evaluator):
 
     def _task(self, teacher: nn.Module) -> Task:
         """The task whose targets are the teacher's logits."""
-        train = self.task.train
-        return replace(self.task, train=lambda generator: _Taught(train, teacher, generator), loss=_squares)
+        train, amp = self.task.train, self.recipe.amp
+        return replace(self.task, train=lambda generator: _Taught(train, teacher, generator, amp), loss=_squares)
 
 
 @dataclass
@@ -197,18 +197,20 @@ class _Taught:
     train: Callable[[torch.Generator], Iterable[Batch]]
     teacher: nn.Module
     generator: torch.Generator
+    amp: str
 
     def __len__(self) -> int:
         return len(self.train(self.generator))  # type: ignore[arg-type] # a TypeError is the answer for those without
 
     def __iter__(self) -> Iterator[Batch]:
         place = next(self.teacher.parameters()).device
+        precision = torch.autocast(place.type, getattr(torch, self.amp)) if self.amp else nullcontext()
         for x, _ in self.train(self.generator):
-            with mode(self.teacher, training=False), torch.no_grad():
+            with mode(self.teacher, training=False), torch.no_grad(), precision:
                 logits = self.teacher(x.to(place, non_blocking=True))
             if not logits.isfinite().all():
                 raise DivergedError("the teacher's logits are not finite; look at its weights, or at the data")
-            yield x, logits
+            yield x, logits.float() if self.amp else logits
 
 
 def _go_on(module: nn.Module, arch: Arch, parent: Path) -> None:
