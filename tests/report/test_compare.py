@@ -65,8 +65,8 @@ def found(outcomes=OUTCOMES, **changes):
     return {**base, **summary(outcomes, FRAME), **changes}
 
 
-def shown(renderable):
-    console = Console(width=200, record=True, file=io.StringIO())
+def shown(renderable, width=200):
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 
@@ -82,9 +82,10 @@ def test_the_table_has_the_best_first_and_says_who_is_over():
     assert [n for n, _ in ranked(found())] == ["good<b>", "net", "random_search"]
     assert text.index("good<b>") < text.index("net ") < text.index("random_search")
     assert "toys & co, latency <= 0.5 ms: 90 epochs each, 2 seeds" in text
-    assert "95.55 %" in text
-    assert "1 unsure" in text
-    assert "1 over" in text
+    assert "95.55 % ± 6.99" in text  # 12.706 times 0.55, one degree of freedom
+    inside = {n: re.search(rf"{n}.* (\d of \d) ", text)[1] for n in ("good<b>", "net", "random_search")}
+    assert inside == {"good<b>": "1 of 2", "net": "0 of 1", "random_search": "2 of 2"}
+    assert "…" not in shown(overview(found()), 120)
 
 
 def test_what_is_said():

@@ -41,7 +41,7 @@ def overview(found: Raw) -> Table:
     table = Table(
         title=headline(found), caption=_caption(found), title_justify="left", caption_justify="left", box=None
     )
-    shown = [i for i, column in enumerate(_columns(found)) if not column.startswith("seed ")]
+    shown = [i for i, column in enumerate(_columns(found)) if not column.startswith(("seed ", "hyper"))]
     for i in shown:
         table.add_column(_columns(found)[i], justify="right" if i else "left", no_wrap=True)
     for name, row in ranked(found):
@@ -103,19 +103,19 @@ def headline(found: Raw) -> str:
 
 def _caption(found: Raw) -> str:
     return (
-        f"{found['metric'].capitalize()} of each search's answer, trained in full, on the test split; costs and what "
-        "was spent are medians over seeds"
+        f"{found['metric'].capitalize()} of each search's answer, trained in full, on the test split, means with 95 % "
+        f"intervals; {name_of(found['cost'])} and what was spent are medians over seeds"
     )
 
 
 def _columns(found: Raw) -> list[str]:
-    measured = ["measured"] if _measured(found) else []
+    measured = ["measured", "inside"] if _measured(found) else []
     return [
         "strategy",
         *(f"seed {s}" for s in (found["seeds"] if len(found["seeds"]) <= 5 else [])),
         "median",
-        "mean (95 %)",
-        name_of(found["cost"]) + (" modelled" if measured else ""),
+        "mean",
+        "modelled" if measured else name_of(found["cost"]),
         *measured,
         "epochs",
         "trials",
@@ -134,7 +134,7 @@ def _cells(found: Raw, row: Raw) -> list[str]:
         _percent(row["median"]),
         _percent(row["mean"]) + _span(row["interval"]),
         amount(cost, statistics.median(modelled)) if modelled else "-",
-        *([_times(found, row)] if _measured(found) else []),
+        *(_times(found, row) if _measured(found) else ()),
         *("-" if spent[u] is None else f"{spent[u]:.4g}" for u in ("epochs", "trials")),
         duration(spent["seconds"]),
         "-" if row["hypervolume"] is None else f"{row['hypervolume']:.4f}",
@@ -146,24 +146,20 @@ def _percent(value: float | None) -> str:
 
 
 def _span(interval: Raw | None) -> str:
-    return "" if interval is None else f" ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})"
+    return "" if interval is None else f" ± {100 * (interval['high'] - interval['value']):.2f}"
 
 
 def _measured(found: Raw) -> bool:
     return found["cost"] == "latency_ms" and any(r["latency_ms"] for _, row in ranked(found) for r in row["runs"])
 
 
-def _times(found: Raw, row: Raw) -> str:
-    """The median of the measured latencies, and how many of the answers are not surely inside the budget."""
+def _times(found: Raw, row: Raw) -> tuple[str, str]:
+    """The median of the measured latencies, and how many of the answers are inside the budget beyond doubt."""
     times = [r["latency_ms"] for r in row["runs"] if r["latency_ms"]]
     if not times:
-        return "-"
-    limit = found["budget"]["latency_ms"]
-    over, unsure = sum(t["low"] > limit for t in times), sum(t["low"] <= limit < t["high"] for t in times)
-    words = [f"{n} {what}" for n, what in ((over, "over"), (unsure, "unsure")) if n]
-    return amount("latency_ms", statistics.median(t["value"] for t in times)) + (
-        f", {', '.join(words)}" if words else ""
-    )
+        return "-", "-"
+    inside = sum(t["high"] <= found["budget"]["latency_ms"] for t in times)
+    return amount("latency_ms", statistics.median(t["value"] for t in times)), f"{inside} of {len(times)}"
 
 
 def page(found: Raw) -> str:
@@ -188,8 +184,8 @@ def page(found: Raw) -> str:
             "anytime",
             "Best network so far",
             "Validation accuracy of the network that each search would name, as the search saw it: medians over seeds, "
-            "bands from the worst to the best seed. Searches on a supernet have no line, their trials inherit weights; "
-            "their answers, trained in full, are markers.",
+            "bands from the worst to the best seed; beginnings may lie below the frame. Searches on a supernet have no "
+            "line, their trials inherit weights; their answers, trained in full, are markers.",
             _curves(found, "best", "validation accuracy"),
         ),
         _section(
@@ -215,8 +211,8 @@ def _about_front(found: Raw) -> str:
     what = "measured" if _measured(found) else "exact"
     return (
         f"Above, the answers on the test split with {what} costs and the front of them all; below, the trials on the "
-        "validation split with the costs that the searches saw, short trainings included, without those that inherit a "
-        "supernet's weights. Up and left is better; the dashed line is the budget."
+        "validation split with the costs that the searches saw, if they were trained in full. Up and left is better; "
+        "the dashed line is the budget."
     )
 
 
@@ -376,7 +372,7 @@ def _front(found: Raw) -> go.Figure | None:
 
 
 def _shown(trial: Raw) -> bool:
-    return trial["cost"] is not None and trial["accuracy"] is not None
+    return trial["cost"] is not None and trial["accuracy"] is not None and trial["fidelity"] >= 1
 
 
 def _curves(found: Raw, value: str, title: str) -> go.Figure | None:
@@ -415,8 +411,15 @@ def _curves(found: Raw, value: str, title: str) -> go.Figure | None:
         ]
     )
     figure.update_xaxes(title_text=units[0])
-    figure.update_yaxes(title_text=title, tickformat=".1%" if value == "best" else None)
+    figure.update_yaxes(title_text=title, tickformat=".1%" if value == "best" else None, range=_frame(figure))
     return figure
+
+
+def _frame(figure: go.Figure) -> tuple[float, float]:
+    """Ends of the axis that show how the curves end: how they begin would take most of the height."""
+    ends = [trace.y[-1] for trace in figure.data if len(trace.y)]
+    room = max(max(ends) - min(ends), 0.005)
+    return min(ends) - room, max(ends) + 0.1 * room
 
 
 def _add_curve(figure: go.Figure, name: str, row: Raw, look: tuple[str, str, str], unit: str, value: str) -> None:
