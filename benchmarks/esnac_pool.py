@@ -15,8 +15,8 @@ and is then down to these students (in the folder of this script, for the networ
         --space weights=DIR/resnet20_cifar10.safetensors
 
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
-and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two hours
-on one core; `train` says how long is left.
+and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two
+hours on one core; `train` says how long is left.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def drawn(space: Compression, count: int, seed: int) -> list[Arch]:
 
 
 def task_of(args: argparse.Namespace) -> Task:
-    """`images` to train on, `valid` to search by, and some of the test images, which may be sorted by class, to report."""
+    """`images` to train on, `valid` to search by, one of `every` test images (sorted by class, maybe) to report."""
     total = args.images + args.valid
     task = arrays(
         train=args.data / "train.parquet",
