@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -48,6 +49,25 @@ def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{spec!r} gives a {type(network).__name__}; it must give a torch.nn.Module")
     return network
+
+
+def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes: int | None = None) -> nn.Module:
+    """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file."""
+    found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else copy.deepcopy(spec)
+    if weights:
+        load_weights(found, Path(weights))
+    return found
+
+
+def blank(network: nn.Module, shape: Sequence[int]) -> Tensor:
+    """A batch of one input of zeros, `(1, *shape)`, of the network's type and device."""
+    first = next(network.parameters(), torch.empty(0))
+    return torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+
+
+def untrained(spec: str, classes: int | None, *, training: bool) -> nn.Module:
+    """The network by name with new weights, from torch's global generator."""
+    return load_network(spec, seed=int(torch.randint(2**31, ())), classes=classes).train(training)
 
 
 def _torchvision(name: str, classes: int | None) -> object:

@@ -175,6 +175,22 @@ def dataset_of(path: str | Path, dataset: str = "") -> str:
     return _dataset(_header(path), path, dataset)
 
 
+def networks_of(space: Space) -> list[Arch]:
+    """All networks that a table has rows of, those that canonical ones stand for as well; or the list of the space.
+
+    Raises:
+        ConfigError: They are too many for any table.
+    """
+    if isinstance(space, Listed) and space.members:
+        return list(space.members)
+    count = prod(len(c.options) for c in space.choices)
+    if count > _LARGEST:
+        raise ConfigError(
+            f"{type(space).__name__} has {count:.3g} networks, and a table needs a row for each; at most {_LARGEST}"
+        )
+    return list(product(*(range(len(c.options)) for c in space.choices)))
+
+
 def shipped() -> dict[str, Path]:
     """The tables that come with sartor, by the space whose networks they list."""
     folder = Path(__file__).parent / "tables"
@@ -336,15 +352,7 @@ def _check_complete(missing: Sequence[str], path: Path, total: int) -> None:
 
 def _every_key(space: Space) -> list[str]:
     """The names of all networks, those that canonical ones stand for as well."""
-    if isinstance(space, Listed) and space.members:
-        return [key_of(space, arch) for arch in space.members]
-    count = prod(len(c.options) for c in space.choices)
-    if count > _LARGEST:
-        raise ConfigError(
-            f"{type(space).__name__} has {count:.3g} networks, and a table needs a row for each; at most {_LARGEST}"
-        )
-    key = keys_of(space)
-    return [key(arch) for arch in product(*(range(len(c.options)) for c in space.choices))]
+    return list(map(keys_of(space), networks_of(space)))
 
 
 def _of_folder(path: Path, dataset: str) -> str:

@@ -10,6 +10,7 @@ from sartor.core import plugins
 from sartor.core.contracts import AskTell
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.jobs.bench import Bench, Stand, bench, over_time
+from sartor.tabular import networks_of
 from tables import SETTINGS, timed, values, written
 
 STRATEGIES = {"random_search": {}, "few": {"name": "random_search", "trials": 5}}
@@ -30,7 +31,7 @@ def test_curves_are_of_the_best_network_inside_the_budget_so_far(table):
     stand, true = Stand(task(table)), values(table)
     inside = [
         true[":".join(str(c.options[a]) for c, a in zip(stand.space.choices, arch, strict=True))]
-        for arch in stand._all()
+        for arch in networks_of(stand.space)
         if stand.cost(arch)["macs"] <= 20e3
     ]
     assert 0 < len(inside) < 64
@@ -76,7 +77,7 @@ def test_a_budget_on_what_the_table_lists(tmp_path):
     rows = [line.split(",") for line in (tmp_path / "timed.csv").read_text().splitlines()[1:]]
     latency = {row[0]: float(row[-1]) for row in rows}
     key = {stand.table.rows[name]: name for name in true}
-    names = {arch: key[stand.table.line(stand.space, arch)] for arch in stand._all()}
+    names = {arch: key[stand.table.line(stand.space, arch)] for arch in networks_of(stand.space)}
     assert all(stand.cost(arch)["latency_ms"] == latency[name] for arch, name in names.items())
     inside = {true[n] for a, n in names.items() if latency[n] <= 0.2 and stand.cost(a)["macs"] <= 16e3}
     assert 0 < len(inside) < sum(ms <= 0.2 for ms in latency.values())

@@ -24,7 +24,7 @@ from sartor.core.errors import CapabilityError, ConfigError, DivergedError
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive, global_seed
 from sartor.networks import load_weights
-from sartor.supernet.lineage import keep_weights, kept_weights
+from sartor.supernet.lineage import check_parent, keep_weights, kept_weights
 from sartor.training import Recipe, evaluate, fit
 from sartor.training.evaluation import check_fits, mode, resolve
 
@@ -100,11 +100,7 @@ class Distil(Evaluator):
     def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
         """The same, going on from the weights at `parent`, of the same arch; those that count go to `keep`."""
         teacher, arch = self._taught_by(), self.space.canonical(proposal.arch)
-        if (proposal.parent is None) != (parent is None):
-            raise CapabilityError(
-                f"trial {proposal.parent} is the parent of {arch} and its weights are {parent}; "
-                "run the search in a folder, which keeps the weights of parents"
-            )
+        check_parent(proposal.parent, parent, arch)
         with global_seed(derive(seed, "initialisation")):
             module = self.space.build(arch)
         if parent is not None:

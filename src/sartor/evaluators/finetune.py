@@ -21,7 +21,7 @@ from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.supernet.calibrate import recalibrate
-from sartor.supernet.lineage import keep_weights, kept_weights, read_supernet, write_back
+from sartor.supernet.lineage import check_parent, keep_weights, kept_weights, read_supernet, write_back
 from sartor.training import Recipe, evaluate, fit
 
 __all__ = ["Finetune"]
@@ -84,11 +84,7 @@ class Finetune(Evaluator):
 
     def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
         """The same, from the weights at `parent`; those after the fine-tune go to `keep`. See `Heritable`."""
-        if (proposal.parent is None) != (parent is None):
-            raise CapabilityError(
-                f"trial {proposal.parent} is the parent of {proposal.arch} and its weights are {parent}; "
-                "run the search in a folder, which keeps the weights of parents"
-            )
+        check_parent(proposal.parent, parent, proposal.arch)
         arch = self.canonical(proposal.arch)
         with global_seed(derive(seed, "extraction")):  # a supernet may build the network before it fills it
             module = self._ancestor(parent).extract(arch)

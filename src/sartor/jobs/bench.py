@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +19,7 @@ from scipy.stats import mannwhitneyu
 
 from sartor import config
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Listed, Problem, Space, Strategy
+from sartor.core.contracts import CostModel, Problem, Space, Strategy
 from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
 from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
@@ -29,7 +28,7 @@ from sartor.evaluators.tabular import Tabular
 from sartor.jobs.parts import analytic_costs
 from sartor.run.simulated import SimulatedLab
 from sartor.sampling.region import Price
-from sartor.tabular import SETTINGS, Table, dataset_of, shipped
+from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -214,7 +213,7 @@ class Stand:
 
     def optimum(self) -> float:
         """The best value in the table inside the budget."""
-        index = np.array(self._all())
+        index = np.array(networks_of(self.space))
         costs = {m: price.many(index) for m, price in self.prices.items()}
         inside = np.ones(len(index), dtype=bool)
         for m, values in costs.items():
@@ -223,11 +222,6 @@ class Stand:
             text = ", ".join(f"{m} {values.min():g}" for m, values in costs.items())
             raise BudgetError(f"no network of the table is inside {dict(self.task.budget)}; the smallest has {text}")
         return max(self.evaluator.true(tuple(a)) for a in index[inside].tolist())
-
-    def _all(self) -> list[Arch]:
-        if isinstance(self.space, Listed) and self.space.members:
-            return list(self.space.members)
-        return list(product(*(range(len(c.options)) for c in self.space.choices)))
 
 
 def _space(task: Bench) -> Space:

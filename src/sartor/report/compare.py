@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sartor.report.bench import COLOURS
 from sartor.report.front import pareto
-from sartor.report.page import document
+from sartor.report.page import data_of, document
 from sartor.report.plots import GREY, RED, SHOWN
 from sartor.report.result import Raw, amount, bound, duration, name_of
 
@@ -231,12 +231,10 @@ def _about_volume(found: Raw) -> str:
 def _section(name: str, title: str, about: str, figure: go.Figure | None) -> str:
     if figure is None:
         return f'<section><h2>{title}</h2><p class="missing">Not shown: nothing was recorded.</p></section>'
-    # A script element ends at the first "</", wherever that stands.
-    data = json.dumps(json.loads(figure.to_json()), separators=(",", ":")).replace("<", "\\u003c")
     text = about if about.startswith("<") else f'<p class="soft">{about}</p>'
     return (
         f'<section><div class="whole"><h2>{title}</h2>{text}<div class="scroll"><div class="plot" id="{name}"></div>'
-        f'</div></div><script type="application/json" id="{name}-data">{data}</script></section>'
+        f"</div></div>{data_of(name, json.loads(figure.to_json()))}</section>"
     )
 
 

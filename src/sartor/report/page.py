@@ -255,14 +255,19 @@ def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
-    # A script element ends at the first "</", wherever that stands.
-    data = json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
     wide = " wide" if name in ("widths", "narrowing") else ""
     return (
         f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(ABOUT[name])}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
-        f'<script type="application/json" id="{name}-data">{data}</script>\n{more}</section>'
+        f"{data_of(name, plain)}\n{more}</section>"
     )
+
+
+def data_of(name: str, figure: Mapping[str, Any]) -> str:
+    """A plotly figure as the element that the script draws `name` from."""
+    # A script element ends at the first "</", wherever that stands.
+    data = json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}-data">{data}</script>'
 
 
 def _missing(title: str, reason: str, more: str = "") -> str:

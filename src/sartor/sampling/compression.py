@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from sartor.rewards import compression
 from sartor.sampling.region import Price, Region
 
 Kind: TypeAlias = Literal["auto", "compression", "feasible"]
-KINDS = ("auto", "compression", "feasible")
 
 
 class Worth:
@@ -33,8 +32,8 @@ class Worth:
     """
 
     def __init__(self, problem: Problem, kind: Kind, teacher: float) -> None:
-        if kind not in KINDS:
-            raise ConfigError(f"no reward called {kind!r}; known: {', '.join(KINDS)}")
+        if kind not in get_args(Kind):
+            raise ConfigError(f"no reward called {kind!r}; known: {', '.join(get_args(Kind))}")
         if not 0 <= teacher < math.inf:
             raise ConfigError(f"teacher is {teacher}; it is the teacher's accuracy, or 0 to evaluate it first")
         self.problem, self.objective = problem, problem.objectives[0]

@@ -16,20 +16,17 @@ arch is a network, and `canonical` shows the widths that it really has.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core.contracts import Space
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Arch
-from sartor.networks import load_network, load_weights
+from sartor.networks import blank, original, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._pool import Pool
 from sartor.surgery.blocks import skippable
@@ -104,13 +101,8 @@ class Compression(Space):
         self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
-        whole = (
-            load_network(network, seed=seed, classes=classes) if isinstance(network, str) else copy.deepcopy(network)
-        )
-        if weights:
-            load_weights(whole, Path(weights))
-        first = next(whole.parameters(), torch.empty(0))
-        coupling = couple(whole, torch.zeros(1, *self.input_shape, dtype=first.dtype, device=first.device), ignore)
+        whole = original(network, weights, seed=seed, classes=classes)
+        coupling = couple(whole, blank(whole, self.input_shape), ignore)
         functional(coupling.traced.graph)
         constants = reorder(coupling, whole, scores(coupling, whole, importance, seed=seed))
         self.coupling, self._whole = coupling.with_constants(constants), whole
@@ -189,8 +181,7 @@ class Compression(Space):
         if self.trained:
             return self._whole
         assert isinstance(self._spec, str)
-        whole = load_network(self._spec, seed=int(torch.randint(2**31, ())), classes=self._classes)
-        return whole.train(self._whole.training)
+        return untrained(self._spec, self._classes, training=self._whole.training)
 
 
 def _check(steps: int, coupled: str, importance: str, encoding: str) -> None:

@@ -9,7 +9,6 @@ import copy
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
-from sartor.networks import load_network, load_weights
+from sartor.networks import blank, original, untrained
 from sartor.spaces._options import nearest
 from sartor.surgery.accounting import Accounts
 from sartor.surgery.blocks import Skippable, skippable
@@ -91,14 +90,8 @@ class Widths(Space):
         self._spec, self._classes, self._seed = network, classes, seed
         self._examples = reconstruct
         self.trained = isinstance(network, nn.Module) or bool(weights)
-        whole = (
-            load_network(network, seed=seed, classes=classes) if isinstance(network, str) else copy.deepcopy(network)
-        )
-        if weights:
-            load_weights(whole, Path(weights))
-        first = next(whole.parameters(), torch.empty(0))
-        example = torch.zeros(1, *self.input_shape, dtype=first.dtype, device=first.device)
-        self.coupling: Coupling = couple(whole, example, ignore)
+        whole = original(network, weights, seed=seed, classes=classes)
+        self.coupling: Coupling = couple(whole, blank(whole, self.input_shape), ignore)
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
         steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:
@@ -163,9 +156,7 @@ class Widths(Space):
             whole = copy.deepcopy(self._whole)
         else:
             assert isinstance(self._spec, str)
-            seed = int(torch.randint(2**31, ()))
-            whole = load_network(self._spec, seed=seed, classes=self._classes)
-            whole.train(self._whole.training)
+            whole = untrained(self._spec, self._classes, training=self._whole.training)
         return self._shared(whole)
 
     def _shared(self, whole: nn.Module) -> CutSupernet:

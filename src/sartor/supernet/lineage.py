@@ -50,6 +50,15 @@ def read_supernet(space: Shareable, path: str | Path = "") -> Supernet:
     return net
 
 
+def check_parent(parent: int | None, weights: Path | None, arch: Arch) -> None:
+    """Raise CapabilityError unless a trial that has a parent is given its weights, and no other one is."""
+    if (parent is None) != (weights is None):
+        raise CapabilityError(
+            f"trial {parent} is the parent of {arch} and its weights are {weights}; "
+            "run the search in a folder, which keeps the weights of parents"
+        )
+
+
 def keep_weights(path: Path, arch: Arch, module: nn.Module) -> None:
     """Write the weights of a trial for its children: whole or not at all."""
     weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}

@@ -172,7 +172,7 @@ class Tally:
         needed again; so does the sum of a skip.
         """
         entrance = self._entrance
-        steps = [(i, given, kind) for i, given, kind in self._rewired(plan)]
+        steps = self._rewired(plan)
         last = {g: at for at, (_, given, _) in enumerate(steps) for g in given}
         home, until, held = {entrance: entrance}, {entrance: last.get(entrance, 0)}, {entrance: volume[entrance]}
         peak = 0.0
