@@ -47,7 +47,6 @@ from sartor.tabular import Table, key_of
 from sartor.tasks.arrays import arrays
 from sartor.training import evaluate
 
-BATCH = 128
 BACK = (0.0, 0.5, 0.8)
 """Students in turn get back what was removed of them with these probabilities."""
 
@@ -84,7 +83,7 @@ def task_of(args: argparse.Namespace) -> Task:
         test=args.data / "test.parquet",
         subset=total,
         valid=args.valid / total,
-        batch=BATCH,
+        batch=args.batch,
         mean=MEAN,
         std=STD,
     )
@@ -94,7 +93,7 @@ def task_of(args: argparse.Namespace) -> Task:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the numbers: a folder holds those of one pool."""
-    names = ("depth", "steps", "coupled", "seed", "images", "valid", "every", "epochs", "lr", "amp")
+    names = ("depth", "steps", "coupled", "seed", "images", "valid", "every", "epochs", "batch", "lr", "amp")
     return {name: getattr(args, name) for name in names}
 
 
@@ -203,8 +202,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--valid", type=int, default=1000)
     parser.add_argument("--every", type=int, default=5, help="one of so many test images is looked at")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--amp", default="bfloat16", choices=["", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core.errors import CapabilityError, LeakError
-from sartor.core.records import Arch, Choice, Constraint, Layer, Objective, Proposal, Trial
+from sartor.core.records import Arch, Choice, Constraint, Layer, Objective, Operator, Operators, Proposal, Trial
 from sartor.core.state import pack, unpack
 from sartor.core.tables import Tables
 
@@ -213,6 +213,19 @@ class Layered(Protocol):
 
     def layers(self) -> Sequence[Layer]:
         """All layers that cost something, in order of execution."""
+
+
+@runtime_checkable
+class Operated(Protocol):
+    """A space whose choices are between operators, each of which can be run and timed on its own."""
+
+    choices: tuple[Choice, ...]
+
+    def operators(self) -> Operators:
+        """What every network runs, and what each option adds."""
+
+    def operator(self, operator: Operator) -> nn.Module:
+        """A freshly initialised module that runs `operator` on inputs `(batch, *operator.input_shape)`."""
 
 
 @runtime_checkable

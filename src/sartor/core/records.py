@@ -171,3 +171,35 @@ class Layer:
     def sized(self, c_in: int, c_out: int) -> LayerKey:
         """The table key of this layer with `c_in` and `c_out` channels."""
         return LayerKey(self.kind, self.in_size, self.kernel, self.stride, self.bias, c_in, c_out, self.out)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A piece of a network that is timed on its own: a block, a stem, a classifier.
+
+    Attributes:
+        key: What its cost depends on, in the words of published latency tables; equal keys cost the same.
+        input_shape: Of one input, without the batch.
+    """
+
+    key: str
+    input_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """All operators of a space's networks: what always runs, and what each option runs.
+
+    Attributes:
+        fixed: In every network.
+        options: `options[i][k]` is what option `k` of choice `i` runs, an operator as often as it runs; an option that
+            runs nothing (a skip) has none.
+    """
+
+    fixed: tuple[Operator, ...]
+    options: tuple[tuple[tuple[Operator, ...], ...], ...]
+
+    def all(self) -> tuple[Operator, ...]:
+        """Every operator once, in order of appearance."""
+        found = [*self.fixed, *(o for choice in self.options for option in choice for o in option)]
+        return tuple({o.key: o for o in found}.values())

@@ -13,6 +13,14 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 
 
+GLANCE = torch.finfo(torch.float32).tiny
+"""A gate for an option that only the gradient of its gate is wanted of.
+
+The option adds nothing to the output (less than any rounding) and keeps nothing in memory for the backward pass, where
+it is run to find how the loss would change with its gate (ProxylessNAS, section 3.2.1).
+"""
+
+
 @dataclass(frozen=True)
 class Cut:
     """The channels of one feature map that run.
