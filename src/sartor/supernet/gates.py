@@ -12,7 +12,6 @@ from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 
-
 GLANCE = torch.finfo(torch.float32).tiny
 """A gate for an option that only the gradient of its gate is wanted of.
 
