@@ -231,3 +231,27 @@ def test_modules_on_the_meta_device_get_weights() -> None:
     assert not made.training
     with pytest.raises(NotImplementedError):
         net.head.weight.cpu()
+
+
+class Stack(nn.Module):
+    """Layers in a row, of which some may be missing, and an end that the code decides on."""
+
+    def __init__(self, *layers: int, last: str = "relu") -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({str(i): nn.Conv2d(3, 3, 3, padding=1) for i in layers})
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers.values():
+            x = layer(x)
+        return x.relu() if self.last == "relu" else x.sigmoid()
+
+
+def test_another_network_is_traced_once_and_never_taken_for_a_third() -> None:
+    template = OnnxTemplate(network(Stack, 0, 1, 2), X, Session)
+    first, again = (template(network(Stack, 0, 2)) for _ in range(2))
+    assert template.traced == 1
+    assert torch.equal(first(X), again(X))
+    assert float(template(network(Stack, 0, 2, last="sigmoid"))(X).min()) > 0
+    assert len(template(network(Stack, 1)).model.graph.initializer) == 2
+    assert template.traced == 3

@@ -36,6 +36,8 @@ Place: TypeAlias = tuple[str, str | int, str, int]
 """Where a number stands: ("attribute", node, name, i), ("constant", name, "", i) or ("fill", name, "", axis)."""
 Ints: TypeAlias = NDArray[np.int64]
 
+KEPT = 2**29
+"""Bytes of traced networks that are kept."""
 TINY = 1e-30
 """Weights below this become zero: numbers that fall below float32's normal range make a processor crawl."""
 
@@ -63,6 +65,7 @@ class OnnxTemplate:
         self._graphs: list[_Family] = []
         self._learn(module, _shapes(module), _integers_of(module))
         self.sliced, self.traced = 0, 0
+        self._files: dict[str, bytes] = {}
 
     def __call__(self, module: nn.Module) -> Session:
         """A session of a network with the shapes of `module`, which may be on the meta device.
@@ -125,10 +128,16 @@ class OnnxTemplate:
         return graph, family
 
     def _whole(self, module: nn.Module) -> Session:
-        """Traced, with weights of its own."""
-        self.traced += 1
-        program = trace_onnx(with_sane_weights(module, self._example), self._example)
-        return self._open(program.model_proto.SerializeToString())
+        """Traced, with weights of its own; small ones are kept, as a network is often asked for again."""
+        key = _likeness(module)
+        file = self._files.get(key)
+        if file is None:
+            self.traced += 1
+            program = trace_onnx(with_sane_weights(module, self._example), self._example)
+            file = program.model_proto.SerializeToString()
+            if sum(map(len, self._files.values())) + len(file) <= KEPT:
+                self._files[key] = file
+        return self._open(file)
 
     def _sliced_weights(self, shapes: Shapes) -> dict[str, Tensor]:
         """Leading channels of the widest network, scaled so that a layer's output keeps its size with fewer inputs."""
@@ -332,6 +341,18 @@ def _integers_of(module: nn.Module) -> Integers:
         for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
             found |= {(f"{path}.{node.name}", "", i): v for i, v in enumerate(_ints(node.args))}
     return found
+
+
+def _likeness(module: nn.Module) -> str:
+    """Equal only for modules that are traced to the same graph: shapes, parts, their attributes and recorded code."""
+    lines = [f"{name} {tuple(t.shape)}" for name, t in module.state_dict().items()]
+    usual = {*vars(nn.Module()), "training"}
+    for path, part in module.named_modules():
+        recorded = isinstance(part, fx.GraphModule)
+        lines.append(f"{path} {type(part).__qualname__} {part.code if recorded else ''}")
+        # an address in such a text only means that the network is traced again
+        lines += [f"{name} {value!r}" for name, value in vars(part).items() if name not in usual and not recorded]
+    return "\n".join(lines)
 
 
 def _ints(value: object) -> list[int]:
