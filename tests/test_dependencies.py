@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE_OF = {"sklearn": "scikit-learn", "PIL": "pillow", "lightning_fabric": "lightning-fabric"}
+PACKAGE_OF = {"sklearn": "scikit-learn", "PIL": "pillow", "lightning_fabric": "lightning-fabric", "yaml": "pyyaml"}
 BROUGHT = {"pillow": "torchvision", "timm": "asked for by name only, with its own message"}
 
 
