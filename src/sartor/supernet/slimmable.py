@@ -13,22 +13,22 @@ the statistics of single choices: Berman et al., "AOWS" (CVPR 2020), section 3. 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence, Sized
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeAlias, get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from sartor import archs
-from sartor.core.contracts import Lab, Problem, Shareable, require
-from sartor.core.errors import CapabilityError, ConfigError, DivergedError
+from sartor.core.contracts import Lab, Problem
+from sartor.core.errors import ConfigError
 from sartor.core.records import Choice
-from sartor.core.rng import derive, global_seed, torch_rng
-from sartor.core.state import atomically, pack, unpack
+from sartor.core.rng import torch_rng
+from sartor.core.state import atomically
 from sartor.supernet.statistics import Estimator, Statistics
+from sartor.supernet.weights import Training, cosine
 
 Schedule: TypeAlias = Literal["cosine", "constant"]
 Probabilities: TypeAlias = Sequence[Tensor]
@@ -53,7 +53,7 @@ def draw(probabilities: Probabilities, count: int, generator: torch.Generator) -
     return torch.stack(columns, 1)
 
 
-class Slimmable:
+class Slimmable(Training):
     """A slimmable supernet in training; all of its state is in `state_dict`.
 
     Args:
@@ -70,7 +70,7 @@ class Slimmable:
         device: `cpu` or `cuda`.
     """
 
-    saved = ("supernet", "optimizer", "paths_rng", "data_rng", "statistics", "done", "batches")
+    saved = (*Training.saved, "paths_rng", "statistics")
 
     def __init__(
         self,
@@ -88,32 +88,17 @@ class Slimmable:
         device: str = "cpu",
     ) -> None:
         who = type(by).__name__
-        if problem.task is None:
-            raise CapabilityError(f"{who} trains a supernet and needs a task")
         if schedule not in get_args(Schedule):
             raise ConfigError(f"{who} has no schedule {schedule!r}; use one of {', '.join(get_args(Schedule))}")
-        if epochs < 1 or paths < 0:
-            raise ConfigError(f"{who} has epochs = {epochs} and paths = {paths}; they must be at least 1 and 0")
-        self.task, self.choices = problem.task, problem.space.choices
-        self.epochs, self.lr, self.schedule, self.paths, self.device = epochs, lr, schedule, paths, device
-        with global_seed(derive(seed, "init")):
-            self.supernet = require(problem.space, Shareable, by).supernet().to(device)
-        self.optimizer = torch.optim.SGD(
-            self.supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-        )
-        self.paths_rng, self.data_rng = torch_rng(seed, "paths"), torch_rng(seed, "data")
+        if paths < 0:
+            raise ConfigError(f"{who} has paths = {paths}; it must be at least 0")
+        sgd = partial(torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(problem, seed, by=by, epochs=epochs, optimizer=sgd, device=device)
+        self.lr, self.schedule, self.paths = lr, schedule, paths
+        self.paths_rng = torch_rng(seed, "paths")
         self.statistics = Statistics(self.choices, half_life=half_life * epochs)
-        self.done = 0
-        """Epochs trained."""
-        self.batches = 0
-        """Batches of an epoch; 0 until it is known."""
-        self._widest = self._gates(archs.largest(problem.space))
-        self._narrowest = self._gates(archs.smallest(problem.space))
-
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs are trained."""
-        return self.done >= self.epochs
+        self._widest = self.hard(archs.largest(problem.space))
+        self._narrowest = self.hard(archs.smallest(problem.space))
 
     def epoch(self, lab: Lab, probabilities: Callable[[int], Probabilities]) -> None:
         """Train one epoch.
@@ -125,29 +110,15 @@ class Slimmable:
         Raises:
             DivergedError: A loss is not finite.
         """
-        self.supernet.train()
         self.statistics.forget()
-        totals, images = torch.zeros(3, dtype=torch.float64), 0
-        batches = self.task.train(self.data_rng)
-        expected = len(batches) if isinstance(batches, Sized) else self.batches
-        index = 0
-        for index, (x, y) in enumerate(batches, start=1):
-            totals += self._step(x.to(self.device), y.to(self.device), probabilities(index - 1)) * len(x)
-            images += len(x)
-            if not totals.isfinite().all():
-                raise DivergedError(
-                    f"the supernet's loss is {float(totals.sum())} in epoch {self.done + 1}; lower lr (now {self.lr})"
-                )
-            lab.progress(self.done + min(1.0, index / (expected or math.inf)), self.epochs, "supernet epochs")
+        means = self.train(lab, lambda x, y: self._step(x, y, probabilities(self.position)))
         self.statistics.tune()
-        self.done, self.batches = self.done + 1, index
-        widest, narrowest, random = (totals / max(1, images)).tolist()
-        lab.log(epoch=self.done, loss=widest, loss_narrowest=narrowest, loss_random=random)
+        names = ("loss", "loss_narrowest", "loss_random")
+        lab.log(epoch=self.done, **dict(zip(names, means, strict=True)))
 
     def save(self, lab: Lab, estimator: Estimator) -> None:
         """Write `supernet.safetensors` (the state dict) and `statistics.json` (tables and sample counts)."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.supernet.state_dict().items()}
-        atomically(lab.artifact("supernet.safetensors"), lambda part: save_file(weights, part))
+        self.save_weights(lab)
         text = json.dumps(
             {
                 "estimator": estimator,
@@ -158,18 +129,9 @@ class Slimmable:
         )
         atomically(lab.artifact("statistics.json"), lambda part: part.write_text(text))
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that training goes on from."""
-        return pack(self, self.saved)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` took."""
-        unpack(self, self.saved, state)
-
     def _step(self, x: Tensor, y: Tensor, probabilities: Probabilities) -> Tensor:
         """One optimiser step; the mean losses of widest, narrowest and random, `(3,)`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate() * len(x) / 256
+        self.pace(self._rate() * len(x) / 256)
         self.optimizer.zero_grad(set_to_none=True)
         wide = self.supernet(x, self._widest)
         widest = self.task.loss(wide, y)
@@ -195,15 +157,11 @@ class Slimmable:
         count = min(self.paths, max(1, len(x) // 2))  # batch norm needs two images
         drawn, outputs = draw(probabilities, count, self.paths_rng), list[Tensor]()
         for path, images, soft in zip(drawn, x.tensor_split(count), teacher.tensor_split(count), strict=True):
-            logits = self.supernet(images, self._gates(path.tolist()))
+            logits = self.supernet(images, self.hard(path.tolist()))
             (cross_entropy(logits, soft) * (len(images) / len(x))).backward()  # type: ignore[no-untyped-call]
             outputs.append(logits.detach())
         paths = torch.cat([p.expand(len(o), -1) for p, o in zip(drawn, outputs, strict=True)])
         return paths, torch.cat(outputs)
 
     def _rate(self) -> float:
-        decay = 0.5 * (1 + math.cos(math.pi * self.done / self.epochs)) if self.schedule == "cosine" else 1.0
-        return self.lr * decay
-
-    def _gates(self, arch: Sequence[int]) -> list[Tensor]:
-        return [torch.eye(len(c.options), device=self.device)[a] for c, a in zip(self.choices, arch, strict=True)]
+        return cosine(self.done / self.epochs, self.lr) if self.schedule == "cosine" else self.lr
