@@ -9,7 +9,7 @@ import torch
 
 from sartor.core.errors import BudgetError
 from sartor.core.records import Objective, Trial
-from sartor.jobs.choice import Chooser, solve, uniform
+from sartor.jobs.choice import Chooser, ranked, solve, uniform
 from sartor.measure import Estimate
 from sartor.run.progress import Silent
 from sartor.spaces.tiny import Tiny
@@ -33,9 +33,12 @@ class Truth:
         return {n: Estimate(v, 0.99 * v, 1.01 * v) for n, v in value.items()}
 
 
-def chooser(meter):
+def job():
     ledger = SimpleNamespace(count=lambda **_: None, book=lambda: None)
-    job = SimpleNamespace(display=Silent(), ledger=ledger, parts=SimpleNamespace(space=SPACE))
+    return SimpleNamespace(display=Silent(), ledger=ledger, parts=SimpleNamespace(space=SPACE))
+
+
+def chooser(meter):
 
     def propose(limits):
         inside = [(k,) for k in range(50) if k + 1 <= limits["latency_ms"]]
@@ -43,7 +46,49 @@ def chooser(meter):
             raise BudgetError("none")
         return inside[-1]
 
-    return Chooser(job, meter, propose, {"latency_ms": modelled})
+    return Chooser(job(), meter, propose, {"latency_ms": modelled})
+
+
+class Uneven(Truth):
+    """A model that is right about some networks and wrong about others."""
+
+    def __init__(self, factors):
+        super().__init__(1.0)
+        self.factors = factors
+
+    def compare(self, networks, *, rounds):
+        self.factor = self.factors.get(networks["candidate"], 1.0)
+        return super().compare(networks, rounds=rounds)
+
+
+def by_trials(meter, accuracies):
+    """A chooser for a search that has evaluated some widths."""
+    trials = [Trial(i, a, 1.0, {"accuracy": value}) for i, (a, value) in enumerate(accuracies.items())]
+    costs, objective = {"latency_ms": modelled}, Objective("accuracy", "max")
+    return Chooser(
+        job(),
+        meter,
+        lambda limits: solve(object(), trials, costs, limits, objective),
+        costs,
+        lambda limits: ranked(trials, costs, limits, objective),
+    )
+
+
+def test_where_the_best_trial_is_slower_than_modelled_the_next_best_ones_are_measured():
+    """No other trial suffers for what the model errs about one, and one modelled a little over gets its chance."""
+    trials = {(25,): 0.95, (24,): 0.9, (23,): 0.8, (10,): 0.7}
+    meter = Uneven({(25,): 0.9, (24,): 1.3})
+    assert by_trials(meter, trials).choose({"latency_ms": 25.0})["arch"] == [25]
+    meter = Uneven({(25,): 1.1, (24,): 1.3})
+    found = by_trials(meter, trials).choose({"latency_ms": 25.0})
+    assert found["arch"] == [23]
+    assert meter.asked == [(25,), (24,), (23,)]
+
+
+def test_where_no_trial_is_inside_the_limit_is_lowered():
+    trials = {(k,): k / 100 for k in range(5, 25)}
+    found = by_trials(Uneven({(k,): 1.5 for k in range(50)}), trials).choose({"latency_ms": 25.0})
+    assert 1.01 * 1.5 * (found["arch"][0] + 1) <= 25
 
 
 @pytest.mark.parametrize("factor", [0.7, 0.9, 1.0, 1.1, 1.4])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sartor import archs
@@ -20,6 +20,17 @@ MARGIN = 0.998
 """How far below what is needed the next limit is set, so that rounding does not bring the same network back."""
 SLACK = 0.97
 """A network this far below the budget wastes it: the limit is loosened, if that gives another network."""
+DOUBT = 1.1
+"""Trials that the model puts this far above the budget may be inside it when they are measured."""
+
+
+def ranked(
+    trials: Sequence[Trial], costs: Mapping[str, CostModel], limits: Mapping[str, float], objective: Objective
+) -> list[Arch]:
+    """The networks under `limits` that a search has evaluated, the best first; of all fidelities only the highest."""
+    inside = [t for t in trials if t.ok and all(float(costs[m]([t.arch])[0]) <= v for m, v in limits.items())]
+    top = max((t.fidelity for t in inside), default=1.0)
+    return list(dict.fromkeys(t.arch for t in sorted(inside, key=objective.loss) if t.fidelity == top))
 
 
 def solve(
@@ -36,11 +47,11 @@ def solve(
     """
     if isinstance(strategy, Solvable):
         return strategy.solve(limits)
-    inside = [t for t in trials if t.ok and all(float(costs[m]([t.arch])[0]) <= v for m, v in limits.items())]
+    inside = ranked(trials, costs, limits, objective)
     if not inside:
         words = ", ".join(f"{m} <= {human(m, v)}" for m, v in limits.items())
         raise BudgetError(f"none of the {len(trials)} trials of the search meets {words}; search longer")
-    return min(inside, key=objective.loss).arch
+    return inside[0]
 
 
 class Chooser:
@@ -48,11 +59,20 @@ class Chooser:
 
     The latency model is right within some per cent. So the network that the strategy names is measured, and if it
     misses the budget, the limit is tightened by as much and the strategy asked again; if it leaves room, loosened.
+    A strategy that names its best trial has others that are nearly as good: they are measured one after another, as a
+    lower limit would exclude all networks that the model errs about less.
     """
 
-    def __init__(self, job: Job, meter: Meter | None, propose: Any, costs: Mapping[str, CostModel]) -> None:
-        """`propose(limits)` names the best arch under limits, or raises BudgetError."""
-        self._job, self._meter, self._propose, self._costs = job, meter, propose, costs
+    def __init__(
+        self,
+        job: Job,
+        meter: Meter | None,
+        propose: Callable[[Mapping[str, float]], Sequence[int]],
+        costs: Mapping[str, CostModel],
+        trials: Callable[[Mapping[str, float]], Sequence[Arch]] | None = None,
+    ) -> None:
+        """`propose(limits)` names the best arch under limits, or raises BudgetError; `trials`: see `ranked`."""
+        self._job, self._meter, self._propose, self._costs, self._trials = job, meter, propose, costs, trials
 
     def choose(self, limits: Mapping[str, float], *, start: float | None = None) -> dict[str, Any]:
         """The arch for one point of the budget, and what was measured on the way.
@@ -64,8 +84,15 @@ class Chooser:
         if self._meter is None or "latency_ms" not in limits:
             arch = self._propose(limits)
             return {"arch": list(arch), "looks": [], "limit": None}
-        budget = limits["latency_ms"]
-        limit, looks, best = start or budget, list[dict[str, Any]](), None
+        looks = list[dict[str, Any]]()
+        best = None if start else self._best_trial(limits, looks)
+        best = best or self._closest(limits, start or limits["latency_ms"], looks)
+        self._job.display.bar(1, 1, "measuring the choice")
+        return {"arch": best["arch"], "looks": looks, "limit": best["limit"]}
+
+    def _closest(self, limits: Mapping[str, float], start: float, looks: list[dict[str, Any]]) -> dict[str, Any]:
+        """The answer under the limit that makes it as slow as the budget allows."""
+        budget, limit, best = limits["latency_ms"], start, None
         low, high = 0.0, float("inf")  # limits known to give networks inside, and outside, the budget
         for number in range(LOOKS):
             self._job.display.bar(number, LOOKS, "measuring the choice")
@@ -84,10 +111,21 @@ class Chooser:
             limit = wish if low < wish < high else (low + min(high, 2 * low)) / 2 if low else wish
             if low and high / low < 1.005:
                 break
-        self._job.display.bar(1, 1, "measuring the choice")
         if best is None:
             raise BudgetError(_missed(budget, looks))
-        return {"arch": best["arch"], "looks": looks, "limit": best["limit"]}
+        return best
+
+    def _best_trial(self, limits: Mapping[str, float], looks: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The best trial that is inside when measured; None if the strategy's answer is no trial, or none is inside."""
+        budget = limits["latency_ms"]
+        if self._trials is None or [self._ask(limits, first=False)] != list(self._trials(limits)[:1]):
+            return None
+        for number, arch in enumerate(self._trials({**limits, "latency_ms": DOUBT * budget})[:LOOKS]):
+            self._job.display.bar(number, LOOKS, "measuring the choice")
+            look = self._look(arch, budget, looks)
+            if look["measured"]["high"] <= budget:
+                return look
+        return None
 
     def _ask(self, limits: Mapping[str, float], *, first: bool) -> Arch | None:
         try:

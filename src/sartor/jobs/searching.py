@@ -12,7 +12,7 @@ from sartor.core import plugins
 from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
 from sartor.core.records import Arch, Constraint, Objective, Trial
 from sartor.core.rng import derive
-from sartor.jobs.choice import solve
+from sartor.jobs.choice import ranked, solve
 from sartor.jobs.stages import Job
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.runner import Limits, restore, run
@@ -71,6 +71,10 @@ class Search:
         return solve(
             self.strategy, self.trials(), self.problem.costs or {}, limits, objective=self.problem.objectives[0]
         )
+
+    def ranked(self, limits: Mapping[str, float]) -> list[Arch]:
+        """The networks under `limits` that were evaluated, the best first."""
+        return ranked(self.trials(), self.problem.costs or {}, limits, self.problem.objectives[0])
 
     def summary(self) -> dict[str, Any]:
         """What the report shows of the search."""
