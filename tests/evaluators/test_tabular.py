@@ -55,6 +55,24 @@ def test_low_fidelity_is_a_shorter_training(problem, path, fidelity, epochs):
     assert found.get("seconds") == found.get(f"x_seconds_{epochs}")
 
 
+def test_curves_end_where_the_training_does(problem, path):
+    curve = Tabular(problem, table=path, curve=True)
+    found = curve(Proposal(ARCHS[9]), 0)
+    assert {k: v for k, v in found.items() if k.startswith("accuracy_")} == {
+        "accuracy_1": 9,
+        "accuracy_10": 10,
+        "accuracy_100": 11,
+    }
+    short = curve(Proposal(ARCHS[9], fidelity=0.5), 0)
+    assert short["accuracy_10"] == short["accuracy"] == 10
+    assert "accuracy_100" not in short
+    assert "accuracy_1" not in Tabular(problem, table=path)(Proposal(ARCHS[9]), 0)
+    test = Tabular(problem, table=path, signal="x_test_100", curve=True)(Proposal(ARCHS[9]), 0)
+    assert [k for k in test if k.startswith("accuracy_")] == ["accuracy_100"]
+    noisy = Tabular(problem, table=path, curve=True, noise=1.0)(Proposal(ARCHS[9]), 3)
+    assert len({noisy["accuracy_1"] - 9, noisy["accuracy_10"] - 10, noisy["accuracy"] - 11}) == 3
+
+
 def test_noise(problem, path):
     exact, noisy = Tabular(problem, table=path), Tabular(problem, table=path, noise=0.5)
     whole = Proposal(ARCHS[20])

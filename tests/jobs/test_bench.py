@@ -9,6 +9,7 @@ from scipy.stats import mannwhitneyu
 from sartor.core import plugins
 from sartor.core.contracts import AskTell
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
+from sartor.core.records import Proposal
 from sartor.jobs.bench import Bench, Stand, bench, over_time
 from sartor.tabular import networks_of
 from tables import SETTINGS, timed, values, written
@@ -69,6 +70,39 @@ def test_the_search_sees_the_signal_and_the_report_shows_the_truth(table):
     assert noisy["reported"] == "toy_test_90"
     assert (np.diff(noisy["curves"]["random_search"], axis=1) < 0).any()  # what looks better may be worse
     assert set(noisy["curves"]["random_search"].ravel()) <= set(values(table).values())
+
+
+def test_rewards_of_compression(table):
+    """Signal and report alike: the formula with parameters of built networks, each with the teacher's own accuracy."""
+    settings = task(table, objective="compression", signal="toy_valid_12", budget={})
+    stand, true = Stand(settings), values(table)
+    space = stand.space
+
+    def size(arch):
+        return sum(p.numel() for p in space.build(arch).parameters())
+
+    def name(arch):
+        return ":".join(str(c.options[a]) for c, a in zip(space.choices, arch, strict=True))
+
+    def wanted(arch, column):
+        gone = 1 - size(arch) / size(space.reference)
+        return 100 * gone * (2 - gone) * column[name(arch)] / column[name(space.reference)]
+
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    valid = {row[0]: float(row[1]) for row in rows}
+    for arch in networks_of(space)[::7]:
+        metrics = stand.evaluator(Proposal(arch), 0)
+        assert metrics["compression"] == metrics["compression_12"] == pytest.approx(wanted(arch, valid))
+        assert metrics["accuracy"] == valid[name(arch)]
+        assert stand.evaluator.true(arch) == pytest.approx(wanted(arch, true))
+    found = bench(settings)
+    assert found["optimum"] == pytest.approx(max(wanted(a, true) for a in networks_of(space)))
+    assert (found["objective"], found["reported"]) == ("compression", "compression by toy_test_90")
+    rewards = np.array([wanted(a, true) for a in networks_of(space)])
+    reached = np.unique(found["curves"]["random_search"])
+    assert np.abs(reached[:, None] - rewards).min(1).max() < 1e-9
+    with pytest.raises(ConfigError, match="objective is 'speed'; it must be one of accuracy, compression"):
+        task(table, objective="speed")
 
 
 def test_a_budget_on_what_the_table_lists(tmp_path):

@@ -33,6 +33,8 @@ class Tabular(Evaluator):
             training.
         dataset: Which one, if the table has several.
         noise: Standard deviation, in points of per cent, of the normal noise that the trial's seed adds.
+        curve: Whether to report what shorter trainings of the table reach, too, as `accuracy_1`, `accuracy_2`, ... by
+            their epochs, each with noise of its own: where they are the first epochs of the same training.
 
     Raises:
         ConfigError: No table is given, it has no such column, or the noise is negative.
@@ -40,25 +42,34 @@ class Tabular(Evaluator):
     """
 
     def __init__(
-        self, problem: Problem, *, table: str | Path = "", signal: str = "", dataset: str = "", noise: float = 0.0
+        self,
+        problem: Problem,
+        *,
+        table: str | Path = "",
+        signal: str = "",
+        dataset: str = "",
+        noise: float = 0.0,
+        curve: bool = False,
     ) -> None:
         if not str(table):
             raise ConfigError(
                 "Tabular needs published results; set table to a CSV file, or to the folder of NATS-Bench"
             )
-        self._prepare(problem, Table.read(table, problem.space, dataset), signal, noise)
+        self._prepare(problem, Table.read(table, problem.space, dataset), signal, noise, curve)
 
     @classmethod
-    def of(cls, problem: Problem, table: Table, *, signal: str = "", noise: float = 0.0) -> Tabular:
+    def of(
+        cls, problem: Problem, table: Table, *, signal: str = "", noise: float = 0.0, curve: bool = False
+    ) -> Tabular:
         """The evaluator of a table in memory."""
         self = cls.__new__(cls)
-        self._prepare(problem, table, signal, noise)
+        self._prepare(problem, table, signal, noise, curve)
         return self
 
-    def _prepare(self, problem: Problem, table: Table, signal: str, noise: float) -> None:
+    def _prepare(self, problem: Problem, table: Table, signal: str, noise: float, curve: bool) -> None:
         if noise < 0:
             raise ConfigError(f"noise must not be negative, got {noise}")
-        self.table, self.noise = table, noise
+        self.table, self.noise, self.curve = table, noise, curve
         self.signal = signal or table.signal("valid") or table.best_signal()
         table.column(self.signal)
         self._key, self._rows = keys_of(problem.space), table.rows
@@ -67,6 +78,7 @@ class Tabular(Evaluator):
         values = zip(*(table.columns[name].tolist() for name in names), strict=True)
         self._results = [dict(zip(names, row, strict=True)) for row in values]
         self._sources = self._shorter()
+        self._epochs = {name: self._up_to(name) for _, name, _ in self._sources}
 
     def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
         """The accuracy and the results in the table; `seed` matters only if there is noise."""
@@ -76,6 +88,8 @@ class Tabular(Evaluator):
         if self.noise:
             accuracy += self.noise * _normal(seed)
         metrics = {"accuracy": accuracy, **results}
+        if self.curve:
+            metrics |= {f"accuracy_{e}": self._early(results[n], seed, e) for e, n in self._epochs[signal]}
         if seconds:
             metrics["seconds"] = results[seconds]
         return metrics
@@ -96,6 +110,15 @@ class Tabular(Evaluator):
                 seconds = f"{own.dataset}_seconds_{result.epochs}"
                 found.append((result.epochs / own.epochs, name, seconds if seconds in self.table.columns else ""))
         return sorted(found, reverse=True)
+
+    def _up_to(self, signal: str) -> list[tuple[int, str]]:
+        """Epochs and columns of the signal and of the shorter trainings, shortest first."""
+        found = [(r.epochs, name) for _, name, _ in self._sources if (r := Result.of(name)) is not None]
+        most = max((epochs for epochs, name in found if name == signal), default=0)
+        return sorted(pair for pair in found if pair[0] <= most)
+
+    def _early(self, accuracy: float, seed: int, epochs: int) -> float:
+        return accuracy + self.noise * _normal(derive(seed, epochs)) if self.noise else accuracy
 
     def _source(self, fidelity: float) -> tuple[str, str]:
         for least, signal, seconds in self._sources:

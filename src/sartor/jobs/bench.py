@@ -19,13 +19,14 @@ from scipy.stats import mannwhitneyu
 
 from sartor import config
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Problem, Space, Strategy
+from sartor.core.contracts import CostModel, Evaluator, Problem, Space, Strategy
 from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
 from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
 from sartor.jobs.parts import analytic_costs
+from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
 from sartor.sampling.region import Price
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
@@ -36,6 +37,7 @@ MARKS = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of evaluations at which means are reported."""
 POINTS = 200
 """In time, of a curve."""
+OBJECTIVES = ("accuracy", "compression")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Bench:
         signal: The column that searches see; empty: the one that is reported.
         noise: Standard deviation of the noise on it, in points.
         dataset: Which one, if the table has several.
+        objective: What every strategy maximises, and what is reported: `accuracy`, or `compression`, C (2 - C) times
+            the accuracy as a share of that of the space's reference, C the share of its parameters removed, in per
+            cent (sartor.rewards.compression).
     """
 
     space: str | Mapping[str, Any]
@@ -65,6 +70,7 @@ class Bench:
     signal: str = ""
     noise: float = 0.0
     dataset: str = ""
+    objective: str = "accuracy"
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "runs"):
@@ -73,6 +79,8 @@ class Bench:
         for metric, bound in self.budget.items():
             if isinstance(bound, bool) or not isinstance(bound, int | float):
                 raise ConfigError(f"the budget on {metric} must be one number here, as in macs=140e6; got {bound!r}")
+        if self.objective not in OBJECTIVES:
+            raise ConfigError(f"objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}")
         if not self.strategies:
             raise ConfigError("there is no strategy to compare; name one, as in --strategies random_search,layernas")
 
@@ -152,13 +160,14 @@ class Stand:
         self.prices = {m: Price(cost) for m, cost in costs.items()}
         self.problem = Problem(
             space=self.space,
-            objectives=(Objective("accuracy", "max"),),
+            objectives=(Objective(task.objective, "max"),),
             constraints=tuple(Constraint(m, upper) for m, upper in task.budget.items()),
             costs=costs,
         )
         signal = task.signal or self.table.best_signal()
-        self.evaluator = Tabular.of(self.problem, self.table, signal=signal, noise=task.noise)
-        self.timed = "seconds" in self.evaluator(Proposal(self.space.reference), 0)
+        tabular = Tabular.of(self.problem, self.table, signal=signal, noise=task.noise, curve=True)
+        self.evaluator = Compressed(tabular, self.space) if task.objective == "compression" else tabular
+        self.signal, self.timed = signal, "seconds" in tabular(Proposal(self.space.reference), 0)
 
     def _costs(self) -> dict[str, CostModel]:
         """What there may be budgets on: costs of the space, else those that the table lists."""
@@ -204,7 +213,7 @@ class Stand:
         curve = np.full(self.task.evaluations, np.nan)
         best, value = (-inf, -inf), np.nan
         for i, trial in enumerate(lab.trials):
-            rank = (trial.fidelity, trial.metrics["accuracy"])  # what was trained longer counts first
+            rank = (trial.fidelity, trial.metrics[self.task.objective])  # what was trained longer counts first
             if rank > best and all(trial.metrics[m] <= upper for m, upper in self.task.budget.items()):
                 best, value = rank, self.evaluator.true(trial.arch)
             curve[i] = value
@@ -222,6 +231,41 @@ class Stand:
             text = ", ".join(f"{m} {values.min():g}" for m, values in costs.items())
             raise BudgetError(f"no network of the table is inside {dict(self.task.budget)}; the smallest has {text}")
         return max(self.evaluator.true(tuple(a)) for a in index[inside].tolist())
+
+
+class Compressed(Evaluator):
+    """A table's accuracies as rewards of compression, in per cent: `compression`, `compression_1`, ...
+
+    Args:
+        inner: The table.
+        space: Its reference is the teacher, with its accuracies in the table.
+
+    Raises:
+        ConfigError: The parameters of the space's networks are not known, or the teacher's accuracy is 0.
+    """
+
+    def __init__(self, inner: Tabular, space: Space) -> None:
+        costs, teacher = analytic_costs(space), space.canonical(space.reference)
+        if "params" not in costs:
+            raise ConfigError(f"nobody knows the parameters of {type(space).__name__}; take objective = 'accuracy'")
+        self.inner, self._price = inner, Price(costs["params"])
+        self._whole = self._price(teacher)
+        self._seen = float(inner.table.column(inner.signal)[inner.table.line(space, teacher)])
+        self._true = inner.true(teacher)
+
+    def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
+        """What the table has, and the rewards of all that are called accuracies."""
+        metrics, share = self.inner(proposal, seed), self._price(proposal.arch) / self._whole
+        rewards = {
+            name.replace("accuracy", "compression"): 100 * compression(share, value, self._seen)
+            for name, value in metrics.items()
+            if name.split("_")[0] == "accuracy"
+        }
+        return {**rewards, **metrics}
+
+    def true(self, arch: Arch) -> float:
+        """The reward of what is reported of a network."""
+        return 100 * compression(self._price(arch) / self._whole, self.inner.true(arch), self._true)
 
 
 def _space(task: Bench) -> Space:
@@ -274,9 +318,10 @@ def summary(
         "space": task.space if isinstance(task.space, str) else dict(task.space),
         "table": Path(task.file).name,
         "dataset": stand.table.dataset,
-        "signal": stand.evaluator.signal,
+        "objective": task.objective,
+        "signal": stand.signal,
         "noise": task.noise,
-        "reported": stand.table.best_signal(),
+        "reported": ("compression by " if task.objective == "compression" else "") + stand.table.best_signal(),
         "budget": dict(task.budget),
         "evaluations": task.evaluations,
         "runs": task.runs,
