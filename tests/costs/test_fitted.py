@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from latency.toy import Toy, latencies, samples
+from operated import Operations, device
 from sartor import archs
 from sartor.core.contracts import CostModel, Separable, Space, require
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
 from sartor.costs.fitted import Fitted
-from sartor.latency.samples import Header, append
+from sartor.costs.lookup import Lookup
+from sartor.latency.operator_table import Entry, OperatorTable
+from sartor.latency.samples import Header, Sample, append
 
 SPACE = Toy()
 EVERYONE = list(archs.enumerate_all(SPACE))
@@ -89,3 +92,56 @@ class Unlayered(Space):
 def test_a_space_that_cannot_list_its_layers_is_refused() -> None:
     with pytest.raises(CapabilityError, match="Fitted needs Layered"):
         Fitted.of(Unlayered(), MEASURED)
+
+
+OPERATED = Operations()
+RUN = list(archs.enumerate_all(OPERATED))
+
+
+@pytest.fixture(scope="module")
+def operators(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latencies of operators timed alone: slower than in a network, each differently."""
+    rng, path = numpy_rng(0, "alone"), tmp_path_factory.mktemp("table") / "operators.json"
+    keys = [o.key for o in OPERATED.operators().all()]
+    OperatorTable({k: Entry(device(k) * float(rng.uniform(1.1, 1.4)) + 0.02) for k in keys}).write(path)
+    return path
+
+
+def whole(count: int) -> list[Sample]:
+    """Measured networks of operators, the last 30 held out."""
+    rng = numpy_rng(0, "whole")
+    truth = OperatorTable({o.key: Entry(device(o.key)) for o in OPERATED.operators().all()}).tables(OPERATED)
+    picked = [RUN[i] for i in rng.permutation(len(RUN))[: count + 30]]
+    noisy = [(a, (truth.cost(a) + 0.1) * float(np.exp(0.01 * rng.standard_normal()))) for a in picked]
+    return [
+        Sample(a, v, v * 0.98, v * 1.02, 1.0, "train" if i < count else "heldout") for i, (a, v) in enumerate(noisy)
+    ]
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+def test_operators_are_fitted_to_measured_networks(operators: Path, with_table: bool) -> None:
+    cost = Fitted.of(OPERATED, whole(40), table=str(operators) if with_table else "")
+    tables = require(cost, Separable, "this").tables()
+    assert torch.equal(tables(RUN), cost(RUN))
+    assert not tables.pairwise
+    assert all(float(t.min()) >= 0 for t in tables.unary)
+    assert cost.nrmse < 0.03
+    assert (cost.training_networks, cost.heldout_networks, cost.unseen) == (40, 30, 0)
+    assert (cost.lookup is None) != with_table
+
+
+def test_the_error_of_the_table_alone_is_told_and_corrected(operators: Path) -> None:
+    cost, alone = Fitted.of(OPERATED, whole(8), table=str(operators)), Lookup(OPERATED, table=operators)
+    found = cost.lookup
+    assert found is not None
+    _, measured, _ = map(np.array, zip(*cost.predictions, strict=True))
+    predicted = alone([a for a, *_ in cost.predictions]).numpy()
+    assert found.nrmse == pytest.approx(np.sqrt(np.mean((predicted - measured) ** 2)) / measured.mean())
+    assert found.bias > 0
+    assert cost.nrmse < 0.5 * found.nrmse
+    assert Fitted.of(OPERATED, whole(8)[:8], table=str(operators)).lookup is None, "nothing was held out"
+
+
+def test_a_table_is_for_spaces_of_operators(operators: Path) -> None:
+    with pytest.raises(CapabilityError, match="a table of operators needs Operated, which Toy does not offer"):
+        Fitted.of(SPACE, MEASURED, table=str(operators))

@@ -85,5 +85,5 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str, me
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no latency table .*; measure it with `sartor measure --operators`"):
+    with pytest.raises(DataError, match=r"no latency table .*; measure it with `sartor measure --operators`"):
         OperatorTable.read(tmp_path / "none.json")

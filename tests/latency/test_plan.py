@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from latency.toy import Toy
+from operated import Operations
 from sartor import archs
 from sartor.core.errors import ConfigError
 from sartor.core.rng import numpy_rng
 from sartor.latency.design import BLOCK, Design
 from sartor.latency.models import Samples, fit_with, nrmse
+from sartor.latency.operators import design_of
 from sartor.latency.plan import Kind as PlanKind
 from sartor.latency.plan import coverage, heldout, plan
 from sartor.spaces.mobilenet_v1 import MobilenetV1
@@ -89,3 +91,14 @@ def test_networks_with_whole_vectors_of_channels_are_among_the_planned_ones() ->
 
 def pairs(space, arch):
     return zip(space.choices, arch, strict=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_for_a_space_of_operators_has_every_option_of_every_choice(kind: PlanKind) -> None:
+    space = Operations(blocks=8)
+    found = plan(space, 3 + 5, numpy_rng(0, "plan"), kind)
+    assert found[0] == space.reference
+    assert [set(options) for options in zip(*found, strict=True)] == [set(range(len(c.options))) for c in space.choices]
+    more = plan(space, 40, numpy_rng(0, "plan"), kind)
+    assert len(set(more)) == 40
+    assert coverage(design_of(space, "a test"), more) >= 3

@@ -1,7 +1,7 @@
-"""Latency fitted to measured whole networks: a non-negative sum over layers, after AOWS and with physical terms.
+"""Latency fitted to measured whole networks: a non-negative sum over layers or operators, after AOWS.
 
 Source: Berman et al., "AOWS: Adaptive and optimal network width search with latency constraints", CVPR 2020, section
-4.1; the models and the deviations are described in `sartor.latency.models`.
+4.1; the models, physical terms and other deviations are described in `sartor.latency.models`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from sartor.core.contracts import CostModel, Layered, Space, require
+from sartor.core.contracts import CostModel, Operated, Space, require
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
 from sartor.latency import models
-from sartor.latency.design import Design
+from sartor.latency.agreement import Agreement
+from sartor.latency.operator_table import OperatorTable
+from sartor.latency.operators import design_of
 from sartor.latency.samples import Sample, merged, read, read_manifest
 
 __all__ = ["Fitted"]
@@ -36,6 +38,8 @@ class Fitted(CostModel):
             (MACs, weights, activations per kind), `combined` (physical terms and smooth corrections), or `auto`: the
             one with the least cross-validation error.
         folds: Of the cross-validation.
+        table: For a space of operators, a table of their latencies (see the cost `lookup`): the model then corrects it,
+            instead of starting from multiply-adds, weights and activations.
     """
 
     metric = "latency_ms"
@@ -47,22 +51,34 @@ class Fitted(CostModel):
         samples: str = "",
         kind: Literal["auto", "macs", "table", "physical", "combined"] = "auto",
         folds: int = 5,
+        table: str = "",
     ) -> None:
         if not samples:
             raise ConfigError("Fitted needs measured networks; set samples to a file that was measured into")
         path = Path(samples)
         found = read_manifest(path, space) if path.suffix == ".csv" else read(path, space)[1]
-        self._fit(space, found, kind, folds)
+        self._fit(space, found, kind, folds, table)
 
     @classmethod
-    def of(cls, space: Space, samples: Sequence[Sample], *, kind: models.Kind | Literal["auto"] = "auto") -> Fitted:
+    def of(
+        cls,
+        space: Space,
+        samples: Sequence[Sample],
+        *,
+        kind: models.Kind | Literal["auto"] = "auto",
+        table: str = "",
+    ) -> Fitted:
         """The model of samples in memory."""
         self = cls.__new__(cls)
-        self._fit(space, samples, kind, 5)
+        self._fit(space, samples, kind, 5, table)
         return self
 
-    def _fit(self, space: Space, samples: Sequence[Sample], kind: models.Kind | Literal["auto"], folds: int) -> None:
-        design = Design(require(space, Layered, self))
+    def _fit(
+        self, space: Space, samples: Sequence[Sample], kind: models.Kind | Literal["auto"], folds: int, table: str
+    ) -> None:
+        known = OperatorTable.read(table) if table else None
+        self._lookup = known.tables(require(space, Operated, "a table of operators")) if known is not None else None
+        design = design_of(space, self, known)
         networks = merged(samples)
         train = [s for s in networks if s.split == "train"]
         if len(train) < folds:
@@ -107,6 +123,14 @@ class Fitted(CostModel):
         """Arch, measured and predicted milliseconds of each held-out network."""
         predicted = self([s.arch for s in self._heldout]).tolist()
         return tuple((s.arch, s.latency_ms, p) for s, p in zip(self._heldout, predicted, strict=True))
+
+    @property
+    def lookup(self) -> Agreement | None:
+        """How well the table alone agrees with the held-out networks; None without a table, or without networks."""
+        if self._lookup is None or not self._heldout:
+            return None
+        predicted = self._lookup([s.arch for s in self._heldout]).numpy()
+        return Agreement.of(predicted, np.array([s.latency_ms for s in self._heldout]))
 
     @property
     def nrmse(self) -> float:

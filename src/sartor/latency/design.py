@@ -7,8 +7,9 @@ The physical terms are this package's own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise, product
 from math import prod
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sartor.core.contracts import Layered
-from sartor.core.records import Arch, Layer, LayerKey
+from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -34,7 +35,46 @@ MOVING = frozenset({"add", "pad", "pool"})
 """Kinds of layers that have no weights and multiply nothing."""
 
 
-class Design:
+class Entries(ABC):
+    """The table entries of a space: what the latency models are fitted over.
+
+    Attributes:
+        choices: Of the space.
+        keys: Every entry that some arch uses.
+        longest: How many entries, counted as often as they are used, a network has at most.
+    """
+
+    choices: tuple[Choice, ...]
+    keys: tuple[Hashable, ...]
+    longest: int
+
+    @abstractmethod
+    def matrix(self, archs: Sequence[Arch]) -> sparse.csr_array:
+        """How often each arch uses each entry, `(archs, keys)`."""
+
+    @abstractmethod
+    def tables(self, values: Floats, constant: float = 0.0) -> Tables:
+        """The sum over a network's entries of `values`, `(keys,)`, plus `constant`."""
+
+    @abstractmethod
+    def macs(self) -> Floats:
+        """Multiply-adds of each entry, `(keys,)`."""
+
+    @property
+    @abstractmethod
+    def neighbours(self) -> sparse.csr_array:
+        """One row per pair of adjacent entries, +1 on the one that should not be slower and -1 on the other."""
+
+    @abstractmethod
+    def physical(self, block: int = BLOCK) -> Floats:
+        """Terms of each entry, `(keys, terms)`, each scaled to a mean of 1 over the entries that have it."""
+
+    @abstractmethod
+    def correlation(self, length: float, block: int = BLOCK) -> Floats:
+        """Prior correlation of the entries' deviations from the terms, `(keys, keys)`."""
+
+
+class Design(Entries):
     """The table entries of a width space.
 
     Attributes:
@@ -45,6 +85,7 @@ class Design:
     def __init__(self, space: Layered) -> None:
         self.choices = tuple(space.choices)
         self.layers = tuple(space.layers())
+        self.longest = len(self.layers)
         self.keys: tuple[LayerKey, ...] = tuple(sorted({key for layer in self.layers for key in _keys(layer)}))
         self._index = {key: i for i, key in enumerate(self.keys)}
         self._physical: dict[int, Floats] = {}
@@ -92,11 +133,7 @@ class Design:
     def physical(self, block: int = BLOCK) -> Floats:
         """Physical terms of each entry, `(keys, terms)`, each scaled to a mean of 1 over the entries that have it."""
         if block not in self._physical:
-            rows = [terms(key, block) for key in self.keys]
-            names = sorted({name for row in rows for name in row})
-            raw = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-            used = np.maximum((raw > 0).sum(axis=0), 1)
-            self._physical[block] = np.asarray(raw / np.maximum(raw.sum(axis=0) / used, 1e-30))
+            self._physical[block] = scaled([terms(key, block) for key in self.keys])
         return self._physical[block]
 
     def correlation(self, length: float, block: int = BLOCK) -> Floats:
@@ -107,11 +144,20 @@ class Design:
         if (length, block) not in self._correlations:
             classes: dict[Any, int] = {}
             label = np.array([classes.setdefault(key[:5], len(classes)) for key in self.keys])
-            axes = np.log([[_blocked(key.c_in, block), _blocked(key.c_out, block)] for key in self.keys]).T
+            channels = [[_blocked(key.c_in, block), _blocked(key.c_out, block)] for key in self.keys]
+            axes = np.log(np.maximum(channels, 1)).T  # a skipped block has none
             squares = np.sum([(axis[:, None] - axis[None]) ** 2 for axis in axes], axis=0) / length**2
             found = np.where(label[:, None] == label[None], np.exp(-squares / 2), 0.0)
             self._correlations[length, block] = found
         return self._correlations[length, block]
+
+
+def scaled(rows: Sequence[Mapping[str, float]]) -> Floats:
+    """One row of named terms per entry as a matrix, `(keys, terms)`, each column with a mean of 1 where it is not 0."""
+    names = sorted({name for row in rows for name in row})
+    raw = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    used = np.maximum((raw > 0).sum(axis=0), 1)
+    return np.asarray(raw / np.maximum(raw.sum(axis=0) / used, 1e-30))
 
 
 def macs(key: LayerKey) -> float:

@@ -1,4 +1,4 @@
-"""Latency models that are sums over layers, with non-negative entries, chosen and tuned by cross-validation.
+"""Latency models: sums over layers or operators with non-negative entries, chosen and tuned by cross-validation.
 
 Sources: `table` is Eq. 7 of Berman et al., "AOWS: Adaptive and optimal network width search with latency
 constraints", CVPR 2020. Deviations: residuals are relative (the noise is multiplicative); a network has a constant
@@ -23,7 +23,7 @@ from scipy import linalg, optimize, sparse
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
-from sartor.latency.design import BLOCK, Design, Floats
+from sartor.latency.design import BLOCK, Entries, Floats
 
 Kind: TypeAlias = Literal["macs", "table", "physical", "combined"]
 Settings: TypeAlias = Mapping[str, float]
@@ -68,7 +68,7 @@ class Samples:
     noise: Floats
 
     @classmethod
-    def of(cls, design: Design, archs: Sequence[Arch], y: Sequence[float], noise: Sequence[float]) -> Samples:
+    def of(cls, design: Entries, archs: Sequence[Arch], y: Sequence[float], noise: Sequence[float]) -> Samples:
         """The samples of some archs."""
         return cls(design.matrix(archs), np.array(y, dtype=np.float64), np.array(noise, dtype=np.float64))
 
@@ -120,7 +120,7 @@ def mape(predicted: Floats, measured: Floats) -> float:
     return float(np.mean(np.abs(predicted / measured - 1)))
 
 
-def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto", *, folds: int = 5) -> Model:
+def fit(design: Entries, samples: Samples, kind: Kind | Literal["auto"] = "auto", *, folds: int = 5) -> Model:
     """The model of `kind`, its settings chosen by `folds`-fold cross-validation; `auto` chooses the kind as well.
 
     Among settings whose errors tie (see `TIE`) the stiffest is taken, among kinds the most detailed.
@@ -142,12 +142,12 @@ def fit(design: Design, samples: Samples, kind: Kind | Literal["auto"] = "auto",
     return replace(fit_with(design, trusted, kind, GRIDS[kind][best]), cv_error=errors[best])
 
 
-def fit_with(design: Design, samples: Samples, kind: Kind, settings: Settings) -> Model:
+def fit_with(design: Entries, samples: Samples, kind: Kind, settings: Settings) -> Model:
     """The model of `kind` with given settings."""
     return _FITTERS[kind](design, samples, settings)
 
 
-def without_outliers(design: Design, samples: Samples, folds: int = 5) -> Samples:
+def without_outliers(design: Entries, samples: Samples, folds: int = 5) -> Samples:
     """The samples, with more noise ascribed to those far from what `physical` predicts from the others (Huber 1964)."""
     trusted = samples
     for _ in range(3):
@@ -158,7 +158,7 @@ def without_outliers(design: Design, samples: Samples, folds: int = 5) -> Sample
     return trusted
 
 
-def violations(design: Design, values: Floats) -> float:
+def violations(design: Entries, values: Floats) -> float:
     """Sum of all decreases of latency between neighbouring entries, the larger one being faster, in ms."""
     return float(np.maximum(design.neighbours @ values, 0.0).sum())
 
@@ -167,7 +167,7 @@ def _first_of_the_best(errors: Sequence[float]) -> int:
     return next(i for i, error in enumerate(errors) if error <= (1 + TIE) * min(errors))
 
 
-def _left_out(design: Design, samples: Samples, kind: Kind, settings: Settings, folds: int) -> Floats:
+def _left_out(design: Entries, samples: Samples, kind: Kind, settings: Settings, folds: int) -> Floats:
     """Each sample predicted from the other folds, `(n,)`."""
     order = numpy_rng(0, "latency", "folds").permutation(len(samples))
     predicted = np.empty(len(samples))
@@ -187,16 +187,16 @@ def _linear(samples: Samples, per_key: Floats) -> tuple[Floats, float]:
     return np.asarray(per_key @ factors[:-1]), float(factors[-1])
 
 
-def _macs(design: Design, samples: Samples, settings: Settings) -> Model:
+def _macs(design: Entries, samples: Samples, settings: Settings) -> Model:
     return Model("macs", *_linear(samples, design.macs()[:, None]), settings)
 
 
-def _physical(design: Design, samples: Samples, settings: Settings) -> Model:
+def _physical(design: Entries, samples: Samples, settings: Settings) -> Model:
     block = int(settings["block"])
     return Model("physical", *_linear(samples, design.physical(block)), settings)
 
 
-def _table(design: Design, samples: Samples, settings: Settings) -> Model:
+def _table(design: Entries, samples: Samples, settings: Settings) -> Model:
     start = _physical(design, samples, {"block": BLOCK})
     scale = _scale(start)
     M = sparse.csr_array(samples.counts @ sparse.diags_array(scale) * (1 / samples.sigma)[:, None])
@@ -217,7 +217,7 @@ def _table(design: Design, samples: Samples, settings: Settings) -> Model:
     return Model("table", np.asarray(values), start.constant, settings)
 
 
-def _combined(design: Design, samples: Samples, settings: Settings) -> Model:
+def _combined(design: Entries, samples: Samples, settings: Settings) -> Model:
     block, start = int(settings["block"]), _physical(design, samples, settings)
     scale, terms = _scale(start) * settings["spread"], design.physical(block)
     scaled = samples.counts @ sparse.diags_array(scale)
@@ -244,6 +244,6 @@ def _seen(samples: Samples) -> NDArray[np.bool_]:
     return np.asarray(samples.counts.sum(axis=0) > 0)
 
 
-_FITTERS: Mapping[Kind, Callable[[Design, Samples, Settings], Model]] = MappingProxyType(
+_FITTERS: Mapping[Kind, Callable[[Entries, Samples, Settings], Model]] = MappingProxyType(
     {"macs": _macs, "table": _table, "physical": _physical, "combined": _combined}
 )

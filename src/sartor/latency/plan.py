@@ -19,10 +19,11 @@ import numpy as np
 from scipy import sparse
 
 from sartor import archs
-from sartor.core.contracts import Layered, Space, require
+from sartor.core.contracts import Operated, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
-from sartor.latency.design import Design, Floats
+from sartor.latency.design import Entries, Floats
+from sartor.latency.operators import design_of
 from sartor.solvers import chain
 
 Kind: TypeAlias = Literal["uniform", "coverage", "optimal"]
@@ -40,7 +41,8 @@ PATIENCE = 1000
 def plan(space: Space, n: int, rng: np.random.Generator, kind: Kind = "optimal") -> list[Arch]:
     """`n` distinct archs to measure, the most telling first; fewer if the space has no more.
 
-    The first three are the reference, the narrowest and the widest: they pin down the ends of the range.
+    The first three are the reference, the narrowest and the widest: they pin down the ends of the range. In a space of
+    operators, whose options may share nothing, the next few have every option of every choice between them.
 
     Args:
         space: What the networks are drawn from.
@@ -51,14 +53,17 @@ def plan(space: Space, n: int, rng: np.random.Generator, kind: Kind = "optimal")
 
     Raises:
         ConfigError: `n` is not positive, or there is no such kind.
-        CapabilityError: The space cannot list its layers.
+        CapabilityError: The space can list neither its layers nor its operators.
     """
     if n < 1 or kind not in get_args(Kind):
         raise ConfigError(f"a plan needs n >= 1 and a kind of {get_args(Kind)}; got n={n}, kind={kind!r}")
-    design = Design(require(space, Layered, "a latency model"))
+    design = design_of(space, "a latency model")
     found: dict[Arch, None] = {}
     idle = 0
-    first = [space.canonical(space.reference), archs.smallest(space), archs.largest(space)][:n]
+    first = [space.canonical(space.reference), archs.smallest(space), archs.largest(space)]
+    if isinstance(space, Operated):
+        first += islice(_options(space, rng, first), max(len(c.options) for c in space.choices))
+    first = first[:n]
     for arch in chained(first, _SAMPLERS[kind](_Task(space, design, rng, first, n))):
         idle = idle + 1 if arch in found else 0
         found[arch] = None
@@ -79,7 +84,7 @@ def heldout(space: Space, n: int, rng: np.random.Generator, taken: list[Arch]) -
     return list(found)
 
 
-def coverage(design: Design, chosen: list[Arch]) -> int:
+def coverage(design: Entries, chosen: list[Arch]) -> int:
     """How often the least-seen table entry occurs in `chosen`."""
     return int(design.matrix(chosen).sum(axis=0).min())
 
@@ -89,7 +94,7 @@ class _Task:
     """What a sampler works on: `seen` are the archs that are in the plan already."""
 
     space: Space
-    design: Design
+    design: Entries
     rng: np.random.Generator
     seen: list[Arch]
     n: int
@@ -114,12 +119,27 @@ def _even(option: object) -> bool:
     return isinstance(option, int) and option % EVEN == 0
 
 
+def _options(space: Space, rng: np.random.Generator, seen: list[Arch]) -> Iterator[Arch]:
+    """Of every choice a random one of the options seen least so far."""
+    counts = [
+        np.bincount(chosen, minlength=len(c.options))
+        for c, chosen in zip(space.choices, zip(*seen, strict=True), strict=True)
+    ]
+    while True:
+        arch = space.canonical(tuple(int(rng.choice(np.flatnonzero(count == count.min()))) for count in counts))
+        for count, option in zip(counts, arch, strict=True):
+            count[option] += 1
+        yield arch
+
+
 def _coverage(task: _Task) -> Iterator[Arch]:
+    if isinstance(task.space, Operated):  # many places share an entry: least-seen entries would be taken everywhere
+        yield from _options(task.space, task.rng, task.seen)
     design = task.design
     counts = np.asarray(design.matrix(task.seen).sum(axis=0), dtype=np.float64)
     while True:
         # reward 1 for a least-seen entry; the random part only breaks ties
-        reward = (counts == counts.min()) + task.rng.uniform(0, 0.5 / len(design.layers), len(counts))
+        reward = (counts == counts.min()) + task.rng.uniform(0, 0.5 / design.longest, len(counts))
         arch = task.space.canonical(chain.minimum(design.tables(-reward))[0])
         counts += design.matrix([arch]).toarray()[0]
         yield arch
@@ -168,7 +188,7 @@ class _Knowledge:
         self._shared -= np.outer(column, column[-self._judges :])
 
 
-def _prior(design: Design, networks: list[Arch]) -> tuple[Floats, Floats]:
+def _prior(design: Entries, networks: list[Arch]) -> tuple[Floats, Floats]:
     """Covariance of the latencies of some networks before any is measured, and the noise variance of each.
 
     Every physical term is expected to take an equal share of the mean latency, and is uncertain by as much; the entries
