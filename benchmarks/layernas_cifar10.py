@@ -132,7 +132,8 @@ def figures(folder: Path, journal: Path, before: list[list[Any]]) -> dict[str, A
                 "latency_high": result[role]["latency_ms"]["high"] / whole,
                 "macs": result[role]["macs"],
             }
-            for role in ("reference", "winner", "uniform")
+            for role in ("reference", "winner", "uniform", "searched")
+            if result.get(role)
         },
     }
 

@@ -28,7 +28,8 @@ def test_aows_meets_a_measured_latency_budget(tmp_path, seed):
     assert fit.verdict == "PASS", fit.result["curve"][0]["sentence"]
     winner = fit.result["winner"]
     assert winner["latency_ms"]["high"] <= fit.result["budget"]["latency_ms"][0]
-    assert winner["latency_ms"]["value"] >= 0.8 * fit.result["budget"]["latency_ms"][0], "the budget is wasted"
+    own = fit.result["searched"] or winner
+    assert own["latency_ms"]["value"] >= 0.8 * fit.result["budget"]["latency_ms"][0], "the budget is wasted"
     assert winner["accuracy"] > 0.9
     assert fit.result["latency_model"]["nrmse"] < 0.15
     ledger = json.loads((tmp_path / "run/result.json").read_text())["ledger"]

@@ -14,6 +14,11 @@ def test_prints_the_file_and_the_error(finished, tmp_path, capsys):
     assert (out / "model.onnx").exists()
 
 
+def test_a_network_that_is_not_there_is_a_mistake(finished, capsys):
+    assert main(["export", str(finished.folder), "--network", "searched"]) == 2
+    assert "the winner is the search's own network" in capsys.readouterr().err
+
+
 def test_a_search_for_optuna(finished, tmp_path, capsys):
     out = tmp_path / "studies.db"
     assert main(["export", str(finished.folder), "--to", "optuna", "--out", str(out)]) == 0

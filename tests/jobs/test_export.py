@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,24 @@ def test_the_other_networks_of_the_run_too(finished, tmp_path, network):
     written = [numpy_helper.to_array(t) for t in onnx.load(found["file"]).graph.initializer]
     bias = load_file(finished.folder / entry["weights"])["classifier.bias"].numpy()
     assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
+
+
+def test_what_the_search_has_found_where_it_is_not_the_winner(finished, tmp_path):
+    with pytest.raises(StateError, match="the winner is the search's own network; take winner instead"):
+        export(finished.folder, "onnxruntime", tmp_path / "out", network="searched")
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result["curve"][0]["searched"] = result["reference"]  # another network than winner and uniform
+    (folder / "result.json").write_text(json.dumps(result))
+    found = export(folder, "onnxruntime", tmp_path / "out", network="searched")
+    written = [numpy_helper.to_array(t) for t in onnx.load(found["file"]).graph.initializer]
+    bias = load_file(folder / result["reference"]["weights"])["classifier.bias"].numpy()
+    assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
+    del result["curve"][0]["searched"]  # as before there was such a key
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(StateError, match="take winner instead"):
+        export(folder, "onnxruntime", tmp_path / "out", network="searched")
 
 
 def test_mistakes_are_named(finished, tmp_path):

@@ -26,7 +26,18 @@ from sartor.spaces.tiny import Tiny
 from sartor.tasks.digits import digits
 from small import latency_settings, settings
 
-KEYS = {"reference", "budget", "winner", "uniform", "latency_model", "search", "ledger", "verdict", "environment"}
+KEYS = {
+    "reference",
+    "budget",
+    "winner",
+    "uniform",
+    "searched",
+    "latency_model",
+    "search",
+    "ledger",
+    "verdict",
+    "environment",
+}
 
 
 def test_result_holds_what_is_promised(finished):
@@ -222,7 +233,8 @@ def facts(folder: Path):
     """What must be equal: everything but times."""
     result = json.loads((folder / "result.json").read_text())
     networks = {
-        r: {k: v for k, v in result[r].items() if k != "latency_ms"} for r in ("reference", "winner", "uniform")
+        r: result[r] and {k: v for k, v in result[r].items() if k != "latency_ms"}
+        for r in ("reference", "winner", "uniform", "searched")
     }
     return networks, result["search"], result["verdict"], load_file(folder / "model.safetensors")
 

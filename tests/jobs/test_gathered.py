@@ -58,6 +58,24 @@ def test_fits_are_compared_with_their_uniform_networks(copies, tmp_path):
     assert json.loads((tmp_path / "out/compare.json").read_text()) == found
 
 
+def test_where_uniform_scaling_has_won_the_searchs_own_network_is_compared(copies, tmp_path):
+    folders = [copies("new", "ppo", 0, 0.7), copies("old", "random_search", 0, 0.6)]
+    for folder in folders:
+        result = json.loads((folder / "result.json").read_text())
+        point = result["curve"][0]
+        if folder.name == "new":
+            point["searched"], point["winner"] = point["winner"], point["uniform"]
+        else:
+            del point["searched"]
+        (folder / "result.json").write_text(json.dumps(result))
+    rows = gather(folders, tmp_path / "out")["strategies"]
+    assert {n: [r["accuracy"] for r in row["runs"]] for n, row in rows.items()} == {
+        "ppo": [0.7],
+        "uniform_width": [0.5],
+        "random_search": [0.6],
+    }
+
+
 def test_other_settings_are_another_strategy(copies, tmp_path):
     folders = [copies("a", "ppo", 0, 0.7), copies("b", "ppo", 0, 0.8, settings={"lr": 0.1})]
     assert list(gather(folders, tmp_path / "out")["strategies"]) == ["ppo", "uniform_width", "ppo (lr=0.1)"]

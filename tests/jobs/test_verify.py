@@ -25,6 +25,30 @@ def test_everything_is_measured_again(finished, tmp_path):
     assert found.verdicts[0] in ("PASS", "UNSURE", "FAIL")
 
 
+def test_a_winner_that_is_the_uniform_network_is_measured_once_and_the_searchs_own_too(finished, tmp_path):
+    folder = copy(finished, tmp_path / "run")
+    result = json.loads((folder / "result.json").read_text())
+    point = result["curve"][0]
+    point["searched"], point["winner"] = point["winner"], point["uniform"]
+    point["searched"]["macs"] += 1
+    (folder / "result.json").write_text(json.dumps(result))
+    found = verify(folder)
+    assert found.entries.keys() == networks_of(result).keys() == {"reference", "winner_0", "uniform_0", "searched_0"}
+    assert found.entries["winner_0"] == found.entries["uniform_0"], "timed twice"
+    assert found.entries["searched_0"]["latency_ms"] != found.entries["winner_0"]["latency_ms"]
+    assert len(found.checks) == 16
+    assert [(c.network, c.what) for c in found.checks if not c.holds and c.what != "latency"] == [
+        ("searched_0", "MACs")
+    ]
+
+
+def test_results_from_before_there_was_a_searched_network_are_verified(finished):
+    result = json.loads(json.dumps(finished.result))
+    for point in result["curve"]:
+        del point["searched"], point["reason"]
+    assert networks_of(result).keys() == {"reference", "winner_0", "uniform_0"}
+
+
 def test_a_result_that_lies_is_caught(finished, tmp_path):
     folder = copy(finished, tmp_path / "run")
     result = json.loads((folder / "result.json").read_text())

@@ -38,10 +38,21 @@ def synthetic(metric: str = "latency_ms", budgets: int = 2, seed: int = 0) -> di
     }
 
 
-def write_run(folder: Path, **settings: Any) -> Path:
+def outdone(result: dict[str, Any], i: int = 0) -> dict[str, Any]:
+    """`result` with the uniformly scaled network as the winner of budget `i`, by accuracies that are exchanged."""
+    point = result["curve"][i]
+    accuracies = ("accuracy", "accuracy_interval")
+    better, worse = ({k: point[role][k] for k in accuracies} for role in ("winner", "uniform"))
+    point["searched"] = {**point["winner"], **worse}
+    point["winner"] = point["uniform"] = {**point["uniform"], **better}
+    point["reason"] = "on the validation split it is better than the search's (98.33 against 96.11 %)"
+    return {**result, **{k: result["curve"][0].get(k) for k in ("winner", "uniform", "searched")}}
+
+
+def write_run(folder: Path, *, scaled_wins: bool = False, **settings: Any) -> Path:
     """A run folder with `result.json` and stand-ins for the files of the winner."""
     folder.mkdir(parents=True, exist_ok=True)
-    result = synthetic(**settings)
+    result = outdone(synthetic(**settings)) if scaled_wins else synthetic(**settings)
     (folder / "result.json").write_text(json.dumps(result))
     for entry in result["curve"]:
         where = folder / entry["folder"]

@@ -140,6 +140,20 @@ def test_the_page_says_what_a_person_asks(page):
         assert words in text
 
 
+def test_the_page_says_that_uniform_scaling_has_won(tmp_path):
+    page = write_page(write_run(tmp_path / "run", scaled_wins=True, budgets=1)).read_text()
+    text = " ".join(Outline(page).text.split())
+    for words in (
+        "searched is the search's own network.",
+        "The winner is the uniformly scaled network: on the validation split it is better than the search's (98.33",
+        "98.1 against 96.2 % on test: +1.9 points",
+        "+1.9 pointsagainst the search's own network; interval +0.8 to +3.0 points",
+    ):
+        assert words in text
+    assert page.count("<tr><th>searched</th>") == 1
+    assert "searched is" not in " ".join(Outline(write_page(write_run(tmp_path / "other")).read_text()).text.split())
+
+
 def test_only_files_that_exist_are_named(tmp_path):
     folder = write_run(tmp_path / "run", budgets=1)
     for name in ("model.pt2", "architecture.json", "model.onnx"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from report.fixture import LAYERS, synthetic
+from report.fixture import LAYERS, outdone, synthetic
 from sartor.report.front import pareto
 from sartor.report.plots import SHOWN, draw, figures, narrowing, prediction, progress, stages, trade_off, widths
 from sartor.report.result import read
@@ -79,6 +79,20 @@ def test_widths_compare_layer_by_layer(raw):
     assert found["winner @ 0.96 ms"].visible is True
     assert found["winner @ 0.7 ms"].visible == "legendonly"
     assert "winner" in traces(widths(read(synthetic(budgets=1))))
+
+
+def test_the_searchs_own_network_is_drawn_where_it_is_not_the_winner():
+    changed = outdone(synthetic())
+    point = changed["curve"][0]
+    marks = traces(trade_off(read(changed)))
+    assert list(marks["searched"].y) == [point["searched"]["accuracy"]]
+    assert point["winner"]["accuracy"] in marks["winner"].y
+    assert list(traces(prediction(read(changed)))["searched"].x) == [point["searched"]["predicted_latency_ms"]]
+    bars = traces(widths(read(changed)))
+    assert list(bars["searched @ 0.96 ms"].y) == list(point["searched"]["widths"].values())
+    assert "uniform @ 0.96 ms" not in bars, "the same bars as the winner's"
+    assert {"uniform @ 0.7 ms", "winner @ 0.96 ms"} <= bars.keys()
+    assert not any("searched" in name for name in traces(trade_off(read(synthetic()))))
 
 
 def test_prediction_has_the_diagonal_and_error_bars(raw):

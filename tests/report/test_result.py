@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from report.fixture import synthetic
+from report.fixture import outdone, synthetic
 from sartor.report.result import Measured, amount, bound, duration, human, measured, number, read, text
 
 
@@ -67,6 +67,15 @@ def test_without_a_curve_the_first_budget_is_the_run():
     assert fitting.limits == whole.fittings[0].limits == {"latency_ms": 0.96}
     assert fitting.winner == whole.fittings[0].winner
     assert fitting.verdict == "PASS"
+
+
+def test_the_networks_of_a_budget_are_those_that_there_are():
+    first, second = read(outdone(synthetic())).fittings
+    assert [n.label for n in first.networks] == ["winner", "uniform", "searched"]
+    assert [n.label for n in second.networks] == ["winner", "uniform"]
+    assert first.reason.startswith("on the validation split")
+    assert (second.searched, second.reason) == (None, "")
+    assert [n.label for n in read(outdone(synthetic())).networks][:4] == ["reference", "winner", "uniform", "searched"]
 
 
 def test_widths_are_read_off_the_choices_when_they_are_missing():

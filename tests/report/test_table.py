@@ -7,13 +7,14 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-from report.fixture import synthetic
+from report.fixture import outdone, synthetic
 from sartor.report.result import Fitting, Measured, Network, read
 from sartor.report.table import gain, gain_sentence, summary, summary_text, verdict_of, wilson
 
 
-def fitting(winner, uniform, **settings):
-    networks = {n: Network(n, accuracy=a, accuracy_on="test") for n, a in (("winner", winner), ("uniform", uniform))}
+def fitting(winner, uniform, searched=None, **settings):
+    given = {"winner": winner, "uniform": uniform, "searched": searched}
+    networks = {n: Network(n, accuracy=a, accuracy_on="test") for n, a in given.items() if a}
     return Fitting(**networks, **settings)
 
 
@@ -72,6 +73,37 @@ def test_no_gain_when_the_interval_contains_zero():
     assert gain_sentence(far).startswith("gain over uniform scaling: +5.0 points")
     worse = fitting(Measured(0.90, 0.89, 0.91), Measured(0.95, 0.94, 0.96))
     assert gain_sentence(worse).startswith("loss against uniform scaling: -5.0 points")
+
+
+def test_a_loss_says_why_it_was_not_avoided():
+    worse = (Measured(0.90, 0.89, 0.91), Measured(0.95, 0.94, 0.96))
+    told = gain_sentence(fitting(*worse, reason="it is over the budget"))
+    assert told.endswith("(sartor export FOLDER --network uniform writes that one), but it is over the budget")
+
+
+def test_uniform_scaling_that_has_won_is_compared_with_the_search():
+    good, poor = Measured(0.836, 0.83, 0.842), Measured(0.804, 0.798, 0.81)
+    reason = "on the validation split it is better than the search's (84.00 against 81.00 %)"
+    won = fitting(good, good, poor, reason=reason)
+    assert gain_sentence(won) == (
+        f"the winner is the uniformly scaled network: {reason}; 83.6 against 80.4 % on test: +3.2 points (+2.4 to +4.0)"
+    )
+    near = fitting(good, good, Measured(0.83, 0.82, 0.84), reason=reason)
+    assert gain_sentence(near).endswith("+0.6 points (-0.6 to +1.8), the interval contains 0")
+    unlucky = fitting(poor, poor, good, reason="the search's own is over the budget")
+    assert gain_sentence(unlucky).endswith("(sartor export FOLDER --network searched writes the search's own)")
+    untested = Fitting(winner=Network("winner"), uniform=Network("uniform"), searched=Network("searched"))
+    assert gain_sentence(untested) == "the winner is the uniformly scaled network"
+
+
+def test_the_searchs_own_network_has_a_row_where_it_is_not_the_winner():
+    lines = summary_text(outdone(synthetic(budgets=1)), width=100).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["winner"] == rows["uniform"] != rows["searched"]
+    assert rows["winner"][0] == "98.1"
+    assert rows["searched"][0] == "96.2"
+    assert "the winner is the uniformly scaled network: on the validation split" in " ".join(lines)
+    assert "searched" not in summary_text(synthetic(budgets=1))
 
 
 def test_no_gain_is_claimed_without_intervals_or_across_splits():

@@ -20,7 +20,8 @@ def run(
         Path | None, typer.Option(help="Where to [default: FOLDER/export_TARGET, or the file FOLDER/optuna.db].")
     ] = None,
     network: Annotated[
-        Literal["winner", "uniform", "reference"], typer.Option(help="Which of the networks that were trained.")
+        Literal["winner", "uniform", "searched", "reference"],
+        typer.Option(help="Which network; `searched` is the search's own where uniform scaling's has won."),
     ] = "winner",
     point: Annotated[int, typer.Option(help="Which of several budgets, counted from 0.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print file and error as JSON.")] = False,

@@ -32,9 +32,8 @@ def deliver(job: Job, chosen: Chosen, entry: Mapping[str, Any], folder: Path) ->
     if file is not None:
         source = job.folder.path / file
         shutil.copy(source, folder / f"model{source.suffix}")
-    if not (folder / "model.pt2").exists():
-        program = torch.export.export(job.load(chosen), (job.parts.task.example,))
-        state.atomically(folder / "model.pt2", lambda part: _save_program(program, part))
+    program = torch.export.export(job.load(chosen), (job.parts.task.example,))
+    state.atomically(folder / "model.pt2", lambda part: _save_program(program, part))
     words = {
         "space": dict(job.parts.config["space"]),
         "arch": list(chosen.arch),

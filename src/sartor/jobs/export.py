@@ -12,7 +12,7 @@ from sartor.core.errors import StateError
 from sartor.jobs.parts import assemble
 from sartor.run.folder import read_config, read_json
 
-Role: TypeAlias = Literal["winner", "uniform", "reference"]
+Role: TypeAlias = Literal["winner", "uniform", "searched", "reference"]
 
 
 def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Role = "winner") -> dict[str, Any]:
@@ -23,7 +23,8 @@ def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Rol
         target: Name of a target.
         out: Folder for its files.
         point: Which point of the budget, counted from 0.
-        network: The winner, the uniformly scaled network it is compared with, or the reference.
+        network: The winner, the uniformly scaled network, the search's own where the uniformly scaled one has won, or
+            the reference.
 
     Returns:
         `file`, and `relative_error` of its outputs against PyTorch's.
@@ -36,7 +37,9 @@ def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Rol
     if not 0 <= point < len(result["curve"]):
         raise StateError(f"{folder} has {len(result['curve'])} networks, counted from 0; there is no {point}")
     parts = assemble(read_config(folder / "config.toml"))
-    entry = result["reference"] if network == "reference" else result["curve"][point][network]
+    entry = result["reference"] if network == "reference" else result["curve"][point].get(network)
+    if entry is None and network == "searched":
+        raise StateError(f"at point {point} of {folder} the winner is the search's own network; take winner instead")
     if entry is None:
         raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
     module = parts.build(tuple(entry["arch"]), "train")

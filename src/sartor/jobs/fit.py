@@ -33,7 +33,8 @@ class Fit:
     """What a fit gives back.
 
     Attributes:
-        network: The trained winner, in eval mode: plain PyTorch, nothing of sartor inside.
+        network: The trained winner, in eval mode: plain PyTorch, nothing of sartor inside. It is the search's own, or
+            the uniformly scaled network where that is the better one; `result` says which.
         networks: The winners of all points of the budget, in the budget's order.
         metrics: The winner's metrics on the test split.
         verdict: PASS, FAIL or UNSURE: the worst of all points.
@@ -62,7 +63,7 @@ def fit(
     display: Display | None = None,
     **tables: Mapping[str, Any],
 ) -> Fit:
-    """Find, train and verify the best network of a space inside a budget.
+    """Find, train and verify the best network of a space inside a budget: the search's, or uniform scaling's if better.
 
     Args:
         space: A `Space`, the name of one, or its table, e.g. `{"name": "mobilenet_v1", "width": 0.5}`.
@@ -142,15 +143,16 @@ def _fit(job: Job, command: str) -> None:
 def _write(job: Job, pipeline: Pipeline, command: str) -> None:
     folder, curve = job.folder.path, pipeline.curve()
     for i, point in enumerate(curve):
-        deliver(job, pipeline.chosen[f"winner_{i}"], point["winner"], folder / point["folder"])
+        deliver(job, pipeline.chosen[pipeline.delivered[i][0]], point["winner"], folder / point["folder"])
     if len(curve) > 1:
-        deliver(job, pipeline.chosen["winner_0"], curve[0]["winner"], folder)
+        deliver(job, pipeline.chosen[pipeline.delivered[0][0]], curve[0]["winner"], folder)
     result = {
         "title": job.parts.config.get("title", "sartor fit"),
         "reference": pipeline.entries["reference"],
         "budget": {m: [p["budget"][m] for p in curve] for m in curve[0]["budget"]},
         "winner": curve[0]["winner"],
         "uniform": curve[0]["uniform"],
+        "searched": curve[0]["searched"],
         "curve": list(curve),
         "latency_model": job.folder.stage_result("latency_model.fit"),
         "search": pipeline.search.summary(),

@@ -109,38 +109,39 @@ def _outcome(name: str, row: Mapping[str, Any], run: Mapping[str, Any]) -> Outco
 
 
 def _fit(folder: Path, raw: Mapping[str, Any], config: Mapping[str, Any], point: int) -> dict[str, Any]:
-    """A run of `sartor fit`: the winner, and the uniformly scaled network that comes with it."""
+    """A run of `sartor fit`: the search's own network, and the uniformly scaled one that comes with it."""
     if not 0 <= point < len(raw["curve"]):
         raise ConfigError(f"{folder} has {len(raw['curve'])} budgets, counted from 0; there is no {point}")
     entry, search, reference = raw["curve"][point], raw["search"], raw["reference"]
-    metric = next(iter(entry["winner"]["metrics"]))
+    own = _own(entry)
+    metric = next(iter(own["metrics"]))
     frame = Frame(metric, entry["budget"], {**_costs(reference), **_measured(reference, entry["budget"])})
     kind = plugins.load("strategies", search["strategy"])
     price = price_of(evaluator_of(kind, config), config.get("training", {}))
     trials, spent = history(folder / "search", frame, price)
     spent = {**spent, "seconds": sum(s["seconds"] for s in raw["ledger"]["stages"] if s["name"] == "search")}
-    winner = Outcome(
+    answer = Outcome(
         strategy=search["strategy"],
         plugin=search["strategy"],
         seed=raw["environment"]["seed"],
-        **_answer(entry["winner"]),
+        **_answer(own),
         valid=_valid(folder, f"winner_{point}", metric),
         spent=spent,
         trials=trials,
         trained=kind.evaluator != "inherited",
         settings=search["settings"],
         others=[
-            {"cost": _cost(e["winner"], frame.main), "accuracy": e["winner"]["accuracy"]}
-            for i, e in enumerate(raw["curve"])
+            {"cost": _cost(network, frame.main), "accuracy": network["accuracy"]}
+            for i, network in enumerate(map(_own, raw["curve"]))
             if i != point
         ],
     )
-    outcomes = [winner]
-    if entry.get("uniform") and winner.plugin != FREE:
+    outcomes = [answer]
+    if entry.get("uniform") and answer.plugin != FREE:
         free = dict.fromkeys(spent, 0.0)
         valid = _valid(folder, f"uniform_{point}", metric)
         scaled = replace(
-            winner, strategy=FREE, plugin=FREE, spent=free, trials=(), trained=True, settings={}, others=()
+            answer, strategy=FREE, plugin=FREE, spent=free, trials=(), trained=True, settings={}, others=()
         )
         outcomes.append(replace(scaled, valid=valid, **_answer(entry["uniform"])))
     return {
@@ -148,7 +149,7 @@ def _fit(folder: Path, raw: Mapping[str, Any], config: Mapping[str, Any], point:
         "problem": {
             "fingerprint": raw["environment"]["data"]["fingerprint"],
             "choices": search["choices"],
-            "metrics": list(entry["winner"]["metrics"]),
+            "metrics": list(own["metrics"]),
             "costs": list(entry["budget"]),
             "budget": config["budget"],
         },
@@ -158,6 +159,12 @@ def _fit(folder: Path, raw: Mapping[str, Any], config: Mapping[str, Any], point:
         "training": config.get("training"),
         "wall": True,
     }
+
+
+def _own(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The search's own network, which is not the winner where uniform scaling's was better."""
+    own: Mapping[str, Any] = entry.get("searched") or entry["winner"]
+    return own
 
 
 def _answer(network: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _cost(network: Mapping[str, Any], metric: str) -> float:
 
 
 def _valid(folder: Path, role: str, metric: str) -> float | None:
-    """Validation accuracy of the last network that was trained for a role."""
+    """Validation accuracy of the last network that was trained for a role; `winner_0`, ... are the search's own."""
     found = None
     for record in FileJournal(folder / "journal.jsonl").read():
         if record["kind"] == "stage" and re.fullmatch(rf"training\.training\.{role}(_\d+)?", record["name"]):

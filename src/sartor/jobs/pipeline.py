@@ -28,8 +28,9 @@ class Pipeline:
 
     Attributes:
         points: The absolute limits, one mapping per network to find.
-        chosen: Role (`reference`, `winner_0`, `uniform_0`, `winner_1`, ...) -> network.
+        chosen: Role (`reference`, `winner_0`, `uniform_0`, `winner_1`, ...) -> network; `winner` is the search's own.
         entries: Role -> the network entry of the report.
+        delivered: For every point, the role that is delivered, and why; once all are verified.
         looks: For every point, what was measured on the way to the choice.
         search: The search, once it has run.
     """
@@ -41,6 +42,7 @@ class Pipeline:
         self.points: list[dict[str, float]] = []
         self.chosen: dict[str, Chosen] = {"reference": Chosen("reference", self.space.reference)}
         self.entries: Entries = {}
+        self.delivered: list[tuple[str, str]] = []
         self.looks: list[list[dict[str, Any]]] = []
 
     def run(self) -> None:
@@ -128,7 +130,8 @@ class Pipeline:
                 self._choose_uniform(i, point)
 
     def _choose_winner(self, i: int, attempt: int, start: float | None) -> None:
-        chooser, point = Chooser(self.job, self.meter, self.search.propose, self.costs), self.points[i]
+        search, point = self.search, self.points[i]
+        chooser = Chooser(self.job, self.meter, search.propose, self.costs, search.ranked)
         found = self.job.stage(
             f"choice.winner.{i}.{attempt}",
             f"Choosing the network for {words(point)}",
@@ -164,12 +167,28 @@ class Pipeline:
                 break
             for i in missed:
                 self._replace(i, attempt + 1)
+        self.delivered = [self._deliverable(i, point) for i, point in enumerate(self.points)]
         tested = self.job.stage("test.accuracy", "Accuracy on the test split", self._test)
         for role, entry in self.entries.items():
             entry.update(tested[role])
 
     def _verdict(self, i: int, point: Point) -> str:
         return verification.judge(self.entries[f"winner_{i}"], point)[0]
+
+    def _deliverable(self, i: int, point: Point) -> tuple[str, str]:
+        """Role and reason; rests on what the journal holds, so that a resumed run decides the same."""
+        roles = {"searched": f"winner_{i}", "uniform": f"uniform_{i}"}
+        valid = {name: self._valid(role) for name, role in roles.items() if role in self.chosen}
+        entries = self.entries
+        scaled, why = verification.deliverable(entries[f"winner_{i}"], entries.get(f"uniform_{i}"), valid, point)
+        if scaled:
+            self.job.display.say(f"  {words(point)}: the uniformly scaled network is delivered: {why}")
+        return roles["uniform" if scaled else "searched"], why
+
+    def _valid(self, role: str) -> float:
+        """First metric on the validation split, after the last training."""
+        trained = self.job.folder.stage_result(f"training.training.{self.chosen[role].name}") or {}
+        return float(trained["valid"][next(iter(self.parts.task.metrics))])
 
     def _replace(self, i: int, attempt: int) -> None:
         """Ask the search for a network that is smaller by as much as the last one missed the budget."""
@@ -235,10 +254,17 @@ class Pipeline:
             return False
         return any(
             "latency_ms" in p
-            and verification.judge({"latency_ms": times[f"winner_{i}"].as_dict()}, {"latency_ms": p["latency_ms"]})[0]
+            and verification.judge({"latency_ms": times[role].as_dict()}, {"latency_ms": p["latency_ms"]})[0]
             == "UNSURE"
             for i, p in enumerate(self.points)
+            for role in self._contenders(i)
         )
+
+    def _contenders(self, i: int) -> list[str]:
+        """The search's own network, and the uniformly scaled one if it is the better one and must only be inside."""
+        own, uniform = f"winner_{i}", f"uniform_{i}"
+        better = uniform in self.chosen and self._valid(uniform) > self._valid(own)
+        return [own, uniform] if better else [own]
 
     def _test(self) -> dict[str, Any]:
         return {role: verification.test_accuracy(self.job, chosen) for role, chosen in self.chosen.items()}
@@ -248,12 +274,16 @@ class Pipeline:
         several = len(self.points) > 1
         points = []
         for i, point in enumerate(self.points):
-            verdict, sentence = verification.judge(self.entries[f"winner_{i}"], point)
+            role, reason = self.delivered[i]
+            verdict, sentence = verification.judge(self.entries[role], point)
+            own = self.entries[f"winner_{i}"]
             points.append(
                 {
                     "budget": dict(point),
-                    "winner": self.entries[f"winner_{i}"],
+                    "winner": self.entries[role],
                     "uniform": self.entries.get(f"uniform_{i}"),
+                    "searched": None if role == f"winner_{i}" else own,
+                    "reason": reason,
                     "verdict": verdict,
                     "sentence": sentence,
                     "looks": self.looks[i],
@@ -274,4 +304,4 @@ def _spoken(role: str, points: int) -> str:
 def _tightened(looks: Sequence[Mapping[str, Any]], point: Point) -> list[Mapping[str, Any]]:
     """The limits that followed a first choice which was measured over the budget."""
     over = bool(looks) and looks[0]["measured"]["high"] > point["latency_ms"]
-    return list(looks[1:]) if over else []
+    return [look for look in looks[1:] if look["limit"] < point["latency_ms"]] if over else []

@@ -1,4 +1,4 @@
-"""The last stages: export the trained networks, check and time the exported files, test, give the verdict."""
+"""The last stages: export the trained networks, check and time the files, choose what is delivered, test, judge."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from sartor.measure import Estimate
 from sartor.training import accuracy_interval, evaluate
 
 Point = Mapping[str, float]
+
+OUTSIDE = {"UNSURE": "not surely inside", "FAIL": "over"}
+"""What a verdict says of the network, before "the budget"."""
 
 
 def export(job: Job, chosen: Chosen) -> dict[str, Any]:
@@ -109,6 +112,36 @@ def _judged(metric: str, value: Any, limit: float) -> tuple[str, str]:
         numbers, bound = f"{human(metric, value)}", f"{human(metric, limit)} {metric}"
     sign = {"PASS": "<=", "FAIL": ">", "UNSURE": "around"}[verdict]
     return verdict, f"{verdict}: {numbers} {sign} {bound}"
+
+
+def deliverable(
+    searched: Mapping[str, Any], uniform: Mapping[str, Any] | None, valid: Mapping[str, float], point: Point
+) -> tuple[bool, str]:
+    """Whether the uniformly scaled network is delivered, and not the search's own.
+
+    It must be inside the budget as measured; and the search's own is not, or is worse on the validation split. The test
+    split has no say: a network chosen by it would be reported with an accuracy that is too good.
+
+    Args:
+        searched: Entry of the search's own network.
+        uniform: That of the uniformly scaled one; None if there is none.
+        valid: First metric of the task, which is one to maximise, of `searched` and `uniform` on the validation split.
+        point: The limits.
+
+    Returns:
+        The answer, and the reason for either, of which "it" is the uniformly scaled network; "" where there is nothing
+        to choose.
+    """
+    if uniform is None or list(uniform["arch"]) == list(searched["arch"]):
+        return False, ""
+    inside, own = judge(uniform, point)[0], judge(searched, point)[0]
+    if inside != "PASS":
+        return False, f"it is {OUTSIDE[inside]} the budget"
+    if own != "PASS":
+        return True, f"the search's own is {OUTSIDE[own]} the budget"
+    better = valid["uniform"] > valid["searched"]
+    figures = f"{100 * valid['uniform']:.2f} against {100 * valid['searched']:.2f} %"
+    return better, f"on the validation split it is {'better' if better else 'no better'} than the search's ({figures})"
 
 
 def test_accuracy(job: Job, chosen: Chosen) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     result = read_json(folder / "result.json")
     parts = assemble(read_config(folder / "config.toml"), **(objects or {}))
     entries = networks_of(result)
-    makers = {role: _maker(parts.target, folder, entry) for role, entry in entries.items()}
+    same = _first_with_the_file(entries)
+    makers = {role: _maker(parts.target, folder, entries[role]) for role in dict.fromkeys(same.values())}
     display.stage("Timing the exported files")
     times = time_together(
         makers,
@@ -78,13 +79,13 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
         show=lambda done, total: display.bar(done, total, "interleaved rounds"),
     )
     display.stage("Testing the exported files")
-    checks, now = [], {}
-    for number, (role, entry) in enumerate(entries.items()):
-        display.bar(number, len(entries), "accuracy on the target")
-        found = _again(parts, entry, makers[role]())
-        now[role] = {**found, "latency_ms": times[role].as_dict()}
-        checks += _checks(role, entry, now[role])
+    found = {}
+    for number, (role, make) in enumerate(makers.items()):
+        display.bar(number, len(makers), "accuracy on the target")
+        found[role] = {**_again(parts, entries[role], make()), "latency_ms": times[role].as_dict()}
     display.bar(1, 1, "accuracy on the target")
+    now = {role: found[first] for role, first in same.items()}
+    checks = [check for role, entry in entries.items() for check in _checks(role, entry, now[role])]
     judged = [judge(now[f"winner_{i}"], point["budget"]) for i, point in enumerate(result["curve"])]
     return Verification(tuple(checks), tuple(s for _, s in judged), tuple(v for v, _ in judged), now)
 
@@ -94,9 +95,16 @@ def networks_of(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     entries: dict[str, Mapping[str, Any]] = {"reference": result["reference"]}
     for i, point in enumerate(result["curve"]):
         entries[f"winner_{i}"] = point["winner"]
-        if point["uniform"] is not None:
-            entries[f"uniform_{i}"] = point["uniform"]
+        for kind in ("uniform", "searched"):
+            if point.get(kind) is not None:
+                entries[f"{kind}_{i}"] = point[kind]
     return entries
+
+
+def _first_with_the_file(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Role -> the first role with the same file, so that a winner which is the uniform network is measured once."""
+    first: dict[Any, str] = {}
+    return {role: first.setdefault((entry.get("export") or {}).get("file"), role) for role, entry in entries.items()}
 
 
 def _maker(target: Target, folder: Path, entry: Mapping[str, Any]) -> Any:

@@ -46,8 +46,9 @@ ABOUT = {
         "accuracy and modelled cost: compare them with each other, not with the large markers."
     ),
     "widths": (
-        "Where the winner keeps channels that uniform scaling gives away, the search found that they matter; where its "
-        "bars are shorter, they cost more time than they were worth. Click a name in the legend to hide or show it."
+        "Where the search's network (the winner, or searched where that is shown) keeps channels that uniform scaling "
+        "gives away, the search found that they matter; where its bars are shorter, they cost more time than they were "
+        "worth. Click a name in the legend to hide or show it."
     ),
     "prediction": (
         "Each dot is a network that the latency model had not seen. On the dotted line the prediction is exact; above "
@@ -171,11 +172,15 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
         interval = f"interval {100 * points.low:+.1f} to {100 * points.high:+.1f} points"
         yield (
             "no gain" if none else f"{100 * points.value:+.1f} points",
-            f"{'shown ' if none else ''}over scaling all layers alike{where}; {interval}",
+            f"{'shown ' if none else ''}{_rival(fitting)}{where}; {interval}",
         )
     if result.seconds is not None:
         counts = [f"{_total(result, f'networks_{word}')} {word}" for word in ("trained", "measured")]
         yield duration(result.seconds), f"in all; networks: {', '.join(counts)}"
+
+
+def _rival(fitting: Fitting) -> str:
+    return "against the search's own network" if fitting.searched else "over scaling all layers alike"
 
 
 def _against_reference(reference: Network, winner: Network, metric: str, where: str) -> Iterator[tuple[str, str]]:
@@ -201,12 +206,13 @@ def _summary(result: Result) -> str:
     for fitting in result.fittings:
         label = limits_of(fitting) or "budget not recorded"
         body.append(f'<tr class="budget"><td colspan="6">{_esc(label)}</td></tr>')
-        body += [_network_row(n) for n in (fitting.winner, fitting.uniform) if n]
+        body += [_network_row(n) for n in fitting.networks]
+    searched = " <em>searched</em> is the search's own network." if any(f.searched for f in result.fittings) else ""
     notes = "".join(f"<p>{_esc(note)}</p>" for note in _notes(result))
     return (
         '<section class="whole"><h2>Result</h2><p class="soft">Measured values with their confidence intervals. '
-        "<em>uniform</em> is the reference with all layers scaled by one factor to the same budget.</p>"
-        f"{_table(heads, body, 'numbers')}<br>{notes}</section>"
+        "<em>uniform</em> is the reference with all layers scaled by one factor to the same budget."
+        f"{searched}</p>{_table(heads, body, 'numbers')}<br>{notes}</section>"
     )
 
 
@@ -280,7 +286,7 @@ def _widths_table(result: Result) -> str:
     if not layers:
         return ""
     many = len(result.fittings) > 1
-    limits = {id(n): limits_of(f) for f in result.fittings for n in (f.winner, f.uniform) if n}
+    limits = {id(n): limits_of(f) for f in result.fittings for n in f.networks}
     heads = ["layer", *(f"{n.label}, {limits[id(n)]}" if many and id(n) in limits else n.label for n in networks)]
     body = [_row(layer, [text(n.widths.get(layer, "-")) for n in networks]) for layer in layers]
     return f"<details><summary>The same in numbers</summary>{_table(heads, body, 'numbers')}</details>"

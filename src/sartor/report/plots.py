@@ -35,6 +35,7 @@ from sartor.report.result import (
 from sartor.report.table import milliseconds, percent
 
 GREY, BLUE, ORANGE, GREEN, RED, SKY = "#808080", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
+PURPLE = "#CC79A7"
 SHOWN = 4000
 """More trials than this are thinned out: the page stays small and quick."""
 PANELS = 4
@@ -42,8 +43,13 @@ UPRIGHT = 16
 """With more layers than this, plotly turns their names upright, which takes height."""
 POSITIONS = ("epoch", "step", "iteration", "generation", "round", "evaluations")
 """Keys of a history that say when, not what."""
-MARKS = (("reference", GREY, "diamond", 12), ("uniform", ORANGE, "square", 12), ("winner", BLUE, "circle", 10))
-"""Label, colour, symbol and size of the verified networks; the winner comes last, on top."""
+MARKS = (
+    ("reference", GREY, "diamond", 12),
+    ("uniform", ORANGE, "square", 12),
+    ("searched", PURPLE, "triangle-up", 12),
+    ("winner", BLUE, "circle", 10),
+)
+"""Label, colour, symbol and size of the verified networks; the winner comes last, on top: of uniform, if it is that."""
 
 
 def figures(result: Raw) -> dict[str, go.Figure]:
@@ -100,13 +106,17 @@ def trade_off(result: Result) -> go.Figure | None:
 
 
 def widths(result: Result) -> go.Figure | None:
-    """Channels of every layer: reference, winner and uniform; further budgets wait in the legend."""
+    """Channels of every layer: reference, winner, and uniform or, where that has won, the search's own network.
+
+    Further budgets wait in the legend.
+    """
     bars: list[tuple[str, Network | None, str, bool]] = [("reference", result.reference, GREY, True)]
     for i, fitting in enumerate(result.fittings):
         suffix = " @ " + ", ".join(bound(m, v) for m, v in fitting.limits.items()) if len(result.fittings) > 1 else ""
         bars += [
             (f"winner{suffix}", fitting.winner, BLUE, i == 0),
-            (f"uniform{suffix}", fitting.uniform, ORANGE, i == 0),
+            (f"uniform{suffix}", None if fitting.searched else fitting.uniform, ORANGE, i == 0),
+            (f"searched{suffix}", fitting.searched, PURPLE, i == 0),
         ]
     known = [(name, _numeric(n.widths), colour, shown) for name, n, colour, shown in bars if n and _numeric(n.widths)]
     if not known:

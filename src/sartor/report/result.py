@@ -62,6 +62,10 @@ class Fitting:
 
     Attributes:
         limits: Metric -> upper bound.
+        winner: What was delivered.
+        uniform: The uniformly scaled network, which may be the winner.
+        searched: The search's own network where the uniformly scaled one is the winner.
+        reason: Why that one is the winner, or is not, of which "it" is the uniformly scaled network.
         verdict: `PASS`, `FAIL`, `UNSURE`, or empty.
         tightened: Rounds in which the winner was measured over the budget and the limit was lowered, as recorded.
         folder: Where its files are, relative to the run folder.
@@ -70,10 +74,17 @@ class Fitting:
     limits: Mapping[str, float] = field(default_factory=dict)
     winner: Network | None = None
     uniform: Network | None = None
+    searched: Network | None = None
+    reason: str = ""
     verdict: str = ""
     sentence: str = ""
     tightened: tuple[Raw, ...] = ()
     folder: str = ""
+
+    @property
+    def networks(self) -> list[Network]:
+        """Those of the budget, the winner first."""
+        return [n for n in (self.winner, self.uniform, self.searched) if n is not None]
 
 
 @dataclass(frozen=True)
@@ -100,9 +111,8 @@ class Result:
 
     @property
     def networks(self) -> list[Network]:
-        """Every verified network: the reference, then winner and uniform of each budget."""
-        found = [self.reference, *(n for f in self.fittings for n in (f.winner, f.uniform))]
-        return [n for n in found if n is not None]
+        """Every verified network: the reference, then those of each budget."""
+        return [*([self.reference] if self.reference else []), *(n for f in self.fittings for n in f.networks)]
 
     @property
     def test_examples(self) -> int | None:
@@ -269,6 +279,8 @@ def _fitting(raw: Raw, search: Raw) -> Fitting:
         limits=limits,
         winner=_network("winner", raw.get("winner"), search),
         uniform=_network("uniform", raw.get("uniform"), search),
+        searched=_network("searched", raw.get("searched"), search),
+        reason=text(raw.get("reason")),
         verdict=(verdict or sentence.split(":")[0] if sentence or verdict else "").upper(),
         sentence=sentence,
         tightened=tuple(rows(raw.get("tightened"))),

@@ -1,4 +1,4 @@
-"""The closing table of a fit: reference, winner and uniform scaling side by side, the verdict and the gain.
+"""The closing table of a fit: reference, winner, uniform scaling and the search side by side, verdict and gain.
 
 The interval of the gain is Newcombe's hybrid score interval for the difference of two proportions (R. G. Newcombe,
 Statistics in Medicine 17, 1998, method 10), computed from the intervals of the two accuracies. It treats the networks
@@ -45,9 +45,8 @@ def render(result: Result) -> RenderableType:
         table.add_section()
         if len(result.fittings) > 1:
             table.add_row(Text(_short(fitting), style="italic"))
-        for network in (fitting.winner, fitting.uniform):
-            if network:
-                table.add_row(*cells(network), style="bold" if network is fitting.winner else "")
+        for network in fitting.networks:
+            table.add_row(*cells(network), style="bold" if network is fitting.winner else "")
     if not result.networks:
         return Group(Text(result.title, style="bold"), Text("no network was recorded"))
     return Group(table, *_conclusions(result))
@@ -95,7 +94,9 @@ def verdict_of(fitting: Fitting) -> str:
 
 
 def gain(fitting: Fitting, examples: int | None = None) -> Measured | None:
-    """Accuracy of the winner minus that of uniform scaling, a fraction, with its interval.
+    """Accuracy of the winner minus that of its rival, a fraction, with its interval.
+
+    The rival is uniform scaling; where that has won, the search's own network.
 
     Args:
         fitting: One budget's networks.
@@ -104,9 +105,10 @@ def gain(fitting: Fitting, examples: int | None = None) -> Measured | None:
     Returns:
         None if an accuracy or its interval is unknown, or if they come from different splits.
     """
-    if not fitting.winner or not fitting.uniform or fitting.winner.accuracy_on != fitting.uniform.accuracy_on:
+    winner, rival = fitting.winner, fitting.searched or fitting.uniform
+    if not winner or not rival or winner.accuracy_on != rival.accuracy_on:
         return None
-    a, b = (_bounded(n.accuracy, examples) for n in (fitting.winner, fitting.uniform))
+    a, b = (_bounded(n.accuracy, examples) for n in (winner, rival))
     if a is None or b is None:
         return None
     difference = a.value - b.value
@@ -127,16 +129,37 @@ def wilson(proportion: float, examples: int) -> Measured:
 def gain_sentence(fitting: Fitting, examples: int | None = None) -> str:
     """What the search was worth against scaling all layers alike; empty if that is unknown."""
     points = gain(fitting, examples)
+    if fitting.searched:
+        return _scaled_won(fitting, points)
     if points is None:
         return ""
-    numbers = f"{100 * points.value:+.1f} points ({100 * points.low:+.1f} to {100 * points.high:+.1f})"
+    numbers = _points(points)
     if points.low <= 0 <= points.high:
         words = f"no gain over uniform scaling: {numbers}, the interval contains 0"
     elif points.low > 0:
         words = f"gain over uniform scaling: {numbers}"
     else:
         words = f"loss against uniform scaling: {numbers} (sartor export FOLDER --network uniform writes that one)"
+        if fitting.reason:
+            return f"{words}, but {fitting.reason}"
     return f"{words}{_unequal(fitting)}"
+
+
+def _scaled_won(fitting: Fitting, points: Measured | None) -> str:
+    """`the winner is the uniformly scaled network: WHY; 83.6 against 80.4 % (test): +3.2 points (+1.9 to +4.5)`."""
+    words = "the winner is the uniformly scaled network" + (f": {fitting.reason}" if fitting.reason else "")
+    a, b = fitting.winner, fitting.searched
+    if points is None or not (a and b and a.accuracy and b.accuracy):
+        return words
+    on = f" on {a.accuracy_on}" if a.accuracy_on else ""
+    words += f"; {100 * a.accuracy.value:.1f} against {100 * b.accuracy.value:.1f} %{on}: {_points(points)}"
+    if points.low <= 0 <= points.high:
+        return f"{words}, the interval contains 0"
+    return words if points.low > 0 else f"{words} (sartor export FOLDER --network searched writes the search's own)"
+
+
+def _points(difference: Measured) -> str:
+    return f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def _unequal(fitting: Fitting) -> str:
