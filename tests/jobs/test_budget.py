@@ -4,7 +4,7 @@ import pytest
 
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Constraint
-from sartor.jobs.budget import Budget, check_reachable, constraints, human, words
+from sartor.jobs.budget import Budget, aimed, check_reachable, constraints, human, words
 
 REFERENCE = {"latency_ms": 2.0, "macs": 1e6}
 
@@ -56,3 +56,10 @@ def test_words():
     assert human("macs", 12_345_678) == "12.35 M"
     assert human("memory_bytes", 2e6) == "2 MB"
     assert words({"latency_ms": 0.5}) == "latency_ms <= 0.5 ms"
+
+
+def test_a_search_aims_below_a_latency_budget_by_the_error_of_the_model():
+    points = [{"latency_ms": 4.0, "macs": 7.0}, {"latency_ms": 2.0, "macs": 7.0}]
+    assert aimed(points, 0.05, least=1.0) == [{"latency_ms": 3.8, "macs": 7.0}, {"latency_ms": 1.9, "macs": 7.0}]
+    assert [p["latency_ms"] for p in aimed(points, 0.5, least=1.95)] == [3.6, 1.95], "at most a tenth is kept back"
+    assert [p["latency_ms"] for p in aimed(points, 0.05, least=2.5)] == [3.8, 2.0], "never above the budget"

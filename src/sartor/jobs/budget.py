@@ -11,6 +11,9 @@ from sartor.core.records import Constraint
 
 METRICS = ("latency_ms", "macs", "params", "memory_bytes")
 
+MOST = 0.1
+"""The share of a latency budget that is kept back for the error of the latency model, at most."""
+
 Limit = float | str
 
 
@@ -63,6 +66,24 @@ def constraints(points: Sequence[Mapping[str, float]]) -> tuple[Constraint, ...]
         levels = sorted({p[metric] for p in points}, reverse=True)
         result.append(Constraint(metric, levels[0], tuple(levels[1:])))
     return tuple(result)
+
+
+def aimed(points: Sequence[Mapping[str, float]], error: float, *, least: float) -> list[dict[str, float]]:
+    """What a search should aim at, so that what it finds is inside the budget when it is measured.
+
+    The best networks under a modelled limit are, of all that are about as good, those that the model underrates: by
+    about its error.
+
+    Args:
+        points: The limits, metric -> bound, with `latency_ms`.
+        error: Of the latency model, relative (NRMSE); `MOST` is kept back at most.
+        least: Modelled milliseconds of the smallest network, below which nothing can be aimed at.
+    """
+    found = []
+    for point in points:
+        limit = point["latency_ms"]
+        found.append({**point, "latency_ms": min(limit, max((1 - min(error, MOST)) * limit, least))})
+    return found
 
 
 def check_reachable(
@@ -126,4 +147,4 @@ def words(point: Mapping[str, float]) -> str:
     return ", ".join(f"{m} <= {human(m, v)}" for m, v in point.items())
 
 
-__all__ = ["METRICS", "Budget", "BudgetError", "check_reachable", "constraints", "human", "words"]
+__all__ = ["METRICS", "Budget", "BudgetError", "aimed", "check_reachable", "constraints", "human", "words"]

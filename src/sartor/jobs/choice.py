@@ -16,6 +16,8 @@ from sartor.jobs.stages import Job
 ROUNDS = 40
 LOOKS = 6
 """How many networks are measured, at most, to find the best one whose measured latency is inside the budget."""
+TRIALS = 12
+"""How many trials of a search are measured, at most, the best ones first, until one is inside."""
 MARGIN = 0.998
 """How far below what is needed the next limit is set, so that rounding does not bring the same network back."""
 SLACK = 0.97
@@ -120,8 +122,8 @@ class Chooser:
         budget = limits["latency_ms"]
         if self._trials is None or [self._ask(limits, first=False)] != list(self._trials(limits)[:1]):
             return None
-        for number, arch in enumerate(self._trials({**limits, "latency_ms": DOUBT * budget})[:LOOKS]):
-            self._job.display.bar(number, LOOKS, "measuring the choice")
+        for number, arch in enumerate(self._trials({**limits, "latency_ms": DOUBT * budget})[:TRIALS]):
+            self._job.display.bar(number, TRIALS, "measuring the choice")
             look = self._look(arch, budget, looks)
             if look["measured"]["high"] <= budget:
                 return look

@@ -12,7 +12,7 @@ from sartor.core.contracts import CostModel, Scalable, Trained
 from sartor.core.errors import BudgetError
 from sartor.costs.fitted import Fitted
 from sartor.jobs import choice, latency, searching, verification
-from sartor.jobs.budget import check_reachable, constraints, words
+from sartor.jobs.budget import aimed, check_reachable, constraints, words
 from sartor.jobs.choice import Chooser
 from sartor.jobs.meter import Meter
 from sartor.jobs.parts import analytic_costs
@@ -111,7 +111,7 @@ class Pipeline:
     def _search(self, *, final: bool) -> None:
         """Run the search, or restore it; `final`: one that a limit has stopped counts as done, too."""
         job = self.job
-        self.search = searching.prepare(job, self.costs, constraints(self.points))
+        self.search = searching.prepare(job, self.costs, constraints(self._aims()))
         if job.folder.stage_result("search.run") is None:
             job.display.stage(f"Search: {self.parts.config['strategy']['name']}")
             with job.ledger.stage("search"):
@@ -121,6 +121,13 @@ class Pipeline:
                 job.folder.end_stage("search.run", {"finished": finished})
         # What is decided rests on the checkpoint, so that a resumed run decides the same.
         self.search.restore()
+
+    def _aims(self) -> list[dict[str, float]]:
+        """The limits that the search knows."""
+        model = self.costs.get("latency_ms")
+        if not isinstance(model, Fitted) or not model.heldout_networks or "latency_ms" not in self.points[0]:
+            return self.points
+        return aimed(self.points, model.nrmse, least=float(model([archs.smallest(self.space)])[0]))
 
     def _choose_all(self) -> None:
         self.looks = [[] for _ in self.points]
