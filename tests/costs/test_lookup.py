@@ -44,7 +44,7 @@ def test_the_sum_of_the_operators_of_every_network(path: Path) -> None:
 
 
 def test_mistakes_are_named(path: Path) -> None:
-    with pytest.raises(ConfigError, match="set table to a file, or measure it with"):
+    with pytest.raises(ConfigError, match="set table to a file, or measure it: sartor"):
         Lookup(Operations())
     with pytest.raises(CapabilityError, match="Lookup needs Operated, which Tiny does not offer"):
         Lookup(Tiny(), table=path)

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
-from sartor.core.errors import DataError
+from operated import Operations, device
+from sartor.core.errors import CapabilityError, DataError
 from sartor.jobs import latency
 from sartor.jobs.parts import assemble
 from sartor.jobs.stages import Job
+from sartor.latency.operator_table import Entry, OperatorTable
 from sartor.latency.samples import Header, Sample, append
 from sartor.measure import Estimate, Rounds
 from sartor.run.folder import RunFolder
@@ -93,3 +95,46 @@ def test_samples_of_another_space_are_refused(tmp_path):
     records = map(json.loads, (tmp_path / "run/journal.jsonl").read_text().splitlines())
     assert "stage" not in {r["kind"] for r in records}
     job.folder.close()
+
+
+def table(factor=1.0):
+    return OperatorTable({o.key: Entry(factor * device(o.key)) for o in Operations().operators().all()})
+
+
+class Sum(Formula):
+    """A meter whose target takes 0.1 ms and what the made-up device takes for each operator."""
+
+    anchor = Estimate(0.1 + table().tables(Operations()).cost(Operations().reference), 0.0, 9.0)
+
+    def visit(self, networks, *, rounds, seed, on_round):
+        self.measured += networks
+        truth = table().tables(Operations())(networks).tolist()
+        rows = tuple(tuple(1e-3 * d * (0.1 + t) for t in truth) for d in [1.0, 1.7, 0.8][:rounds])
+        return Rounds(tuple(map(str, range(len(networks)))), rows, ())
+
+
+def test_networks_of_operators_need_no_table_but_may_have_one(tmp_path):
+    table(1.5).write(tmp_path / "operators.json")
+    said = []
+    for name, changes in (("without", {}), ("with", {"table": str(tmp_path / "operators.json")})):
+        job = job_in(tmp_path / name, space={"name": "operated:Operations"}, task={"name": "digits", "size": 8},
+                     latency_model={"networks": 20, "heldout": 6, "sweeps": 1, "rounds": 3, **changes})  # fmt: skip
+        job.display.say = said.append
+        model = latency.measured_model(job, meter := Sum())
+        found = latency.facts(model)
+        assert found["nrmse"] < 0.02
+        assert found.get("lookup", {}).get("nrmse", 0) == pytest.approx(0.3 if changes else 0, abs=0.1)
+        if changes:
+            (tmp_path / "operators.json").unlink()
+            assert latency.facts(latency.measured_model(job, meter)) == found, "the run has a copy of the table"
+        job.folder.close()
+    assert any("its table of operators alone: NRMSE" in line for line in said)
+
+
+def test_a_table_that_fits_no_run_is_refused_before_anything_is_measured(tmp_path):
+    table().write(tmp_path / "operators.json")
+    settings = {"table": str(tmp_path / "operators.json")}
+    with pytest.raises(CapabilityError, match=r"latency_model.table needs Operated, which Tiny does not offer"):
+        assemble(latency_settings(latency_model=settings))
+    with pytest.raises(DataError, match="no latency of 'stem-16', which every network runs"):
+        assemble(latency_settings(space={"name": "operated:Operations"}, latency_model=settings))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from operated import Operations
 from sartor.jobs.meter import Meter
 from sartor.jobs.parts import assemble
 from small import latency_settings
@@ -26,3 +27,16 @@ def test_a_wide_network_takes_longer_than_a_narrow_one(meter):
     assert found["narrow"].value < found["wide"].value
     timed = meter.visit([(0, 0, 0), (3, 3, 3)], rounds=9, seed=0)
     assert sorted(row[0] for row in timed.seconds)[4] < sorted(row[1] for row in timed.seconds)[4]
+
+
+def test_networks_of_operators_are_prepared_once_and_loaded_for_every_session(monkeypatch):
+    space = Operations(blocks=2)
+    found = Meter(assemble(latency_settings(target={"name": "torch_cpu"}), space=space), sessions=2)
+    prepared = []
+    prepare = found._parts.target.prepare
+    monkeypatch.setattr(found._parts.target, "prepare", lambda *a: prepared.append(a) or prepare(*a))
+    timed = found.visit([space.reference, (0, 0)], rounds=2, seed=0)
+    found.visit([space.reference, (0, 0)], rounds=2, seed=1)
+    assert len(timed.seconds) == 2
+    assert len(prepared) == 1, "the reference has been prepared before"
+    found.close()

@@ -51,7 +51,7 @@ def test_the_tables_are_the_sum_over_the_operators_that_run() -> None:
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        (["stem-8"], "no latency of 'stem-8', which every network runs; measure it with `sartor measure --operators`"),
+        (["stem-8"], "no latency of 'stem-8', which every network runs; measure it: sartor measure --operators"),
         (["k5-8-2"], "no latency of 'k5-8-2', which option 'k5' of choice 'block0' runs; measure"),
         (["k3-4-1", "k1-4-1"], r"'k1-4-1', which option 'k1' of choice 'block1' runs \(and 1 more keys\); measure"),
     ],
@@ -85,5 +85,5 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str, me
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no latency table .*; measure it with `sartor measure --operators`"):
+    with pytest.raises(DataError, match=r"no latency table .*; measure it: sartor measure --operators"):
         OperatorTable.read(tmp_path / "none.json")

@@ -16,14 +16,22 @@ def run(
     network: Annotated[
         str | None, typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx file.")
     ] = None,
-    target: Annotated[str, typer.Option(help="`sartor list targets` names them.")] = "onnxruntime",
+    target: Annotated[str | None, typer.Option(help="`sartor list targets` names them; default onnxruntime.")] = None,
     shape: Annotated[str, typer.Option("--input", help="Shape of the input, batch first.")] = "1,3,224,224",
     threads: Annotated[int | None, typer.Option(help="Threads, for targets that have them.")] = None,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 40,
+    rounds: Annotated[int | None, typer.Option(help="Interleaved rounds: 40; for operators 8 per session.")] = None,
     plan: Annotated[int, typer.Option(help="Write this many networks of a space, to be timed elsewhere.")] = 0,
-    recipe: Annotated[str, typer.Option(help="With --plan: the config that names the space.")] = "digits",
-    out: Annotated[Path | None, typer.Option(help="With --plan: the folder for ONNX files and manifest.csv.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="With --plan: override a setting.")] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Time every operator of a space, into a table.")
+    ] = False,
+    sessions: Annotated[int, typer.Option(help="With --operators: fresh sessions of each.")] = 5,
+    check: Annotated[int, typer.Option(help="With --operators: random whole networks to compare the sums with.")] = 0,
+    recipe: Annotated[str, typer.Option(help="With --plan, --operators: the config that names the space.")] = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for --plan (ONNX files, manifest.csv); file for --operators (.json, .yaml)."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="With --recipe: override a setting.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
@@ -31,32 +39,63 @@ def run(
 
     With --plan N --out DIR: write N networks of a space as ONNX files with a manifest. Time them on your device, fill
     in the column latency_ms, and fit with --set latency_model.samples=DIR/manifest.csv.
+
+    With --operators --recipe CONFIG --out FILE: time every operator of a space alone, for the cost `lookup` or --set
+    latency_model.table=FILE. With --check N as well: how wrong its sums are for N whole networks. Killed, it goes on.
     """
     from sartor.run.progress import display  # noqa: PLC0415 - not for --help
 
     screen = display(quiet=quiet)
+    _check(network, plan, operators, check)
     try:
         if plan:
             return _plan(plan, recipe, out, set_ or [], screen)
-        if network is None:
-            raise ConfigError("name a network, as in: sartor measure torchvision:resnet18; or give --plan N --out DIR")
-        found = _measure(network, target, shape, threads, rounds, screen)
+        if operators:
+            wish = {"sessions": sessions, "check": check, **({} if rounds is None else {"rounds": rounds})}
+            found = _operators(recipe, _target(target, threads), out, set_ or [], wish, screen)
+        else:
+            assert network is not None
+            where = _target(target, threads) or {"name": "onnxruntime"}
+            found = _measure(network, where, shape, 40 if rounds is None else rounds, screen)
     finally:
         screen.close()
-    sys.stdout.write(json.dumps(found, indent=1) + "\n" if as_json else _text(found))
+    text = _table_text if operators else _text
+    sys.stdout.write(json.dumps(found, indent=1) + "\n" if as_json else text(found))
     return 0
 
 
-def _measure(network: str, target: str, shape: str, threads: int | None, rounds: int, screen: Any) -> dict[str, Any]:
+def _check(network: str | None, plan: int, operators: bool, check: int) -> None:
+    """One thing at a time."""
+    if plan and operators:
+        raise ConfigError("--plan writes networks for another device, --operators measures here; give one of them")
+    if operators and network is not None:
+        raise ConfigError(f"--operators measures the space of a config, not {network}; name it with --recipe")
+    if check and not operators:
+        raise ConfigError(
+            "--check belongs to --operators, as in: sartor measure --operators --recipe CONFIG --check 20"
+        )
+    if network is None and not plan and not operators:
+        raise ConfigError(
+            "name a network, as in: sartor measure torchvision:resnet18; or give --plan N --out DIR, or --operators"
+        )
+
+
+def _target(name: str | None, threads: int | None) -> dict[str, Any]:
+    """The table of the target that was asked for; empty if none was."""
+    if name is None and threads is None:
+        return {}
+    return {"name": name or "onnxruntime", **({} if threads is None else {"threads": threads})}
+
+
+def _measure(network: str, target: dict[str, Any], shape: str, rounds: int, screen: Any) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
     from sartor.jobs.measuring import measure_network  # noqa: PLC0415
     from sartor.networks import input_shape  # noqa: PLC0415
 
-    table = {"name": target} if threads is None else {"name": target, "threads": threads}
     return measure_network(
         network,
-        config.build("targets", table),
+        config.build("targets", target),
         input_shape(shape),
         rounds=rounds,
         show=lambda done, total: screen.bar(done, total, "interleaved rounds"),
@@ -79,6 +118,38 @@ def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], scr
         f"sartor fit {recipe} --set latency_model.samples={manifest}\n"
     )
     return 0
+
+
+def _operators(
+    recipe: str, target: dict[str, Any], out: Path | None, assignments: list[str], wish: dict[str, int], screen: Any
+) -> dict[str, Any]:
+    # torch is slow to import: not for --help
+    from sartor import config, recipes  # noqa: PLC0415
+    from sartor.jobs.operators import Wish, measure_operators, space_of  # noqa: PLC0415
+
+    if out is None:
+        raise ConfigError("--operators needs --out FILE, the table, as in --out operators.json")
+    settings = config.override(config.read(recipes.find(recipe)), assignments)
+    asked = Wish(**wish, seed=int(settings.get("seed", 0)))
+    where = config.build("targets", target or settings.get("target") or {"name": "onnxruntime"})
+    return measure_operators(space_of(settings), where, out, asked, show=screen.bar)
+
+
+def _table_text(found: dict[str, Any]) -> str:
+    check = found["check"]
+    rows = [
+        ("operators", f"{found['operators']}, in {found['table']}"),
+        ("anchor", f"{found['anchor']}: {found['anchor_ms']:.3f} ms"),
+        ("target", ", ".join(f"{k} {v}" for k, v in found["target"].items())),
+        ("processor", found["machine"]),
+    ]
+    if check is None:
+        rows.append(("check", "none: --check 20 tells the error for 20 random whole networks"))
+    else:
+        rows.append(("error", f"NRMSE {check['nrmse']:.1%} on {check['networks']} whole networks"))
+        rows.append(("bias", f"{check['bias']:+.1%} of the mean network"))
+        rows.append(("scale", f"times {check['scale']:.3f} the sums have NRMSE {check['scaled_nrmse']:.1%}"))
+    return "".join(f"{name:12s}{value}\n" for name, value in rows)
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from sartor.jobs.meter import Meter
 from sartor.jobs.parts import LatencyModelSettings
 from sartor.jobs.stages import Job
 from sartor.latency import samples as files
+from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import heldout, plan
 from sartor.latency.samples import Header, Sample, Split
 from sartor.latency.sweeps import Visit, combine
@@ -51,6 +52,8 @@ def measured_model(job: Job, meter: Meter | None) -> Fitted:
         f"  latency model '{model.kind}': NRMSE {model.nrmse:.1%} on {model.heldout_networks} held-out networks, "
         f"from {model.training_networks} measured ones"
     )
+    if model.lookup is not None:
+        job.display.say(f"  its table of operators alone: {model.lookup}")
     return model
 
 
@@ -66,13 +69,28 @@ def facts(model: Fitted) -> dict[str, Any]:
             {"predicted": p, "measured": m, "low": intervals[a].low, "high": intervals[a].high}
             for a, m, p in model.predictions
         ],
-    }
+    } | ({} if model.lookup is None else {"lookup": model.lookup.as_dict()})
 
 
 def latency_model(job: Job, meter: Meter | None) -> Fitted:
     """The model that the samples on disk give: deterministic, so it needs no file of its own."""
     _, have = files.read(samples_path(job), job.parts.space)
-    return Fitted.of(job.parts.space, _in_milliseconds_of(have, meter), kind=job.parts.latency_model.kind)
+    kind, table = job.parts.latency_model.kind, operator_table(job)
+    return Fitted.of(job.parts.space, _in_milliseconds_of(have, meter), kind=kind, table=table)
+
+
+def operator_table(job: Job) -> str:
+    """The run's own copy of the table of operators, so that a resumed run fits the same; "" without one."""
+    source, copy = job.parts.latency_model.table, job.folder.artifacts / "operators.json"
+    if source and not copy.exists():
+        table = OperatorTable.read(source)
+        timed, here = table.facts.get("target"), dict(job.parts.target.describe())
+        if timed not in (None, here):
+            job.display.say(
+                f"  {source} was measured on {timed}, this run is for {here}: the model has more to correct"
+            )
+        table.write(copy)
+    return str(copy) if source else ""
 
 
 def samples_path(job: Job) -> Path:

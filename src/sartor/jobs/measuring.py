@@ -15,6 +15,7 @@ from sartor import archs, config, exporting, measure, networks
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.latency import planned
+from sartor.jobs.meter import opener
 from sartor.jobs.parts import LatencyModelSettings, fitted_to_task
 from sartor.latency.samples import write_manifest
 from sartor.targets.onnxruntime import OnnxRuntime
@@ -50,7 +51,7 @@ def measure_network(
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         make, module = _sessions(spec, target, example, Path(folder))
-        make_yard = _opener(target, yardstick(), _YARD, _made(Path(folder) / "yardstick"))
+        make_yard = opener(target, yardstick(), _YARD, Path(folder) / "yardstick")
         calls: measure.Calls = {
             "yardstick": [make_yard().bind(_YARD) for _ in range(sessions)],
             "network": [make().bind(example) for _ in range(sessions)],
@@ -131,15 +132,7 @@ def _sessions(
     if spec.endswith((".onnx", ".pt2", ".xml")):
         return (lambda: target.load(Path(spec))), None
     module = networks.load_network(spec).eval()
-    return _opener(target, module, example, _made(folder / "network")), module
-
-
-def _opener(target: Target, module: nn.Module, example: Tensor, folder: Path) -> Callable[[], Session]:
-    """Fresh sessions of a network that is prepared once."""
-    artifact = target.prepare(module, example, folder).artifact
-    if artifact is None:
-        return lambda: target.prepare(module, example, folder)
-    return lambda: target.load(artifact)
+    return opener(target, module, example, folder / "network"), module
 
 
 def _peak(target: Target, session: Session, shape: tuple[int, ...]) -> int | None:
@@ -148,8 +141,3 @@ def _peak(target: Target, session: Session, shape: tuple[int, ...]) -> int | Non
     facts = {k: getattr(target, k) for k in config.keywords(type(target)) if hasattr(target, k)}
     name = f"{type(target).__module__}:{type(target).__name__}"
     return measure.peak_memory(name, session.artifact, shape, settings=facts)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sartor import archs, measure
-from sartor.core.contracts import Session, Templated
+from sartor.core.contracts import Operated, Session, Target, Templated
 from sartor.core.records import Arch
+from sartor.exporting import with_sane_weights
 from sartor.jobs.parts import Parts
 from sartor.measure import Estimate
 
@@ -77,10 +78,34 @@ class Meter:
 
     def _maker(self) -> Callable[[Arch], Session]:
         parts, folder = self._parts, Path(self._folder.name)
+        if isinstance(parts.space, Operated):
+            return self._file_maker(folder)
         if isinstance(parts.target, Templated):
             prepare = parts.target.template(parts.build(archs.largest(parts.space), "template"), parts.task.example)
             return lambda arch: prepare(_shapes_only(parts, arch))
         return lambda arch: parts.target.prepare(parts.build(arch, "meter"), parts.task.example, folder)
+
+    def _file_maker(self, folder: Path) -> Callable[[Arch], Session]:
+        """Networks of operators share no graph that could be sliced: each is prepared once, to be loaded again."""
+        parts, known = self._parts, dict[Arch, Callable[[], Session]]()
+        example = parts.task.example
+
+        def make(arch: Arch) -> Session:
+            if arch not in known:
+                module = with_sane_weights(parts.build(arch, "meter"), example)
+                known[arch] = opener(parts.target, module, example, folder / str(len(known)))
+            return known[arch]()
+
+        return make
+
+
+def opener(target: Target, module: nn.Module, example: Tensor, folder: Path) -> Callable[[], Session]:
+    """Fresh sessions of a network that is prepared once, in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact = target.prepare(module, example, folder).artifact
+    if artifact is None:
+        return lambda: target.prepare(module, example, folder)
+    return lambda: target.load(artifact)
 
 
 def _shapes_only(parts: Parts, arch: Arch) -> nn.Module:

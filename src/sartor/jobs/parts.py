@@ -12,11 +12,12 @@ from torch import nn
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Informed, Space, Target, Task
+from sartor.core.contracts import CostModel, Informed, Operated, Space, Target, Task, require
 from sartor.core.errors import ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.budget import Budget
 from sartor.latency import models
+from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import Kind
 from sartor.training import Recipe, check_fits
 
@@ -38,6 +39,8 @@ class LatencyModelSettings:
         samples: Samples to take instead of measuring: a JSON-lines file of an earlier run on the same target, or the
             filled-in `manifest.csv` of another device; "" measures. With a manifest the budget is in that device's
             milliseconds, which nothing here can verify: the verdict stays UNSURE until the result is timed there.
+        table: Latencies of the operators of a space of operators (`sartor measure --operators`, see the cost `lookup`),
+            for the model to start from; "" starts from what the operators are made of.
     """
 
     networks: int = 120
@@ -47,6 +50,7 @@ class LatencyModelSettings:
     kind: models.Kind | Literal["auto"] = "auto"
     plan: Kind = "optimal"
     samples: str = ""
+    table: str = ""
 
     @property
     def elsewhere(self) -> bool:
@@ -124,6 +128,8 @@ def assemble(
         latency_model=configs.call(LatencyModelSettings, config.get("latency_model", {})),
         verification=configs.call(VerificationSettings, config.get("verification", {})),
     )
+    if parts.latency_model.table:
+        OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     check_fits(task, parts.build(space.reference, "check"))
     return parts
 

@@ -26,7 +26,7 @@ HEADER = "sartor_operators"
 """The key of what is no operator: the facts of the table."""
 VERSION = 1
 YAML = (".yaml", ".yml")
-MEASURE = "measure it with `sartor measure --operators`"
+MEASURE = "measure it: sartor measure --operators --recipe CONFIG --out FILE"
 
 
 @dataclass(frozen=True)
