@@ -12,7 +12,7 @@ from sartor.core.rng import numpy_rng
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
 from sartor.costs.params import Params
-from sartor.spaces._staged import _Squeeze
+from sartor.spaces._staged import Squeeze
 from sartor.spaces.mobilenet_v2 import MobilenetV2
 from sartor.spaces.mobilenet_v3_large import MobilenetV3Large
 from sartor.spaces.mobilenet_v3_small import MobilenetV3Small
@@ -48,7 +48,7 @@ def test_every_table_of_the_peak_depends_on_neighbouring_stages():
 
 
 def test_squeeze_and_excitation_is_torchvision_s():
-    ours, theirs = _Squeeze(8, 2), SqueezeExcitation(8, 2, scale_activation=torch.nn.Hardsigmoid)
+    ours, theirs = Squeeze(8, 2), SqueezeExcitation(8, 2, scale_activation=torch.nn.Hardsigmoid)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 8, 5, 5)
     torch.testing.assert_close(ours(x), theirs(x))

@@ -200,7 +200,9 @@ def test_glances_run_under_the_autocast_of_the_forward_pass(net):
     torch.testing.assert_close(gate.grad, exact.grad, rtol=0.02, atol=0.02 * float(exact.grad.abs().max()))
     rows = torch.eye(K)[[0, 3, 1]]
     with torch.autocast("cpu", torch.bfloat16):
-        assert mixed(x, rows).isfinite().all()  # options of different types meet
+        y = mixed(x, rows)  # options of different types meet
+    assert y.isfinite().all()
+    assert y.dtype == (torch.float32 if mixed.shortcut else torch.bfloat16)
 
 
 def kept(run, x):

@@ -19,7 +19,7 @@ from sartor.core.records import Arch, Choice
 from sartor.core.tables import Tables
 from sartor.spaces._inverted import Activation, Block, Menu, Stage, divisible, halved
 
-_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hardswish": nn.Hardswish,
@@ -122,7 +122,7 @@ class Staged:
             blocks += stage.blocks(c, options[a])
             c = options[a].filters
         network = _Network(self.plan, blocks)
-        _initialise(network)
+        initialise(network)
         return fx.symbolic_trace(network)
 
     def account(self, metric: str) -> Tables | None:
@@ -202,10 +202,10 @@ def _conv(
     groups: int = 1,
 ) -> nn.Sequential:
     conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, norm(c_out), *([] if activation is None else [_ACTIVATIONS[activation]()]))
+    return nn.Sequential(conv, norm(c_out), *([] if activation is None else [ACTIVATIONS[activation]()]))
 
 
-class _Squeeze(nn.Module):
+class Squeeze(nn.Module):
     """Scales every channel by a number that all channels decide."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -231,7 +231,7 @@ class _Block(nn.Module):
         depthwise = {"stride": block.stride, "groups": block.wide}
         layers.append(_conv(block.wide, block.wide, block.kernel, plan.norm, block.activation, **depthwise))
         if block.squeezed:
-            layers.append(_Squeeze(block.wide, block.squeezed))
+            layers.append(Squeeze(block.wide, block.squeezed))
         project = _conv(block.wide, block.c_out, 1, plan.norm, None)
         layers += [project] if plan.bundled else list(project)
         self.add_module(plan.inner, nn.Sequential(*layers))
@@ -260,7 +260,7 @@ class _Network(nn.Module):
         return y
 
 
-def _initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module) -> None:
     """As the authors of torchvision do it."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
