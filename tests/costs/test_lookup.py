@@ -15,6 +15,7 @@ from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Choice, Operator, Operators
 from sartor.costs.lookup import Lookup
 from sartor.latency.operator_table import Entry, OperatorTable
+from sartor.spaces.mbconv import Mbconv
 from sartor.spaces.tiny import Tiny
 
 PUBLISHED = os.environ.get("SARTOR_PROXYLESS", "")
@@ -106,3 +107,13 @@ def test_the_published_table_and_network() -> None:
     cost = Lookup(space, table=table)
     assert len(space.choices) + len(space.operators().fixed) == 20
     assert cost([space.reference]).item() == pytest.approx(63.705, abs=1e-3)
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="SARTOR_PROXYLESS names no folder of ProxylessNAS's published files")
+def test_the_published_table_holds_the_space_it_was_published_for() -> None:
+    folder = Path(PUBLISHED)
+    space = Mbconv(widths=(24, 40, 80, 96, 192, 320))
+    cost = Lookup(space, table=folder / "mobile_trim.yaml")
+    assert 20 < cost([archs.smallest(space)]).item() < cost([archs.largest(space)]).item() < 400
+    with pytest.raises(DataError, match="no latency of 'expanded_conv-input:112x112x16-output:56x56x32-"):
+        Lookup(Mbconv(config=folder / "proxyless_mobile.json"), table=folder / "mobile_trim.yaml")

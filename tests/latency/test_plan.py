@@ -1,3 +1,5 @@
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from sartor.latency.design import BLOCK, Design
 from sartor.latency.models import Samples, fit_with, nrmse
 from sartor.latency.operators import design_of
 from sartor.latency.plan import Kind as PlanKind
-from sartor.latency.plan import coverage, heldout, plan
+from sartor.latency.plan import _options, coverage, heldout, plan
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.spaces.tiny import Tiny
 
@@ -102,3 +104,21 @@ def test_a_plan_for_a_space_of_operators_has_every_option_of_every_choice(kind: 
     more = plan(space, 40, numpy_rng(0, "plan"), kind)
     assert len(set(more)) == 40
     assert coverage(design_of(space, "a test"), more) >= 3
+
+
+class Sorted(Operations):
+    """Skips come last: no canonical arch has some options."""
+
+    def canonical(self, arch):
+        first, *rest = arch
+        return (first, *sorted(rest, key=lambda option: option == 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_operator_is_planned_though_some_options_are_not_canonical(kind: PlanKind) -> None:
+    space = Sorted(blocks=6)
+    found = plan(space, 3 + 5, numpy_rng(0, "plan"), kind)
+    assert all(space.canonical(arch) == arch for arch in found)
+    assert coverage(design_of(space, "a test"), found) >= 1
+    asked = list(islice(_options(space, numpy_rng(1, "plan"), [space.reference]), 50))
+    assert len(set(asked)) > 40, "an option that no canonical arch has is not asked for again and again"

@@ -126,10 +126,10 @@ def _options(space: Space, rng: np.random.Generator, seen: list[Arch]) -> Iterat
         for c, chosen in zip(space.choices, zip(*seen, strict=True), strict=True)
     ]
     while True:
-        arch = space.canonical(tuple(int(rng.choice(np.flatnonzero(count == count.min()))) for count in counts))
-        for count, option in zip(counts, arch, strict=True):
+        arch = tuple(int(rng.choice(np.flatnonzero(count == count.min()))) for count in counts)
+        for count, option in zip(counts, arch, strict=True):  # as asked for: no canonical arch may have some options
             count[option] += 1
-        yield arch
+        yield space.canonical(arch)
 
 
 def _coverage(task: _Task) -> Iterator[Arch]:
