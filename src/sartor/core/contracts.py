@@ -229,6 +229,14 @@ class Operated(Protocol):
 
 
 @runtime_checkable
+class Derives(Protocol):
+    """A space that says which network preferences mean, where that is not the likeliest option of every choice."""
+
+    def derive(self, probs: Sequence[Tensor]) -> Arch:
+        """The arch that `probs`, per choice the weights of its options `(k_i,)`, stand for."""
+
+
+@runtime_checkable
 class Accounted(Protocol):
     """A space that counts its networks itself, exactly and without building them."""
 
