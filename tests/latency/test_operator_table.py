@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from operated import Operations, device
 from sartor import archs
-from sartor.core.errors import DataError
+from sartor.core.errors import DataError, MissingExtraError
 from sartor.latency.operator_table import Entry, OperatorTable
 
 SPACE = Operations()
@@ -87,3 +88,14 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str, me
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no latency table .*; measure it: sartor measure --operators"):
         OperatorTable.read(tmp_path / "none.json")
+
+
+def test_yaml_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "published.yaml").write_text("Logits:\n  mean: 1\n")
+    TABLE.write(tmp_path / "operators.json")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert OperatorTable.read(tmp_path / "operators.json").entries == TABLE.entries
+    with pytest.raises(
+        MissingExtraError, match=r"published.yaml is YAML, which needs PyYAML: pip install 'sartor.yaml.'"
+    ):
+        OperatorTable.read(tmp_path / "published.yaml")
