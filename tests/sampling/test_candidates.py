@@ -62,6 +62,27 @@ def test_fewer_where_few_are_left():
     assert len(scores) == 0
 
 
+def test_all_networks_of_a_list_are_drawn_before_any_twice():
+    class Few(Plain):
+        members = ((0, 1), (2, 2), (1, 1), (2, 0))
+
+    candidates = Candidates(Region(replace(problem(2, upper=3), space=Few(3, 3))))
+    assert set(candidates.draw(9, np.random.default_rng(0), {(1, 1)})) == {(0, 1), (2, 0)}
+    firsts = {candidates.draw(1, np.random.default_rng(seed), ())[0] for seed in range(20)}
+    assert firsts == {(0, 1), (1, 1), (2, 0)}
+
+
+def test_what_was_drawn_already_is_taken():
+    candidates = Candidates(Region(problem(6, 6, 6)))
+    given = candidates.draw(20, np.random.default_rng(0), ())
+    pool, scores = candidates.pool(20, np.random.default_rng(1), {given[3]}, [], total, given)
+    assert pool == [a for a in given if a != given[3]]
+    assert torch.equal(scores, total(pool))
+    again, _ = candidates.pool(20, np.random.default_rng(1), set(given), [], total, given)
+    assert len(again) == 20
+    assert not set(again) & set(given)
+
+
 def test_a_budget_that_rejection_never_meets():
     region = Region(problem(*[9] * 7, upper=1))
     assert Candidates(region).draw(3, np.random.default_rng(0), ())

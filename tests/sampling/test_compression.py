@@ -99,3 +99,17 @@ def test_problems_it_does_not_fit():
         Worth(priced(5, constant=-4.0), "compression", 0.0)
     with pytest.raises(ConfigError, match="teacher is -1"):
         Worth(priced(5), "compression", -1.0)
+
+
+def test_curves_are_rewards_too():
+    worth = Worth(priced(5, 5), "compression", 80.0)
+    a = Trial(0, (0, 0), 1.0, {"accuracy": 40.0, "accuracy_1": 10.0, "accuracy_2": 20.0, "accuracy_10": 41.0})
+    b = Trial(1, (4, 4), 1.0, {"accuracy": 40.0, "accuracy_1": 10.0, "accuracy_best": 1.0})
+    epochs = worth.epochs([a, b])
+    assert epochs == [1, 2]  # the last one is the objective's own
+    assert worth.curve(a, epochs) == pytest.approx([(1 - 0.2**2) * x for x in (0.125, 0.25, 0.5)])
+    found = worth.curve(b, epochs)
+    assert found[0] == found[2] == 0.0
+    assert math.isnan(found[1])
+    with pytest.raises(ConfigError, match=r"no trial reports accuracy_1, .*set curve = true in \[evaluator\]"):
+        worth.epochs([trial((0, 0), 40.0)])

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from sartor.core.errors import ConfigError
 from sartor.core.rng import global_seed
+from sartor.sampling.curves import plain
 from sartor.sampling.embedding import (
     Encoding,
     Lstm,
@@ -68,7 +69,7 @@ def test_a_description_is_taken_as_it_is():
     assert Encoding(Deep(4, 3)).features == 3
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "graph"])
 @pytest.mark.parametrize("length", [1, 5, 200])
 def test_what_comes_after_the_end_does_not_matter(kind, length):
     """A network alone, and beside a longer one; there is no longest one."""
@@ -82,7 +83,7 @@ def test_what_comes_after_the_end_does_not_matter(kind, length):
     assert torch.allclose(alone, embed(encoder, both, SMALL)[:1], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "graph"])
 def test_order_matters(kind):
     encoder, coded = replace(SMALL, encoder=kind).fresh(3, 0), sequences(5)
     turned = Sequences(coded.rows.flip(1), coded.lengths)
@@ -95,7 +96,7 @@ def test_many_are_embedded_in_parts():
     assert torch.allclose(embed(encoder, coded, SMALL)[[0, 255, 256, 599]], parts, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "graph"])
 def test_training_predicts_what_is_left_out(kind):
     """Values that follow from one of two choices: the others say each one only if the embedding tells which."""
     archs = [(i, j) for i in range(6) for j in range(6)]
@@ -107,14 +108,72 @@ def test_training_predicts_what_is_left_out(kind):
         points = embed(encoder, coded, recipe)
         mean, _ = leave_one_out(rbf(points, points, recipe.alpha) + recipe.beta * torch.eye(36).double(), y)
         errors.append(float((mean - y).square().mean()))
-        found = found or train(encoder, coded, y, recipe)
+        found = found or train(encoder, coded, plain(y), recipe)
     assert found[-1] > found[0]
     assert errors[1] < 0.2
     assert errors[1] < errors[0]
 
 
+class Forked(Plain):
+    """Four layers; the first choice says what leads into the last beside the third."""
+
+    def description(self, arch):
+        return np.array([[1.0, i, 0.5] for i in range(4)])
+
+    def edges(self, arch):
+        return np.array([[0, 1, 2, arch[0]], [1, 2, 3, 3]])
+
+
+def test_links_are_what_the_space_says():
+    coded = Encoding(Forked(2, 2), links=True)([(0, 0), (1, 0), (0, 0)])
+    assert coded.links.shape == (3, 4, 4)
+    assert torch.equal(coded.links[0], coded.links[2])
+    assert coded.links[0].nonzero().tolist() == [[0, 1], [0, 3], [1, 2], [2, 3]]
+    assert coded.links[1].nonzero().tolist() == [[0, 1], [1, 2], [1, 3], [2, 3]]
+    assert torch.equal(coded[1:].links[0], coded.links[1])
+    assert Encoding(Forked(2, 2))([(0, 0)]).links is None
+    assert Encoding(Plain(2, 2), links=True)([(0, 0)]).links is None
+
+
+def test_graphs_differ_by_their_links_alone():
+    encoder, coded = replace(SMALL, encoder="graph").fresh(3, 0), Encoding(Forked(2, 2), links=True)([(0, 0), (1, 0)])
+    a, b = embed(encoder, coded, SMALL)
+    assert torch.equal(coded.rows[0], coded.rows[1])
+    assert not torch.allclose(a, b, atol=1e-4)
+    a, b = embed(encoder, Encoding(Forked(2, 2))([(0, 0), (1, 0)]), SMALL)
+    assert torch.allclose(a, b)
+
+
+def test_messages_are_means_over_what_leads_in_and_out():
+    """One round against a loop over rows and edges."""
+    encoder, coded = Recipe("graph", hidden=2, layers=1).fresh(3, 0), Encoding(Forked(2, 2), links=True)([(1, 0)])
+    with torch.no_grad():
+        states = encoder.enter(coded.rows[0])
+        x, rows = encoder.norms[0](states), []
+        for i in range(4):
+            before = x[i - 1] if i else torch.zeros(4)
+            after = x[i + 1] if i < 3 else torch.zeros(4)
+            edges = [(a, b) for a, b in coded.links[0].nonzero().tolist()]
+            into = [x[a] for a, b in edges if b == i] or [torch.zeros(4)]
+            out = [x[b] for a, b in edges if a == i] or [torch.zeros(4)]
+            heard = torch.cat([x[i], before, after, torch.stack(into).mean(0), torch.stack(out).mean(0)])
+            rows.append(states[i] + encoder.rounds[0](heard).relu())
+        wanted = torch.nn.functional.normalize(torch.stack(rows).mean(0), dim=0)
+        assert torch.allclose(encoder(coded)[0], wanted, atol=1e-6)
+
+
+def test_an_embedding_is_found_in_a_run_folder(tmp_path):
+    path = tmp_path / "run" / "search" / "artifacts" / "embedding.safetensors"
+    path.parent.mkdir(parents=True)
+    keep([SMALL.fresh(3, 0)], 3, SMALL, path)
+    for named in (path, tmp_path / "run", tmp_path / "run" / "artifacts" / "embedding.safetensors"):
+        assert len(load(named, 3, SMALL)) == 1
+    with pytest.raises(ConfigError, match="is not an embedding"):
+        load(tmp_path, 3, SMALL)
+
+
 def test_training_ends_when_nothing_changes():
-    coded, y = sequences(*[3] * 6), torch.zeros(6).double()
+    coded, y = sequences(*[3] * 6), plain(torch.zeros(6).double())
     still = replace(SMALL, lr=1e-9)
     assert len(train(still.fresh(3, 0), coded, y, still)) == 7
     assert len(train(still.fresh(3, 0), coded, y, replace(still, updates=4))) == 4
@@ -142,7 +201,7 @@ def test_threads_are_put_back():
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "graph"])
 def test_kept_and_loaded(kind, tmp_path):
     recipe, path = replace(SMALL, encoder=kind), tmp_path / "embedding.safetensors"
     encoders = [recipe.fresh(3, seed) for seed in range(3)]

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from sartor.sampling.gaussian import (
     Posterior,
+    draw,
     improvement,
     leave_one_out,
     log_improvement,
@@ -63,12 +64,24 @@ def test_posterior_is_direct_inversion(data):
     assert torch.allclose(variance, 1 + BETA - (cross.T @ inverse @ cross).diagonal())
 
 
+def test_a_variance_scales_the_kernel(data):
+    points, y, new = data
+    inverse = torch.linalg.inv(3.0 * rbf(points, points, ALPHA) + BETA * torch.eye(9).double())
+    cross = 3.0 * rbf(points, new, ALPHA)
+    posterior = Posterior(points, y, ALPHA, BETA, scale=3.0)
+    mean, variance = posterior(new)
+    assert torch.allclose(mean, cross.T @ inverse @ y)
+    assert torch.allclose(variance, 3 + BETA - (cross.T @ inverse @ cross).diagonal())
+    assert torch.allclose(posterior.joint(new)[1].diagonal() + BETA, variance)
+    assert posterior.believing(new[0]).scale == 3.0
+
+
 def test_draws_have_the_posteriors_moments(data):
     """Draws are a mean plus a matrix times normal numbers: unit vectors show the matrix."""
     points, y, new = data
     posterior, units = Posterior(points, y, ALPHA, BETA), torch.eye(5, dtype=torch.float64)
-    middle = posterior.draw(new, torch.zeros(5).double())
-    factor = torch.stack([posterior.draw(new, unit) - middle for unit in units], 1)
+    middle = draw(*posterior.joint(new), torch.zeros(5).double())
+    factor = torch.stack([draw(*posterior.joint(new), unit) - middle for unit in units], 1)
     cross = rbf(points, new, ALPHA)
     wanted = rbf(new, new, ALPHA) - cross.T @ torch.linalg.inv(noisy(points)) @ cross
     assert torch.allclose(middle, posterior(new)[0])
@@ -78,7 +91,7 @@ def test_draws_have_the_posteriors_moments(data):
 def test_points_that_coincide_can_be_drawn(data):
     points, y, new = data
     same = new[[0, 0, 0]]
-    drawn = Posterior(points, y, ALPHA, BETA).draw(same, torch.tensor([1.0, -1.0, 0.5]).double())
+    drawn = draw(*Posterior(points, y, ALPHA, BETA).joint(same), torch.tensor([1.0, -1.0, 0.5]).double())
     assert torch.allclose(drawn, drawn[0].expand(3), atol=0.01)
 
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
 from contracts import checks
+from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, DataError
 from sartor.core.records import Proposal, Trial
 from sartor.costs.params import Params
+from sartor.run.journal import FileJournal
+from sartor.run.runner import Limits, run
 from sartor.run.simulated import SimulatedLab
 from sartor.sampling.embedding import load
 from sartor.spaces.tiny import Tiny
@@ -34,6 +38,7 @@ def variant(**settings):
 VARIANTS = {
     "transformer": variant(encoder="transformer", acquisition="thompson", maximise="local"),
     "one kernel": variant(kernels=1, acquisition="log_ei", subset=1.0),
+    "warm graph": variant(encoder="graph", warm=True, acquisition="log_ei", kernels=3),
     "short trials": variant(fidelity=0.25, best=2),
 }
 
@@ -106,24 +111,25 @@ def test_a_teacher_that_is_known_is_not_tried():
     assert strategy.within_limits
     assert len(strategy.ask()) == 4
     strategy.tell(judged(strategy.ask(), lambda a: 0.3))
-    archs, y = strategy._known()
+    archs, targets = strategy._known()
     assert archs[0] == Tiny().reference
-    assert len(y) == 5
+    assert len(targets) == 5
 
 
 def test_values_as_published():
     """Not standardised, with the teacher at 0."""
     strategy = Esnac(priced(Tiny()), 0, teacher=0.9, standardise=False, **FAST)
     strategy.tell(trials := judged(strategy.ask(), lambda a: 0.3 + 0.1 * a[0]))
-    _, y = strategy._known()
-    assert y.tolist() == [0.0, *map(strategy.worth, trials)]
+    _, targets = strategy._known()
+    assert targets.final.tolist() == [0.0, *map(strategy.worth, trials)]
 
 
 def test_standardised_values():
     strategy = Esnac(problem(9), 0, **FAST)
     values = [0.9, 0.8, 0.7, -1e9]
     strategy.tell([Trial(i, (i,), 1.0, {"accuracy": v}) for i, v in enumerate(values)])
-    archs, y = strategy._known()
+    archs, targets = strategy._known()
+    y = targets.final
     assert archs == [(0,), (1,), (2,), (3,)]
     assert float(y.mean()) == pytest.approx(0, abs=1e-9)
     assert float(y.square().mean()) == pytest.approx(1)
@@ -172,12 +178,138 @@ def test_an_embedding_of_other_networks(tmp_path):
         Esnac(problem(9, 9), 0, **{**Esnac.smoke, "embedding": path})
 
 
+class Rows(Plain):
+    """Describes as many layers as it has choices: another network's space if it has more."""
+
+    def description(self, arch):
+        return np.array([[1.0, a, a * a] for a in arch], dtype=np.float32)
+
+
+def test_an_embedding_serves_networks_with_other_numbers_of_layers(tmp_path):
+    """Trained on four layers, frozen on six: it still tells apart what matters, values of the first option."""
+
+    def lab(score, folder):
+        class Kept(SimulatedLab):
+            def artifact(self, name):
+                return folder / name
+
+        return Kept(lambda p, seed: {"accuracy": score(p.arch)}, 0, max_trials=99, costs=lambda a: {})
+
+    def score(arch):
+        return float(sum(a == 0 for a in arch))
+
+    settings = {**FAST, "hidden": 8, "updates": 40, "trials": 24, "kernels": 3}
+    strategy = Esnac(replace(problem(2), space=Rows(*[4] * 4)), 0, **settings)
+    simulation = lab(score, tmp_path)
+    while strategy.step(simulation):
+        pass
+    path = str(tmp_path / "embedding.safetensors")
+    wider = replace(problem(2), space=Rows(*[4] * 6))
+    frozen = Esnac(wider, 1, **settings, embedding=path)
+    assert len(frozen.frozen) == 3
+    trials = search(frozen, score)
+    assert len(trials) == 24
+    assert max(score(t.arch) for t in trials[4:]) > max(score(t.arch) for t in trials[:4])
+
+
+def test_kernels_go_on_from_the_step_before():
+    """With one step of training, weights of the second step are near those of the first only if they start there."""
+    away = {}
+    for warm in (True, False):
+        strategy = Esnac(problem(6, 6), 0, trials=12, warm=warm, **{**FAST, "updates": 1})
+        kept = []
+        for _ in range(3):
+            strategy.tell(judged(strategy.ask(), sum, len(strategy.trials)))
+            kept.append([torch.cat([p.detach().flatten() for p in e.parameters()]) for e in strategy._trained])
+        away[warm] = max(float((a - b).abs().max()) for a, b in zip(kept[1], kept[2], strict=True))
+        assert len(strategy.weights) == (2 if warm else 0)
+    assert away[True] < 0.01 < away[False]
+
+
+def curving(arch, noise):
+    """Two early epochs that say what a network is worth, and a last one that hardly does."""
+    value = sum(arch) / 20
+    return {"accuracy": value + noise, "accuracy_1": value - 0.3, "accuracy_2": value - 0.1, "accuracy_3": value}
+
+
+def test_early_epochs_count():
+    rng = np.random.default_rng(0)
+    told = [Trial(i, (i // 6, i % 6), 1.0, curving((i // 6, i % 6), rng.normal())) for i in range(0, 36, 2)]
+    for curve in (True, False):
+        strategy = Esnac(problem(6, 6), 0, curve=curve, **FAST)
+        strategy.tell(told)
+        _, targets = strategy._known()
+        assert targets.columns.shape == (18, 3 if curve else 1)
+        assert len(strategy.ask()) == 4
+    with pytest.raises(ConfigError, match="curve is True and standardise is False"):
+        Esnac(problem(6, 6), 0, curve=True, standardise=False)
+    strategy = Esnac(problem(6, 6), 0, curve=True, **FAST)
+    strategy.tell(judged(strategy.ask(), sum))
+    with pytest.raises(ConfigError, match="no trial reports accuracy_1"):
+        strategy.ask()
+
+
+def test_early_epochs_are_resumed_exactly(tmp_path):
+    class Curving(Evaluator):
+        def __call__(self, proposal, seed):
+            return curving(proposal.arch, (seed % 97) / 97)
+
+    def going(folder, limit):
+        strategy = Esnac(small_problem(), 0, **{**Esnac.smoke, "curve": True})
+        run(strategy, small_problem(), Curving(), folder=folder, seed=0, limits=Limits(trials=limit))
+
+    going(tmp_path / "a", None)
+    going(tmp_path / "b", 5)
+    going(tmp_path / "b", None)
+    checks.assert_equal(tmp_path / "a", tmp_path / "b")
+
+
+def ended(folder, archs, place, score):
+    """What `sartor search` leaves."""
+    (folder / "search").mkdir(parents=True)
+    choices = [{"name": c.name, "options": list(c.options)} for c in place.space.choices]
+    (folder / "search.json").write_text(json.dumps({"search": {"choices": choices}}))
+    journal = FileJournal(folder / "search" / "journal.jsonl")
+    for i, arch in enumerate(archs):
+        journal.append({"kind": "trial", **asdict(Trial(i, arch, 1.0, {"accuracy": score(arch)}))})
+    return str(folder)
+
+
+def test_earlier_searches_are_known_from_the_start(tmp_path):
+    place = problem(8, 8, ordered=True)
+    archs = [(i, j) for i in range(0, 8, 2) for j in range(8) if i + j < 9]
+    folder, firsts = ended(tmp_path, archs, place, sum), []
+    for seed in range(3):
+        settings = {**FAST, "trials": 8, "updates": 60, "hidden": 8, "lr": 0.01, "candidates": 64}
+        strategy = Esnac(place, seed, **settings, earlier=folder)
+        known, targets = strategy._known()
+        assert known == archs
+        assert targets.final.argmax() == np.argmax([sum(a) for a in archs])
+        trials = search(strategy, sum)
+        assert len(strategy._known()[0]) == len({*archs, *(t.arch for t in trials)})
+        firsts += [sum(t.arch) for t in trials[:4]]
+    assert np.mean(firsts) > 9  # of random networks 7
+
+
+def test_the_teacher_of_an_earlier_search_is_no_student(tmp_path):
+    space, place = Tiny(), priced(Tiny())
+    archs = [space.reference, (0, 1, 2), (1, 1, 1)]
+    strategy = Esnac(place, 0, teacher=0.9, **FAST, earlier=[ended(tmp_path, archs, place, lambda a: 0.5)])
+    assert strategy._known()[0] == archs
+    assert Esnac(place, 0, **FAST, earlier=str(tmp_path)).ask() == [Proposal(space.reference)]
+
+
+def test_an_earlier_search_of_another_space(tmp_path):
+    with pytest.raises(ConfigError, match="searched another space: 3 choices, here are 2"):
+        Esnac(problem(4, 4), 0, earlier=ended(tmp_path, [(0, 0, 0)], problem(4, 4, 4), sum))
+
+
 def test_networks_of_different_depth():
     class Deep(Plain):
         def description(self, arch):
             return np.array([[1.0, i, arch[1]] for i in range(arch[0] + 1)])
 
-    for encoder in ("lstm", "transformer"):
+    for encoder in ("lstm", "transformer", "graph"):
         strategy = Esnac(replace(problem(2), space=Deep(5, 5)), 0, trials=12, encoder=encoder, **FAST)
         assert len(search(strategy, sum)) == 12
 

@@ -40,6 +40,24 @@ def test_the_encoding_of_the_paper():
     assert [np.flatnonzero(r).tolist() for r in out] == [[1, 3], [1], [1], [1], []]
 
 
+@pytest.mark.parametrize("encoding", ["paper", "log"])
+def test_edges_are_those_described(encoding):
+    space = Compression(network=random_(Stages()).eval(), size=8, steps=8, encoding=encoding)
+    rng = np.random.default_rng(0)
+    for arch in (space.reference, *(space.draw(rng) for _ in range(10))):
+        rows, (a, b) = space.description(arch), space.edges(arch)
+        assert (a < b).all()
+        assert len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(a)
+        if encoding == "paper":
+            into, out = rows[:, 16:144], rows[:, 144:]
+            assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == sorted(
+                (int(i - d), int(i)) for i, d in np.argwhere(into)
+            )
+            assert len(a) == out.sum()
+        else:
+            assert rows[:, -1].tolist() == [(b == i).sum() / 4 for i in range(len(rows))]
+
+
 def test_sums_are_no_layers_of_the_paper():
     """All terms of a sum lead into what reads it."""
     rows = Compression(network=random_(Residual()).eval(), size=8, encoding="paper")

@@ -330,6 +330,14 @@ class Described(Protocol):
 
 
 @runtime_checkable
+class Wired(Protocol):
+    """A described space that knows which layers lead into which."""
+
+    def edges(self, arch: Arch) -> NDArray[np.int64]:
+        """Rows of the description from and to which values go, `(2, edges)`."""
+
+
+@runtime_checkable
 class Scalable(Protocol):
     """A space that knows what scaling the reference network uniformly means."""
 

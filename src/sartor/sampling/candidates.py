@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sartor import archs as operations
-from sartor.core.contracts import Draws
+from sartor.core.contracts import Draws, Listed
 from sartor.core.records import Arch
 from sartor.sampling.region import Region
 
@@ -43,6 +43,9 @@ class Candidates:
             BudgetError: No network is within the budget.
         """
         found = dict[Arch, None]()
+        if isinstance(self.region.space, Listed) and (members := self.region.space.members):
+            self._take((members[i] for i in rng.permutation(len(members))), count, seen, found)
+            return list(found)
         for _ in range(BLOCKS):
             before = len(found)
             if self._take(self._block(max(count, 32), rng), count, seen, found):
@@ -71,8 +74,18 @@ class Candidates:
         index = rng.integers(self._sizes, size=(count, len(self._sizes)))
         yield from (space.canonical(tuple(row)) for row in index[self.region.inside(index)].tolist())
 
+    def start(self, count: int) -> int:
+        """How many networks of a pool of `count` are random; the others are mutations."""
+        return count - count // 2 if self.local and self._movable else count
+
     def pool(
-        self, count: int, rng: np.random.Generator, seen: Collection[Arch], tops: Sequence[Arch], score: Score
+        self,
+        count: int,
+        rng: np.random.Generator,
+        seen: Collection[Arch],
+        tops: Sequence[Arch],
+        score: Score,
+        given: Sequence[Arch] = (),
     ) -> tuple[list[Arch], Tensor]:
         """Networks that are not in `seen`, and their scores, `(n,)`.
 
@@ -82,9 +95,10 @@ class Candidates:
             seen: What is left out.
             tops: The best networks evaluated: parents of the first mutations.
             score: Of networks, `(n,)`, higher is better.
+            given: The random ones, if they have been drawn already.
         """
-        mutations = count // 2 if self.local and self._movable else 0
-        pool = self.draw(count - mutations, rng, seen)
+        mutations = count - self.start(count)
+        pool = [arch for arch in given if arch not in seen] or self.draw(count - mutations, rng, seen)
         if not pool:
             return [], torch.zeros(0)
         scores = score(pool)

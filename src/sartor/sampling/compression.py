@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -88,6 +89,32 @@ class Worth:
             known = ", ".join(f"{m} {v:g}" for m, v in trial.metrics.items())
             raise DataError(f"the reward of trial {trial.index} is {value} ({known}); its evaluator must fail instead")
         return value
+
+    def epochs(self, trials: Sequence[Trial]) -> list[int]:
+        """After which epochs the trials report the objective, as `accuracy_1`, before the last that any of them has.
+
+        Raises:
+            ConfigError: None reports it.
+        """
+        names = {name for t in trials for name in t.metrics}
+        prefix = f"{self.objective.metric}_"
+        found = sorted(
+            int(tail) for n in names if n.startswith(prefix) and (tail := n.removeprefix(prefix)).isdecimal()
+        )
+        if not found:
+            raise ConfigError(
+                f"no trial reports {prefix}1, {prefix}2, ... to learn from; set curve = true in [evaluator], which "
+                "distil and tabular take, or curve = false in [strategy]"
+            )
+        return found[:-1]
+
+    def curve(self, trial: Trial, epochs: Sequence[int]) -> list[float]:
+        """The rewards after some epochs, not a number where the trial does not know, and the trial's own at the end."""
+        metric, found = self.objective.metric, list[float]()
+        for name in (f"{metric}_{epoch}" for epoch in epochs):
+            early = replace(trial, metrics={**trial.metrics, metric: trial.metrics.get(name, 0.0)})
+            found.append(self(early) if name in trial.metrics else math.nan)
+        return [*found, self(trial)]
 
     def ranked(self, trials: Sequence[Trial], *, whole: bool = False) -> list[Trial]:
         """The students that did not fail, the best first; with `whole`, those trained longest first."""

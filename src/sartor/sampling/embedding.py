@@ -6,6 +6,7 @@ process predicts each value well from all the others. Deviations:
 
 * A sequence has as many rows as the network has layers: there is no longest one.
 * A space that does not describe its layers (`Described`) is encoded by its choices, one row each.
+* `transformer` and `graph` are not in the paper.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,18 +26,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sartor.core.contracts import Described, Space
+from sartor.core.contracts import Described, Space, Wired
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice
 from sartor.core.rng import global_seed
 from sartor.core.state import atomically
-from sartor.sampling.gaussian import predictive, rbf
+from sartor.sampling.curves import Targets
+from sartor.sampling.gaussian import rbf
 
-Kind: TypeAlias = Literal["lstm", "transformer"]
+Kind: TypeAlias = Literal["lstm", "transformer", "graph"]
 
 CHUNK = 256
 """Sequences embedded at a time, where no gradient is needed."""
 HEADS = 4
+FILE = "embedding.safetensors"
+"""Among the artifacts of a search."""
+MEMORY = 2048
+"""Networks whose descriptions are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +52,21 @@ class Sequences:
     Attributes:
         rows: `(n, t, features)`, zero after the end of each network.
         lengths: Rows that count, `(n,)`, int64.
+        links: 1 where the first row leads into the second, `(n, t, t)`; None if nobody knows or asks.
     """
 
     rows: Tensor
     lengths: Tensor
+    links: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: slice | Tensor) -> Sequences:
         lengths = self.lengths[index]
-        return Sequences(self.rows[index, : int(lengths.max())], lengths)
+        most = int(lengths.max())
+        links = None if self.links is None else self.links[index, :most, :most]
+        return Sequences(self.rows[index, :most], lengths, links)
 
     @property
     def even(self) -> bool:
@@ -69,7 +80,7 @@ class Sequences:
 
     def to(self, device: str) -> Sequences:
         """The rows on a device; the lengths stay on the CPU."""
-        return Sequences(self.rows.to(device), self.lengths)
+        return Sequences(self.rows.to(device), self.lengths, None if self.links is None else self.links.to(device))
 
 
 class Encoding:
@@ -77,11 +88,17 @@ class Encoding:
 
     A row of the latter says which choice it is, which option is taken, where that is between the first and the last
     (ordered choices), and what it is as a fraction of the largest (numbers).
+
+    Args:
+        space: Any.
+        links: Whether to say which rows lead into which, if the space knows.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, *, links: bool = False) -> None:
         self.space = space
         self._table = None if isinstance(space, Described) else options(space.choices)
+        self._wired = space if links and self._table is None and isinstance(space, Wired) else None
+        self._read = lru_cache(MEMORY)(self._described)
 
     @property
     def features(self) -> int:
@@ -94,9 +111,21 @@ class Encoding:
             index = torch.tensor(archs, dtype=torch.int64)
             place = torch.arange(index.shape[1])
             return Sequences(self._table[place, index], torch.full((len(archs),), len(place)))
+        read = [self._read(arch) for arch in archs]
+        rows = nn.utils.rnn.pad_sequence([r for r, _ in read], batch_first=True)
+        links = None
+        if self._wired is not None:
+            links = torch.zeros(len(read), rows.shape[1], rows.shape[1])
+            for i, (_, (before, after)) in enumerate(read):
+                links[i, before, after] = 1.0
+        return Sequences(rows, torch.tensor([len(r) for r, _ in read]), links)
+
+    def _described(self, arch: Arch) -> tuple[Tensor, Tensor]:
+        """Rows, and the edges between them, `(2, edges)`."""
         assert isinstance(self.space, Described)
-        rows = [torch.from_numpy(np.asarray(self.space.description(a), dtype=np.float32)) for a in archs]
-        return Sequences(nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows]))
+        rows = torch.from_numpy(np.asarray(self.space.description(arch), dtype=np.float32))
+        edges = np.zeros((2, 0), dtype=np.int64) if self._wired is None else self._wired.edges(arch)
+        return rows, torch.from_numpy(np.asarray(edges, dtype=np.int64))
 
 
 def options(choices: Sequence[Choice]) -> Tensor:
@@ -157,7 +186,40 @@ class Transformer(nn.Module):
         return _average(self.encoder(rows, src_key_padding_mask=hidden), sequences)
 
 
-ENCODERS = {"lstm": Lstm, "transformer": Transformer}
+class Graph(nn.Module):
+    """Messages between rows, then their average; the arguments are those of `Lstm`.
+
+    In each of `layers` rounds a row hears of the rows before and after it in the order of execution, of the mean of
+    those that lead into it, and of the mean of those that it leads into.
+    """
+
+    def __init__(self, features: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        width = 2 * hidden
+        self.enter = nn.Linear(features, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.rounds = nn.ModuleList(nn.Linear(5 * width, width) for _ in range(layers))
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Embeddings `(n, 2 * hidden)` of length 1."""
+        states, mask = self.enter(sequences.rows), sequences.mask.to(sequences.rows)[..., None]
+        leads = None if sequences.links is None else _shares(sequences.links)
+        for norm, mix in zip(self.norms, self.rounds, strict=True):
+            x = norm(states) * mask
+            nothing = torch.zeros_like(x)
+            heard = (nothing, nothing) if leads is None else (leads[0] @ x, leads[1] @ x)
+            before, after = nn.functional.pad(x, (0, 0, 1, 0))[:, :-1], nn.functional.pad(x, (0, 0, 0, 1))[:, 1:]
+            states = states + nn.functional.relu(mix(torch.cat([x, before, after, *heard], -1)))
+        return _average(states, sequences)
+
+
+ENCODERS = {"lstm": Lstm, "transformer": Transformer, "graph": Graph}
+
+
+def _shares(links: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices that average over what leads into a row, and over what it leads into."""
+    into = links.transpose(1, 2)
+    return into / into.sum(2, keepdim=True).clamp_min(1.0), links / links.sum(2, keepdim=True).clamp_min(1.0)
 
 
 def _unit(points: Tensor) -> Tensor:
@@ -179,7 +241,7 @@ class Recipe:
     """What an embedding is, and how it is trained; the defaults are the paper's.
 
     Attributes:
-        encoder: `lstm` or `transformer`.
+        encoder: `lstm`, `transformer` or `graph`.
         hidden: Units per direction.
         layers: Of the encoder.
         alpha: Squared length scale of the kernel.
@@ -220,24 +282,24 @@ class Recipe:
             return ENCODERS[self.encoder](features, self.hidden, self.layers).to(self.device)
 
 
-def train(encoder: nn.Module, sequences: Sequences, y: Tensor, recipe: Recipe) -> list[float]:
+def train(encoder: nn.Module, sequences: Sequences, targets: Targets, recipe: Recipe) -> list[float]:
     """Change an encoder until leaving one network out is predicted well.
 
     Args:
         encoder: In place.
         sequences: The `n` networks.
-        y: Their values, `(n,)`, float64.
+        targets: Their values.
         recipe: Settings.
 
     Returns:
         The likelihood before each step and after the last.
     """
     adam = torch.optim.Adam(encoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    sequences, y, found = sequences.to(recipe.device), y.to(recipe.device), list[float]()
-    noise, average = recipe.beta * torch.eye(len(y), dtype=torch.float64, device=recipe.device), 0.0
+    sequences, targets = sequences.to(recipe.device), targets.to(recipe.device)
+    found, average = list[float](), 0.0
     for step in range(recipe.updates):
         points = encoder(sequences).double()
-        likelihood = predictive(rbf(points, points, recipe.alpha) + noise, y)
+        likelihood = targets.predictive(rbf(points, points, recipe.alpha), recipe.beta)
         found.append(likelihood.item())
         average = found[-1] if step == 0 else 0.5 * average + 0.5 * found[-1]
         if step > 5 and abs(average - found[-1]) < recipe.tolerance:
@@ -275,12 +337,20 @@ def keep(encoders: Sequence[nn.Module], features: int, recipe: Recipe, path: Pat
     atomically(path, lambda part: save_file(tensors, part, metadata=about))
 
 
+def _found(path: Path) -> Path:
+    """The file, where it is named by its run folder, or as if the artifacts of the search were those of the run."""
+    folder = path.parent.parent if path.name == FILE and path.parent.name == "artifacts" else path
+    within = folder / "search" / "artifacts" / FILE
+    return within if not path.is_file() and within.is_file() else path
+
+
 def load(path: Path, features: int, recipe: Recipe) -> list[nn.Module]:
     """The encoders that `keep` wrote.
 
     Raises:
         ConfigError: There is no such file, or it is for other networks or settings.
     """
+    path = _found(path)
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["embedding"])

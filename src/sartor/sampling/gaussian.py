@@ -54,33 +54,40 @@ class Posterior:
         y: `(n,)`.
         alpha: Of the kernel.
         beta: Variance of the noise.
+        scale: Variance of the values before anything is known.
     """
 
-    def __init__(self, points: Tensor, y: Tensor, alpha: float, beta: float) -> None:
-        self.points, self.y, self.alpha, self.beta = points, y, alpha, beta
-        noisy = rbf(points, points, alpha) + beta * torch.eye(len(points), dtype=points.dtype, device=points.device)
+    def __init__(self, points: Tensor, y: Tensor, alpha: float, beta: float, scale: float = 1.0) -> None:
+        self.points, self.y, self.alpha, self.beta, self.scale = points, y, alpha, beta, scale
+        noise = beta * torch.eye(len(points), dtype=points.dtype, device=points.device)
+        noisy = scale * rbf(points, points, alpha) + noise
         self._factor = torch.linalg.cholesky(noisy)
         self._weights = torch.cholesky_solve(y[:, None], self._factor)[:, 0]
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances, noise included, at `(m, d)`: `(m,)` each."""
-        cross = rbf(self.points, points, self.alpha)
+        cross = self.scale * rbf(self.points, points, self.alpha)
         white = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        return cross.T @ self._weights, (1 - white.square().sum(0)).clamp_min(0.0) + self.beta
+        return cross.T @ self._weights, (self.scale - white.square().sum(0)).clamp_min(0.0) + self.beta
 
-    def draw(self, points: Tensor, normal: Tensor) -> Tensor:
-        """One joint draw of the values without noise at `(m, d)`, made of `(m,)` standard normal numbers."""
-        cross = rbf(self.points, points, self.alpha)
+    def joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the values without noise at `(m, d)`: `(m,)` and `(m, m)`."""
+        cross = self.scale * rbf(self.points, points, self.alpha)
         white = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        covariance = rbf(points, points, self.alpha) - white.T @ white
-        covariance.diagonal().add_(1e-6)  # embedded networks may coincide
-        rest: Tensor = torch.linalg.cholesky(covariance) @ normal
-        return cross.T @ self._weights + rest
+        return cross.T @ self._weights, self.scale * rbf(points, points, self.alpha) - white.T @ white
 
     def believing(self, point: Tensor) -> Posterior:
         """The same once the value at a point, `(d,)`, is what its mean says: what a batch's next pick is made with."""
         mean, _ = self(point[None])
-        return Posterior(torch.cat([self.points, point[None]]), torch.cat([self.y, mean]), self.alpha, self.beta)
+        points, y = torch.cat([self.points, point[None]]), torch.cat([self.y, mean])
+        return Posterior(points, y, self.alpha, self.beta, self.scale)
+
+
+def draw(mean: Tensor, covariance: Tensor, normal: Tensor) -> Tensor:
+    """A draw from a joint distribution, `(m,)`, made of `(m,)` standard normal numbers."""
+    jitter = 1e-6 * torch.eye(len(mean), dtype=mean.dtype)  # embedded networks may coincide
+    rest: Tensor = torch.linalg.cholesky(covariance + jitter) @ normal
+    return mean + rest
 
 
 def improvement(mean: Tensor, variance: Tensor, best: float) -> Tensor:

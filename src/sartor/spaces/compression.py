@@ -173,6 +173,9 @@ class Compression(Space):
     def description(self, arch: Arch) -> NDArray[np.float32]:
         return self._describe(self._known(arch))
 
+    def edges(self, arch: Arch) -> NDArray[np.int64]:
+        return self._describe.edges(self._known(arch))
+
     def _known(self, arch: Arch) -> Arch:
         return arch if self._pool is None else self.canonical(arch)
 

@@ -9,7 +9,8 @@ largest expected improvement among random ones. The defaults are the paper's. De
 * The first batch is random: an embedding trained on the teacher alone cannot tell networks apart.
 * What was evaluated, or is already in the batch, is not proposed again; failed networks teach nothing.
 * The teacher's reward of 0 is data only where the teacher is known: with the reward `compression`.
-* `encoder = "transformer"`, `acquisition` and `maximise = "local"` are not in the paper.
+* Kernels of a step choose among the same random networks, which are described once; each has its own in the paper.
+* `encoder`, `acquisition`, `maximise`, `warm`, `curve` and `earlier` are options that the paper does not have.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from sartor.core.rng import derive, numpy_rng
 from sartor.sampling.candidates import Candidates
 from sartor.sampling.compression import Kind as Reward
 from sartor.sampling.compression import Worth
-from sartor.sampling.embedding import Encoding, Kind, Recipe, embed, keep, load, one_thread, train
-from sartor.sampling.gaussian import Posterior, improvement, log_improvement
+from sartor.sampling.curves import Targets, curved, plain, standardised
+from sartor.sampling.earlier import earlier as read_earlier
+from sartor.sampling.embedding import FILE, Encoding, Kind, Recipe, keep, load, one_thread, train
+from sartor.sampling.kernels import Acquisition, Chooser, Kernel
 from sartor.sampling.region import Region, at_least_one
 
 __all__ = ["Esnac"]
-
-ARTIFACT = "embedding.safetensors"
 
 
 class Esnac(Strategy):
@@ -49,12 +50,13 @@ class Esnac(Strategy):
         kernels: Embeddings trained per step.
         subset: Probability that a kernel is told of a network.
         candidates: Networks a kernel chooses among.
-        encoder: `lstm`, or `transformer` with attention instead.
+        encoder: `lstm`; `transformer`, with attention instead; `graph`, with messages between connected layers.
         hidden: Units of the encoder; an embedding has twice as many numbers.
         layers: Of the encoder.
         alpha: Squared length scale of the kernel.
         beta: Variance of the noise.
         updates: Training steps per kernel at most.
+        warm: Whether a kernel starts from its weights of the step before, not anew.
         lr: Learning rate of the training.
         weight_decay: Of the training.
         acquisition: `ei`, expected improvement; `log_ei`, its logarithm, which tells apart what is hopeless, too;
@@ -64,14 +66,17 @@ class Esnac(Strategy):
             of the teacher's, C the share of parameters removed; `auto` is the latter if nothing is limited.
         teacher: The accuracy of the teacher; 0 evaluates the space's reference first.
         standardise: Whether rewards are brought to mean 0 and variance 1.
+        curve: Whether to learn from the epochs before the last, too, which the evaluator must report (`curve = true`).
+        earlier: Run folders of searches on the same space that have ended, whose trials are known from the start; a
+            list, or a string with commas.
         fidelity: Of all trials but the last `best` and the teacher's.
         best: With a fidelity below 1, so many of the best networks are trained fully in the end, going on from the
             weights that their trials left, where the evaluator keeps them; these trials come on top of `trials`.
-        embedding: A file `embedding.safetensors` of another search, taken as it is; nothing is trained then.
+        embedding: The run folder of another search, or its `embedding.safetensors`, taken as it is: nothing is trained.
         device: Of the training: `cpu` or `cuda`.
     """
 
-    saved = ("rng", "trials", "finished")
+    saved = ("rng", "trials", "finished", "weights")
     smoke = {"trials": 9, "batch": 3, "kernels": 2, "candidates": 20, "hidden": 4, "layers": 1, "updates": 7}
 
     def __init__(
@@ -90,38 +95,46 @@ class Esnac(Strategy):
         alpha: float = 0.01,
         beta: float = 0.05,
         updates: int = 100,
+        warm: bool = False,
         lr: float = 1e-3,
         weight_decay: float = 5e-4,
-        acquisition: Literal["ei", "log_ei", "thompson"] = "ei",
+        acquisition: Acquisition = "ei",
         maximise: Literal["random", "local"] = "random",
         reward: Reward = "auto",
         teacher: float = 0.0,
         standardise: bool = True,
+        curve: bool = False,
+        earlier: str | Sequence[str] = "",
         fidelity: float = 1.0,
         best: int = 4,
         embedding: str = "",
         device: str = "cpu",
     ) -> None:
         at_least_one(trials=trials, batch=batch, kernels=kernels, candidates=candidates, updates=updates, best=best)
-        if acquisition not in {"ei", "log_ei", "thompson"} or maximise not in {"random", "local"}:
+        if maximise not in {"random", "local"} or (curve and not standardise):
             raise ConfigError(
-                f"acquisition is {acquisition!r} and maximise {maximise!r}; they must be ei, log_ei or thompson, and "
-                "random or local"
+                f"maximise is {maximise!r}, curve is {curve} and standardise is {standardise}; maximise must be random "
+                "or local, and curves are always standardised"
             )
         if not 0 < subset <= 1 or not 0 < fidelity <= 1:
             raise ConfigError(f"subset is {subset} and fidelity is {fidelity}; both must be in (0, 1]")
         self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
-        self.kernels, self.subset, self.count, self.acquisition = kernels, subset, candidates, acquisition
-        self.standardise, self.fidelity, self.best = standardise, fidelity, best
+        self.kernels, self.subset, self.warm = kernels, subset, warm
+        self.standardise, self.curve, self.fidelity, self.best = standardise, curve, fidelity, best
         self.recipe = Recipe(encoder, hidden, layers, alpha, beta, updates, lr, weight_decay, device=device)
-        self.worth, self.encoding = Worth(problem, reward, teacher), Encoding(problem.space)
-        self.candidates = Candidates(Region(problem), local=maximise == "local")
+        self.worth = Worth(problem, reward, teacher)
+        self.encoding = Encoding(problem.space, links=encoder == "graph")
+        self.region = Region(problem)
+        self.choose = Chooser(Candidates(self.region, local=maximise == "local"), candidates, acquisition)
         self.within_limits = not self.worth.first
+        self.earlier = read_earlier(earlier, problem, fidelity)
         self.frozen = load(Path(embedding), self.encoding.features, self.recipe) if embedding else []
         self.rng = numpy_rng(seed, "esnac")
         self.trials: list[Trial] = []
         self.finished = False
         """Whether the best networks were trained fully."""
+        self.weights: list[dict[str, Tensor]] = []
+        """Of each kernel, if the next step starts from them."""
         self._trained: list[nn.Module] = []
         self._logs: dict[str, float] = {}
 
@@ -135,7 +148,7 @@ class Esnac(Strategy):
             lab.log(**self._logs)
         if self._trained and not self.frozen:
             try:
-                path = lab.artifact(ARTIFACT)
+                path = lab.artifact(FILE)
             except CapabilityError:  # a simulation has no folder, and needs none
                 return True
             keep(self._trained, self.encoding.features, self.recipe, path)
@@ -156,12 +169,12 @@ class Esnac(Strategy):
         if self.finished or count < 1:
             return self._last()
         seen = {t.arch for t in self.trials}
-        archs, y = self._known()
+        archs, targets = self._known()
         if len(archs) < 2:
-            drawn = self.candidates.draw(count, self.rng, seen)
+            drawn = self.choose.candidates.draw(count, self.rng, seen)
         else:
             with one_thread():
-                drawn = self._named(count, archs, y, seen, lab)
+                drawn = self._named(count, archs, targets, seen, lab)
         return [Proposal(arch, self.fidelity) for arch in drawn] or self._last()
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -188,69 +201,57 @@ class Esnac(Strategy):
         self.finished = True
         return [Proposal(t.arch, 1.0, t.index) for t in self.worth.ranked(self.trials)[: self.best]]
 
-    def _known(self) -> tuple[list[Arch], Tensor]:
-        """Networks and what a kernel is to predict, `(n,)`, float64; the first one is the teacher if it is known."""
-        good = sorted(self.worth.ranked(self.trials), key=lambda t: t.index)
-        archs, values = [t.arch for t in good], [self.worth(t) for t in good]
-        if self.worth.kind == "compression":
-            archs, values = [self.worth.reference, *archs], [0.0, *values]
-        y = torch.tensor(values, dtype=torch.float64)
-        if self.standardise and len(y):
-            y = y.clamp_min(2 * y.median() - y.max())  # failures nearly as bad as can be would hide all else
-            y = (y - y.mean()) / (y.std(correction=0) + 1e-12)
-        return archs, y
+    def _known(self) -> tuple[list[Arch], Targets]:
+        """Networks and what a kernel is to predict; the first one is the teacher if it is known."""
+        own = sorted(self.worth.ranked(self.trials), key=lambda t: t.index)
+        seen = {t.arch for t in self.trials}
+        good = [*(t for t in self.earlier if t.arch not in seen and t.arch != self._teacher), *own]
+        epochs = self.worth.epochs(good) if self.curve and good else []
+        archs, values = [t.arch for t in good], [self.worth.curve(t, epochs) for t in good]
+        if self._teacher is not None:
+            archs, values = [self._teacher, *archs], [[0.0] * (len(epochs) + 1), *values]
+        y = torch.tensor(values, dtype=torch.float64).reshape(len(values), len(epochs) + 1)
+        if epochs and len(y) > 1:
+            return archs, curved(y, self.recipe.beta)
+        return archs, plain(standardised(y[:, -1]) if self.standardise else y[:, -1])
 
-    def _named(self, count: int, archs: list[Arch], y: Tensor, seen: set[Arch], lab: Lab | None) -> list[Arch]:
+    @property
+    def _teacher(self) -> Arch | None:
+        """Its reward is 0, whatever it reaches, if rewards are for compression."""
+        return self.worth.reference if self.worth.kind == "compression" else None
+
+    def _named(self, count: int, archs: list[Arch], targets: Targets, seen: set[Arch], lab: Lab | None) -> list[Arch]:
         """What the kernels name; one that names several takes each for as good as it expects when it names the next."""
-        sequences, found, ends = self.encoding(archs), list[Arch](), list[float]()
-        tops = [archs[i] for i in y.argsort(descending=True)[: self.batch].tolist() if archs[i] in seen]
-        posteriors: list[tuple[nn.Module, Posterior, float]] = []
+        sequences, kernels, ends = self.encoding(archs), list[Kernel](), list[float]()
         for k in range(min(self.kernels, count)):
-            index = self._subset(len(archs))
-            if self.frozen:
-                encoder = self.frozen[k % len(self.frozen)]
-            else:
-                encoder = self.recipe.fresh(self.encoding.features, derive(self.seed, "kernel", len(self.trials), k))
-                ends.append(train(encoder, sequences[index], y[index], self.recipe)[-1])
-            points = embed(encoder, sequences[index], self.recipe)
-            posterior = Posterior(points, y[index], self.recipe.alpha, self.recipe.beta)
-            posteriors.append((encoder, posterior, float(y[index].max())))
+            index, encoder = self._subset(len(archs)), self._encoder(k)
+            if not self.frozen:
+                ends.append(train(encoder, sequences[index], targets[index], self.recipe)[-1])
+            told = [archs[i] for i in index.tolist()]
+            kernels.append(Kernel(encoder, self.encoding, self.recipe, told, targets[index]))
             if lab is not None:
                 lab.progress(k + 1, min(self.kernels, count), "kernels")
-        for i in range(count):
-            encoder, posterior, top = posteriors[i % len(posteriors)]
-            pick = self._pick(encoder, posterior, top, tops, seen | set(found))
-            if pick is None:
-                break
-            found.append(pick[0])
-            posteriors[i % len(posteriors)] = encoder, posterior.believing(pick[1]), top
-        self._trained = [encoder for encoder, _, _ in posteriors]
+        best = [archs[i] for i in targets.final.argsort(descending=True, stable=True).tolist()]
+        tops = [arch for arch in best[: self.batch] if arch != self._teacher and arch in self.region]
+        known = [t.arch for t in self.earlier if t.arch in self.region]
+        found = self.choose(count, kernels, self.rng, seen, tops, known)
+        self._trained = [kernel.encoder for kernel in kernels]
+        if self.warm and not self.frozen:
+            self.weights[: len(kernels)] = [{n: t.clone() for n, t in e.state_dict().items()} for e in self._trained]
         self._logs = {"likelihood": float(np.mean(ends))} if ends else {}
         return found
+
+    def _encoder(self, k: int) -> nn.Module:
+        """That of the k-th kernel before it is trained."""
+        if self.frozen:
+            return self.frozen[k % len(self.frozen)]
+        encoder = self.recipe.fresh(self.encoding.features, derive(self.seed, "kernel", len(self.trials), k))
+        if k < len(self.weights):
+            encoder.load_state_dict(self.weights[k])
+        return encoder
 
     def _subset(self, n: int) -> Tensor:
         """A random part of the networks: the first one, if it is the teacher, and at least two."""
         chosen = self.rng.random(n) < self.subset
-        chosen[0] |= self.worth.kind == "compression"
+        chosen[0] |= self._teacher is not None
         return torch.from_numpy(np.flatnonzero(chosen) if chosen.sum() > 1 else np.arange(n))
-
-    def _pick(
-        self, encoder: nn.Module, posterior: Posterior, top: float, tops: list[Arch], seen: set[Arch]
-    ) -> tuple[Arch, Tensor] | None:
-        """The candidate with the best acquisition, and its embedding; None if there is no new network."""
-        points = dict[Arch, Tensor]()
-
-        def score(archs: Sequence[Arch]) -> Tensor:
-            embedded = embed(encoder, self.encoding(archs), self.recipe)
-            points.update(zip(archs, embedded, strict=True))
-            gain = improvement if self.acquisition == "ei" else log_improvement
-            return gain(*posterior(embedded), top)
-
-        pool, scores = self.candidates.pool(self.count, self.rng, seen, tops, score)
-        if not pool:
-            return None
-        if self.acquisition == "thompson":
-            normal = torch.from_numpy(self.rng.standard_normal(len(pool)))
-            scores = posterior.draw(torch.stack([points[a] for a in pool]), normal)
-        arch = pool[int(scores.argmax())]
-        return arch, points[arch]

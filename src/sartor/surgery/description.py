@@ -132,6 +132,10 @@ class Describer:
         numbers = np.log2(1 + np.concatenate([self._fixed * there, widths, self._area[:, None]], axis=1)) / 8
         return np.concatenate([one_hot, numbers, _octaves(edges, one_hot, numbers[:, -2])], axis=1)
 
+    def edges(self, arch: Arch) -> NDArray[np.int64]:
+        """Rows from and to which values go, without repeats, `(2, edges)`."""
+        return self._edges(self.students.plan(arch))
+
     def _inputs(self, node: fx.Node) -> tuple[int, int]:
         """Columns of the channels in and out: the last dimension of a linear layer, else the second."""
         x, at = node.all_input_nodes[0], -1 if operator_name(node) == "linear" else 1
