@@ -9,6 +9,14 @@ from sartor.core.errors import SartorError
 
 # What a contract test cannot afford at its default size, and further variants worth testing.
 SETTINGS = {
+    "cells": {
+        "nats": {"size": 8, "cells": (1, 1), "widths": (4, 6), "stem": 4, "classes": 5},
+        "darts": {"preset": "darts", "size": 9, "cells": (1, 1), "widths": (4, 5), "nodes": 2, "stem": 6},
+        "mixed": {
+            **{"nodes": 2, "operations": ("conv1", "max3", "dil3"), "size": 8, "cells": (2, 1), "widths": (4, 6)},
+            **{"inputs": 2, "stem": 4},
+        },
+    },
     "compression": {
         "all": {"network": "nets:residual", "size": 8, "steps": 4},
         "graph": {"network": "nets:numbers", "size": 8, "steps": 4, "skips": False},

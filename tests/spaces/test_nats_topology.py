@@ -166,6 +166,22 @@ def test_memory_by_going_through_the_cell():
     assert Memory(space, bytes_per_value=1)(EVERY).tolist() == want
 
 
+def test_cells_of_a_supernet_share_gates_and_not_weights():
+    space = NatsTopology(size=8, cells=2, merge="none")
+    net, x = space.supernet().eval(), torch.randn(2, 3, 8, 8)
+    arch = (4, 1, 0, 3, 2, 4)
+    child = net.extract(arch)
+    torch.testing.assert_close(child(x), net(x, archs.gates(space, arch)))
+    for i in range(6):  # in all stages, one more operation is one more term
+        assert not torch.equal(net(x, [g + (j == i) * torch.eye(5)[3] for j, g in enumerate(gates_of(arch))]), child(x))
+    assert len([k for k in net.state_dict() if k.endswith("options.4.op.1.weight")]) == 6 * 6
+    assert set(child.state_dict()) == set(space.build(arch).state_dict())
+
+
+def gates_of(arch):
+    return [torch.eye(5)[a] for a in arch]
+
+
 def test_settings_out_of_range():
     with pytest.raises(ConfigError, match="merge must be published, all or none; got 'some'"):
         NatsTopology(merge="some")

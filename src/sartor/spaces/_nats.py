@@ -10,13 +10,14 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn, zeros_like
+from torch import Tensor, nn
 
 from sartor.core.errors import ConfigError
 from sartor.core.records import Axis, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
+from sartor.spaces._graph import edges_of, sums
 
-EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+EDGES = edges_of(1, 3)
 """Node before, node after, in the order of the names of cells."""
 NONE, SKIP, POOL = "none", "skip_connect", "avg_pool_3x3"
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -37,10 +38,12 @@ def check(classes: int, size: int, in_channels: int) -> None:
 def relu_conv_norm(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Module:
     """ReLU, convolution, norm; wrapped so that names of weights are those of published networks."""
     conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-    return _Op(nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(c_out)))
+    return Op(nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(c_out)))
 
 
-class _Op(nn.Module):
+class Op(nn.Module):
+    """A sequence; its weights are called `op.0.weight`, as published."""
+
     def __init__(self, op: nn.Sequential) -> None:
         super().__init__()
         self.op = op
@@ -61,7 +64,8 @@ class _Widen(nn.Module):
         return cast(Tensor, self.bn(self.conv(x)))
 
 
-def _operation(name: str, c_in: int, c_out: int) -> nn.Module:
+def operation(name: str, c_in: int, c_out: int) -> nn.Module:
+    """What an edge runs; for no operation the identity, which is not to be run."""
     if name in KERNELS:
         return relu_conv_norm(c_in, c_out, KERNELS[name])
     if name == POOL:
@@ -82,22 +86,15 @@ class Cell(nn.Module):
         super().__init__()
         self.operations = tuple(operations)
         self.layers = nn.ModuleList(
-            _operation(name, c_in if source == 0 else c_out, c_out)
+            operation(name, c_in if source == 0 else c_out, c_out)
             for name, (source, _) in zip(operations, EDGES, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        nodes: list[Tensor | None] = [x, None, None, None]
-        for layer, name, (source, node) in zip(self.layers, self.operations, EDGES, strict=True):
-            if name != NONE:
-                before, total = nodes[source], nodes[node]
-                term = layer(zeros_like(x) if before is None else before)
-                nodes[node] = term if total is None else total + term
-        last = nodes[-1]
-        return zeros_like(x) if last is None else last
+        return sums([x], EDGES, lambda e, y: None if self.operations[e] == NONE else self.layers[e](y))[-1]
 
 
-class _Reduction(nn.Module):
+class Reduction(nn.Module):
     """A residual block that halves the size."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
@@ -136,14 +133,17 @@ class Network(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]))
         self.cells = nn.Sequential()
         for i, (a, b) in enumerate(pairwise(widths), 1):
-            self.cells.append(_Reduction(a, b) if i in reductions else cell(a, b))
+            self.cells.append(Reduction(a, b) if i in reductions else cell(a, b))
         self.lastact = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.lastact(self.cells(self.stem(x)))
-        return cast(Tensor, self.classifier(self.global_pooling(x).flatten(1)))
+        return self.head(self.cells(self.stem(x)))
+
+    def head(self, x: Tensor) -> Tensor:
+        """What is behind the cells."""
+        return cast(Tensor, self.classifier(self.global_pooling(self.lastact(x)).flatten(1)))
 
 
 def stem_layer(size: int, in_channels: int, out: Axis) -> Layer:

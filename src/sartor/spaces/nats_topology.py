@@ -13,13 +13,15 @@ from itertools import pairwise, product
 from typing import Literal, TypeAlias
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from sartor.core.contracts import Space
+from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer
 from sartor.core.tables import Tables
 from sartor.spaces import _nats as nats
+from sartor.spaces._graph import Cell
+from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["NatsTopology"]
 
@@ -69,15 +71,17 @@ class NatsTopology(Space):
 
     def build(self, arch: Arch) -> nn.Module:
         operations = [_OPERATIONS[a] for a in arch]
-        widths = [c for c in _WIDTHS for _ in range(self.cells + 1)]
-        network = nats.Network(
-            self.input_shape[0],
-            self.classes,
-            widths,
-            (self.cells + 1, 2 * self.cells + 2),
-            lambda a, b: nats.Cell(operations, a, b),
-        )
+        network = self.network(lambda a, b: nats.Cell(operations, a, b))
         return fx.symbolic_trace(network)  # a graph of torch's own modules only
+
+    def supernet(self) -> Supernet:
+        return _TopologySupernet(self)
+
+    def network(self, cell: Callable[[int, int], nn.Module]) -> nats.Network:
+        """The network around cells, which `cell` makes of their channels before and after."""
+        widths = [c for c in _WIDTHS for _ in range(self.cells + 1)]
+        reductions = (self.cells + 1, 2 * self.cells + 2)
+        return nats.Network(self.input_shape[0], self.classes, widths, reductions, cell)
 
     def canonical(self, arch: Arch) -> Arch:
         return arch if self.merge == "none" else _representatives(self.merge)[arch]
@@ -125,6 +129,35 @@ class NatsTopology(Space):
             yield from nats.reduction_layers(f"reduction{i}", size, a, b)
             size = nats.halved(size)
         yield nats.classifier_layer(widths[-1], self.classes)
+
+
+def _mixed_cell(c_in: int, c_out: int) -> nn.Module:
+    """All operations on every edge."""
+    return Cell(
+        [Mixed([None if o == nats.NONE else nats.operation(o, c_in, c_out) for o in _OPERATIONS]) for _ in nats.EDGES]
+    )
+
+
+class _TopologySupernet(Supernet):
+    """All operations on every edge of every cell; the cells share the gates."""
+
+    def __init__(self, space: NatsTopology) -> None:
+        super().__init__()
+        self.space, self.network = space, space.network(_mixed_cell)
+
+    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+        net = self.network
+        x = net.stem(x)
+        for cell in net.cells:
+            x = cell(x, gates=gates) if isinstance(cell, Cell) else cell(x)
+        y: Tensor = net.head(x)
+        return y
+
+    def extract(self, arch: Arch) -> nn.Module:
+        with torch.device("meta"):
+            plain = self.space.build(arch)
+        cells = sum(isinstance(cell, Cell) for cell in self.network.cells)
+        return inherit_path(plain, self.network, arch * cells)
 
 
 def _cell_steps() -> Iterator[Tables]:
