@@ -12,7 +12,7 @@ it goes on where it was, and several processes may share the work (`--part 0/2`,
 and is then down to these students (in the folder of this script, for the network's sake):
 
     sartor bench compression --table POOL.csv --space pool=POOL.csv --space network=esnac_pool:resnet20 \\
-        --space weights=DIR/resnet20_cifar10.safetensors
+        --space weights=DIR/resnet20_cifar10.safetensors --objective compression --signal cifar10_valid_3
 
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
 and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two
