@@ -76,7 +76,7 @@ def test_cells_of_one_input_take_it_as_it_is():
     assert [p.kind for p in found] == ["normal", "residual", "normal", "normal"]
     assert not any(p.before or p.kept for p in found)
     assert found[1].edge(0).stride == 2
-    first, *_ = Plan(**PLAN | {"stem": 3}, inputs=1, concat=False, separate=False, keep=0).places()
+    first, *_ = Plan(**PLAN | {"stem": 3}, inputs=1, concat=False, separate=False, keep=0, size=9).places()
     assert first.before == (cells.Before(Shape(3, 9), Shape(4, 9)),)
 
 

@@ -90,11 +90,9 @@ class Edge(NamedTuple):
         if name in _SEPARABLE:
             kernel = _SEPARABLE[name]
             return nats.Op(nn.Sequential(*_depthwise(c, kernel, stride), *_depthwise(c, kernel, 1)))
-        pools = {
-            "avg3": partial(nn.AvgPool2d, 3, stride, 1, count_include_pad=False),
-            "max3": partial(nn.MaxPool2d, 3, stride, 1),
-        }
-        return pools[name]() if name in pools else None
+        if name == "max3":
+            return nn.MaxPool2d(3, stride, 1)
+        return nn.AvgPool2d(3, stride, 1, count_include_pad=False) if name == "avg3" else None
 
     def weights(self, name: str) -> tuple[int, int]:
         """Weights of its convolutions, each of which is used once per pixel of the output; numbers of its norms."""
@@ -238,7 +236,8 @@ class Plan:
         for stage, (count, width) in enumerate(zip(self.cells, self.widths, strict=True)):
             if stage:
                 yield "reduction" if self.separate else "residual", width
-            yield from [("normal", width)] * count
+            for _ in range(count):
+                yield "normal", width
 
     def _place(self, kind: Kind, width: int, recent: tuple[Shape, ...]) -> Place:
         size = recent[-1].size
