@@ -39,7 +39,8 @@ def judged(space: Mbconv, rows: list[dict[str, Any]], train: int, table: str, se
     for rank, i in enumerate(order):
         ms, arch = rows[i]["measured"], tuple(rows[i]["arch"])
         samples.append(Sample(arch, ms, ms, ms, 0.0, "train" if rank < train else "heldout"))
-    fitted = {"with table": Fitted.of(space, samples, table=table), "without": Fitted.of(space, samples)}
+    fitted = {"with table": Fitted.of(space, samples, kind="combined", table=table)}
+    fitted["without"] = Fitted.of(space, samples, kind="combined")
     fitted["macs"] = Fitted.of(space, samples, kind="macs")
     held: list[Arch] = [s.arch for s in fitted["macs"].heldout]
     mean = np.mean([s.latency_ms for s in samples if s.split == "train"])
@@ -51,7 +52,6 @@ def judged(space: Mbconv, rows: list[dict[str, Any]], train: int, table: str, se
         "lookup": lookup.nrmse,
         "mean": Agreement.of(np.full(len(held), mean), truth).nrmse,
         **{name: model.nrmse for name, model in fitted.items()},
-        "kinds": [fitted[name].kind for name in ("with table", "without")],
     }
 
 
