@@ -37,11 +37,20 @@ class Halving(Compression):
     def fitted_by_sartor(self, seed: int, folder: Path) -> dict[str, dict[str, float]]:
         """Winner, uniformly scaled network and the search's own of the whole job."""
         done = sartor.fit(
-            Widths(network=self.original, input_shape=(3, 32, 32), divisor=8, multipliers=(0.25, 0.5, 0.75, 1)),
+            Widths(
+                network=self.original,
+                input_shape=(3, 32, 32),
+                divisor=8,
+                multipliers=(0.25, 0.5, 0.75, 1),
+                blocks=True,
+                reconstruct=256,
+            ),
             self.task,
             target={"name": "onnxruntime", "threads": 1},
             budget={"latency_ms": f"{SHARE:.0%}"},
-            strategy={"name": "ows", "epochs": 1, "lr": 0.02},
+            strategy={"name": "layernas", "trials": self.args.trials},
+            evaluator={"name": "reconstructed"},
+            latency_model={"samples": self.args.samples},
             training={
                 "epochs": self.args.epochs,
                 "lr": OURS["lr"],
@@ -107,7 +116,10 @@ class Halving(Compression):
 
 
 def main() -> None:
-    args = parser(__doc__, ["sartor", "tp_gn_uniform", "tp_l1_uniform"]).parse_args()
+    options = parser(__doc__, ["sartor", "tp_gn_uniform", "tp_l1_uniform"])
+    options.add_argument("--trials", type=int, default=120, help="networks that a search reconstructs and judges")
+    options.add_argument("--samples", default="", help="latency samples of an earlier run here, instead of measuring")
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     job = Halving(args)
     for seed in args.seeds:
@@ -131,7 +143,8 @@ def summarise(args: argparse.Namespace) -> None:
         for name, row in json.loads(file.read_text()).items():
             rows.setdefault(name, []).append(row)
     summary = {name: averaged(found) for name, found in rows.items()}
-    settings = {"depth": args.depth, "images": args.images, "epochs": args.epochs, "share": SHARE}
+    names = ("depth", "images", "epochs", "trials")
+    settings = {**{name: getattr(args, name) for name in names}, "share": SHARE}
     args.out.write_text(json.dumps({"settings": settings, "rows": summary}, indent=1) + "\n")
 
 

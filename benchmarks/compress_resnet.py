@@ -151,7 +151,7 @@ class Compression:
             pruner.step()
         return network
 
-    def space(self, steps: int = 16, reconstruct: int = 512) -> Widths:
+    def space(self, steps: int = 16, reconstruct: int = 512, *, blocks: bool = False) -> Widths:
         multipliers = [k / steps for k in range(steps // 8, steps + 1)]
         return Widths(
             network=self.original,
@@ -159,6 +159,7 @@ class Compression:
             divisor=1,
             multipliers=multipliers,
             reconstruct=reconstruct,
+            blocks=blocks,
         )
 
     def problem(self, space: Widths, share: float) -> Problem:
@@ -213,6 +214,16 @@ class Compression:
         arch = search.solve(problem.limits())
         (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
         return self.built(self.space(), arch)
+
+    def modelled(self, share: float, seed: int, folder: Path, trials: int = 120) -> nn.Module:
+        """LayerNAS's best of the networks that it reconstructs; blocks may go."""
+        space = self.space(8, reconstruct=256, blocks=True)
+        problem = self.problem(space, share)
+        search = plugins.load("strategies", "layernas")(problem, seed, trials=trials)
+        run(search, problem, _by_reconstruction(problem), folder=folder, seed=seed)
+        arch = search.solve(problem.limits())
+        (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
+        return self.built(self.space(8, blocks=True), arch)
 
     def finished(
         self, network: nn.Module, seed: int, *, folder: Path, lr: float = 0.05, distil: float = 0.0
@@ -271,6 +282,13 @@ def _shrink(method: str, judge: Callable[[Problem], Evaluator]) -> Callable[...,
     return work
 
 
+def _layernas(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
+    start = time.process_time()
+    network = job.modelled(share, seed, folder / "search")
+    spent = time.process_time() - start
+    return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+
+
 def _by_reconstruction(problem: Problem) -> Evaluator:
     return Reconstructed(problem, examples=4, device="cpu")
 
@@ -295,6 +313,7 @@ METHODS: dict[str, Callable[..., dict[str, float]]] = {
     "uniform_fitted": _fitted(**OURS),
     "netadapt": _shrink("netadapt", _by_reconstruction),
     "netadapt_tuned": _shrink("netadapt_tuned", _by_fine_tuning),
+    "layernas": _layernas,
     "ows": _search("ows", epochs=1, lr=0.02),
     "aows": _search("aows", epochs=2, lr=0.02),
 }

@@ -477,7 +477,7 @@ def main() -> None:
     parser.add_argument("--lines", type=Path, default=HERE / "results" / "coupling_coverage.jsonl")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "coupling_coverage.json")
     parser.add_argument("--only", default="", help="regular expression on names")
-    parser.add_argument("--again", choices=("failed", "all"), help="run these although they are done")
+    parser.add_argument("--again", choices=("failed", "few", "all"), help="run these although they are done")
     parser.add_argument("--side", choices=("both", "sartor", "torch_pruning"), default="both")
     parser.add_argument("--members", type=int, default=3, help="networks per module of timm")
     parser.add_argument("--archs", type=int, default=20)
@@ -498,7 +498,8 @@ def main() -> None:
             continue
         entry: dict[str, Any] = {"name": spec, "family": family(spec)}
         have = known.get(spec, {})
-        again = args.again == "all" or (args.again == "failed" and failed(have))
+        few = have.get("sartor", {}).get("archs", args.archs) < args.archs
+        again = {"failed": failed(have), "few": few, "all": True}.get(args.again, False)
         if args.side != "torch_pruning" and ("sartor" not in have or again):
             entry["sartor"] = guarded(ours, (spec, args.archs, args.seconds), args.limit)
         if args.side != "sartor" and ("torch_pruning" not in have or args.again == "all"):
