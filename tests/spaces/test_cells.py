@@ -127,10 +127,9 @@ def peak_around(space):
 
 
 def test_memory_around_the_cells_by_hand():
-    """Two inputs of the second cell of 8 channels each (the older one of 4), made to 4 each; or a factorised one."""
-    space = Cells(**SLIM | {"nodes": 1, "cells": (2, 1), "in_channels": 1, "stem": 30})
-    stem, second = 30 + 1, (30 + 4 + 4)  # the third cell is smaller
-    assert peak_around(space) == 64 * max(stem, second)
+    """The second cell makes 4 channels of the stem's 30, while the 8 of the first cell wait."""
+    space = Cells(**SLIM | {"nodes": 2, "cells": (2, 1), "in_channels": 1, "stem": 30})
+    assert peak_around(space) == 64 * (30 + 4 + 8)
 
 
 @every
