@@ -8,16 +8,18 @@ batch: `quality + beta |cost / limit - 1|`. Deviations:
 * Paths are drawn tilted to the limit (`tilt`, see `sartor.supernet.penalties`), and a `temperature` keeps preferences
   to scale (see `sartor.supernet.preferences.calm`); `tilt = false` and `temperature = 0` are the paper's.
 * `samples` paths per step, each with an equal part of the held-out batch (of four times the training batch, as in the
-  paper); the paper draws one.
-* The steps of the policy are per 256 images, as in its code, and are zero in the first quarter of the training.
+  paper); the paper draws one. With `together` they run in one pass, where norms see the images of several paths.
+* The policy rests in the first quarter of the training, and its steps then rise tenfold, per 256 images, as in the
+  paper's code; `arch_schedule = "cosine"` lets them fall instead, which short searches want.
 * RMSProp adds its epsilon of 1 to the root of the mean square, as torch does; the paper's code adds it inside.
 * Widths (ordered choices) are masked or sliced as the space's supernet does it; no rematerialisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.rewards import WEIGHTS, Kind, reward
 from sartor.sampling.policies import Baseline
+from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality
 from sartor.supernet.penalties import Penalty
@@ -35,6 +38,8 @@ from sartor.supernet.preferences import Preferences, calm, policy_slopes
 from sartor.supernet.weights import Training, cosine, warmed
 
 __all__ = ["Tunas"]
+
+Steps: TypeAlias = Literal["rise", "cosine", "constant"]
 
 MOMENTUM, RISE, LARGER = 0.95, 10.0, 4
 """Of the average reward; of the policy's steps until the end; of held-out batches over training batches."""
@@ -50,8 +55,10 @@ class Tunas(Strategy):
         warmup: Share of the training in which the policy rests and the warm-ups fade.
         warm_options: Whether, while the warm-up fades, all options of a choice run at once now and then.
         warm_widths: Whether, likewise, ordered choices take their last option.
-        arch_lr: First step of Adam for the policy, per 256 held-out images; it rises tenfold.
+        arch_lr: First step of Adam for the policy, per 256 held-out images.
+        arch_schedule: Of that step: it can `rise` tenfold, fall along a `cosine` to a twentieth, or be `constant`.
         samples: Paths per step of the policy.
+        together: Whether they run in one pass, with gates per image.
         reward: `absolute`; `mnas_soft` and `mnas_hard` (MnasNet); `feasible` ignores costs.
         weight: Of the cost in the reward; 0 takes the source's.
         tilt: Whether paths are drawn tilted to the limit.
@@ -75,7 +82,9 @@ class Tunas(Strategy):
         warm_options: bool = True,
         warm_widths: bool = True,
         arch_lr: float = 3e-4,
+        arch_schedule: Steps = "rise",
         samples: int = 1,
+        together: bool = False,
         reward: Kind = "absolute",
         weight: float = 0.0,
         tilt: bool = True,
@@ -90,7 +99,8 @@ class Tunas(Strategy):
             )
         if reward not in WEIGHTS:
             raise ConfigError(f"no reward called {reward!r}; known: {', '.join(WEIGHTS)}")
-        self.problem, self.warm, self.samples, self.lr = problem, warmup, samples, lr
+        self.problem, self.warm, self.samples, self.together, self.lr = problem, warmup, samples, together, lr
+        self.rises = arch_schedule == "rise"
         self.reward, self.weight = reward, weight or None
         self.warm_options, self.warm_widths = warm_options, warm_widths
         rms = partial(torch.optim.RMSprop, lr=lr, alpha=0.9, momentum=0.9, eps=1.0, weight_decay=weight_decay)
@@ -99,7 +109,7 @@ class Tunas(Strategy):
             Preferences(problem.space.choices),
             by=self,
             lr=arch_lr,
-            schedule="constant",
+            schedule="constant" if arch_schedule == "rise" else arch_schedule,
             temperature=temperature,
         )
         self.penalty = Penalty(problem, "tilt" if tilt else "none", by=self)
@@ -139,40 +149,53 @@ class Tunas(Strategy):
     def _gates(self, progress: float) -> list[Tensor]:
         """A path from the policy; in the warm-up, some choices run all options at once, or their last one."""
         preferences = self.controller.preferences
-        gates = self.training.hard(preferences.draw(self.rng))
+        path = self.training.hard(preferences.draw(self.rng))
         if progress >= self.warm:
-            return gates
-        luck = torch.rand(len(gates), generator=self.rng, dtype=torch.float64) >= progress / self.warm
+            return path
+        luck = torch.rand(len(path), generator=self.rng, dtype=torch.float64) >= progress / self.warm
         for i, choice in enumerate(self.problem.space.choices):
             if bool(luck[i]) and choice.ordered and self.warm_widths:
-                gates[i] = torch.zeros_like(gates[i])
-                gates[i][-1] = 1.0
+                path[i] = torch.zeros_like(path[i])
+                path[i][-1] = 1.0
             elif bool(luck[i]) and not choice.ordered and self.warm_options:
-                gates[i] = torch.full_like(gates[i], 1 / len(gates[i]))
-        return gates
+                path[i] = torch.full_like(path[i], 1 / len(path[i]))
+        return path
 
     def _learn(self, count: int, progress: float) -> tuple[float, float]:
         """A step of the policy; mean quality and reward of its paths."""
         preferences = self.controller.preferences
         x, y = self.heldout.batch(count)
         number = min(self.samples, max(1, len(x) // 2))  # batch norm needs two images
-        drawn, qualities = [preferences.draw(self.rng) for _ in range(number)], list[float]()
-        with torch.no_grad():
-            for arch, images, labels in zip(drawn, x.tensor_split(number), y.tensor_split(number), strict=True):
-                output = self.training.supernet(images, self.training.hard(arch))
-                qualities.append(quality(self.problem, output, labels))
-        rewards = [self._reward(a, q) for a, q in zip(drawn, qualities, strict=True)]
+        drawn = preferences.draws(number, self.rng)
+        outputs = self._outputs(x.tensor_split(number), drawn)
+        pairs = zip(outputs, y.tensor_split(number), strict=True)
+        qualities = [quality(self.problem, output, labels) for output, labels in pairs]
+        rewards = self._rewards(drawn, qualities)
         mean, value = sum(rewards) / number, sum(qualities) / number
         baseline = self.baseline.update(mean)
         if progress >= self.warm:
             slopes = policy_slopes(preferences, drawn, [r - baseline for r in rewards])
             held_back = calm(preferences, self.controller.temperature(1.0, progress))
             later = (progress - self.warm) / (1 - self.warm)
-            self.controller.move(slopes + held_back, progress, self.controller.lr * RISE**later * len(x) / 256)
+            rise = RISE**later if self.rises else 1.0
+            self.controller.move(slopes + held_back, later, rise * len(x) / 256)
             self.penalty.tilt(preferences)
         return value, mean
 
-    def _reward(self, arch: Arch, value: float) -> float:
-        limits = self.problem.limits()
-        ratios = [float(self.problem.cost(m)([arch])[0]) / upper for m, upper in limits.items()]
-        return reward(self.reward, value, ratios, self.weight)
+    @torch.no_grad()
+    def _outputs(self, parts: Sequence[Tensor], drawn: Sequence[Arch]) -> Sequence[Tensor]:
+        """What each path says to its part of the images."""
+        if not self.together:
+            return [self.training.supernet(x, self.training.hard(a)) for x, a in zip(parts, drawn, strict=True)]
+        counts = torch.tensor([len(part) for part in parts])
+        each = gates.rows(self.problem.space, drawn)
+        table = [g.repeat_interleave(counts, 0).to(self.training.like) for g in each]
+        output: Tensor = self.training.supernet(torch.cat(list(parts)), table)
+        return torch.split(output, counts.tolist())
+
+    def _rewards(self, drawn: Sequence[Arch], qualities: Sequence[float]) -> list[float]:
+        """By the limits of the level whose turn it is."""
+        limits = self.controller.levels[self.penalty.level]
+        costs = [(self.problem.cost(m)(drawn) / upper).tolist() for m, upper in limits.items()]
+        ratios = zip(*costs, strict=True) if costs else [()] * len(drawn)
+        return [reward(self.reward, q, r, self.weight) for q, r in zip(qualities, ratios, strict=True)]

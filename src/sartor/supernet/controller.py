@@ -19,8 +19,8 @@ from sartor.supernet.preferences import Preferences
 from sartor.supernet.slimmable import Schedule
 from sartor.supernet.weights import Training, cosine
 
-COOLED, LAST = 0.7, 0.05
-"""What a temperature loses over the training, and where a cosine of steps ends."""
+COOLED, LAST, MEMORY = 0.5, 0.05, 0.99
+"""What a temperature loses over the training; where a cosine of steps ends; of the average loss."""
 
 
 def check_levels(problem: Problem, by: object) -> list[dict[str, float]]:
@@ -52,7 +52,7 @@ class Controller:
         by: Who needs it, for messages.
         lr: Step of Adam.
         schedule: Of the step: `cosine` to a twentieth, or `constant`.
-        temperature: How much the logits are held back, relative to the loss per choice; falls to three tenths of that.
+        temperature: How much the logits are held back, relative to the average loss per choice; halves.
         betas: Of Adam; with a first of 0 a logit without gradient stays where it is.
         weight_decay: Of Adam.
 
@@ -62,7 +62,7 @@ class Controller:
         ConfigError: The step is not positive.
     """
 
-    saved = ("preferences", "optimizer")
+    saved = ("preferences", "optimizer", "scale", "seen")
 
     def __init__(
         self,
@@ -88,19 +88,25 @@ class Controller:
         self.problem, self.preferences, self.lr, self._by = problem, preferences, lr, by
         self._schedule, self._temperature = schedule, temperature / len(preferences.sizes)
         self.levels = check_levels(problem, by)
+        self.scale, self.seen = 0.0, False
         self.optimizer = torch.optim.Adam(preferences.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
 
     def temperature(self, loss: float, progress: float) -> float:
-        """In units of the loss, after a fraction of the training."""
-        return self._temperature * abs(loss) * (1 - COOLED * progress)
+        """In units of the loss, after a fraction of the training.
 
-    def move(self, slopes: Tensor, progress: float, lr: float | None = None) -> None:
+        It follows the average loss, slowly: budget levels differ in their losses, and one scale must hold for all.
+        """
+        self.scale += (1 - MEMORY if self.seen else 1.0) * (abs(loss) - self.scale)
+        self.seen = True
+        return self._temperature * self.scale * (1 - COOLED * progress)
+
+    def move(self, slopes: Tensor, progress: float, factor: float = 1.0) -> None:
         """One step of Adam downhill.
 
         Args:
             slopes: Of the loss by the logits, `(n, k)`.
             progress: Fraction of the training.
-            lr: The step; None takes that of the schedule.
+            factor: What the step is multiplied by.
 
         Raises:
             DivergedError: A slope is not finite.
@@ -111,7 +117,7 @@ class Controller:
                 f"arch_lr (now {self.lr:g})"
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(progress) if lr is None else lr
+            group["lr"] = self._rate(progress) * factor
         self.preferences.logits.grad = slopes.detach()
         self.optimizer.step()
 

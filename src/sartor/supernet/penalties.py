@@ -4,9 +4,9 @@
 its code); `mul_log` depends on the unit of the cost, which here is that in which the limit is 80, as their 80 ms.
 
 `tilt` is this package's. Paths are drawn from `softmax(alpha - gamma * cost / limit)` with a multiplier `gamma` that
-keeps the expected cost at the limit (or is zero where it is below), and the loss knows nothing of costs. So alpha is
-what was learned of losses alone, for every budget; a weight in the loss ends over the limit, or far below it, and
-reaches the convex hull of costs and losses only.
+keeps the expected cost at the limit (or is zero where it is below), and the loss knows nothing of costs. Budget levels
+take turns, each with multipliers of its own. So alpha is what was learned of losses alone, near all budgets; a weight
+in the loss ends over the limit, or far below it, and reaches the convex hull of costs and losses only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sartor.core.contracts import Peaked, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.state import pack, unpack
-from sartor.solvers.budgets import Budget
+from sartor.solvers.budgets import Budget, levels
 from sartor.supernet.preferences import Preferences
 
 Kind: TypeAlias = Literal["tilt", "mul_log", "add_linear", "none"]
@@ -36,7 +36,7 @@ SCALE, UNIT = 0.2, 80.0
 
 
 class Penalty:
-    """Puts expected costs into a loss; the limits are the loosest of the problem.
+    """Puts expected costs into a loss, with the loosest limits, or tilts preferences to the budget levels in turn.
 
     Limits on costs that are maxima (peak memory) have no expectation that is a sum: only the decoding heeds them.
 
@@ -51,18 +51,22 @@ class Penalty:
         ConfigError: There is no such kind.
     """
 
-    saved = ("multipliers",)
+    saved = ("multipliers", "level")
 
     def __init__(self, problem: Problem, kind: Kind, weight: float = 0.0, *, by: object) -> None:
         if kind not in WEIGHTS:
             raise ConfigError(f"no penalty called {kind!r}; use one of {', '.join(get_args(Kind))}")
-        limits = problem.limits()
+        limits, every = problem.limits(), levels(problem)
         self.kind, self.weight, self.custom = kind, weight or WEIGHTS[kind], bool(weight)
         self.bounds = Budget.of(problem, limits, by).additive
         self.metrics = [m for m in limits if not isinstance(problem.cost(m), Peaked)]
+        self.shares = [[level[m] / limits[m] for m in self.metrics] for level in every]
+        """Per level, its limits as fractions of the loosest."""
         self._padded = [nn.utils.rnn.pad_sequence(list(t.unary), batch_first=True) for t, _ in self.bounds]
-        self.multipliers = [0.0] * len(self.bounds)
-        """Of `tilt`, per limit."""
+        self.multipliers = [[0.0] * len(self.bounds) for _ in every]
+        """Of `tilt`, per level and limit."""
+        self.level = 0
+        """Whose turn it is."""
 
     def ratios(self, probs: Tensor) -> Tensor:
         """Expected costs over their limits, `(m,)`, under independent choices.
@@ -100,18 +104,21 @@ class Penalty:
         return loss + self.weight * (ratios - 1).sum()
 
     def tilt(self, preferences: Preferences) -> None:
-        """One Newton step of the multipliers, each for its own metric, and the tilt that belongs to them."""
+        """One Newton step of the level's multipliers, each for its own metric; then the tilt of the next level."""
         if self.kind != "tilt" or not self.bounds:
             return
         probs = preferences.probs().detach().requires_grad_()
-        ratios, slopes = self.ratios(probs), list[Tensor]()
-        for m, ratio in enumerate(ratios.unbind()):
+        mine, slopes = list(self.multipliers[self.level]), list[Tensor]()
+        for m, (ratio, share) in enumerate(zip(self.ratios(probs).unbind(), self.shares[self.level], strict=True)):
             (slope,) = torch.autograd.grad(ratio, probs, retain_graph=True)
             spread = float((probs * (slope - (probs * slope).sum(1, keepdim=True)).square()).sum().detach())
-            step = (float(ratio.detach()) - 1) / max(spread, 1e-9)
-            self.multipliers[m] = max(0.0, self.multipliers[m] + max(-STEP, min(STEP, step / 2)))
-            slopes.append(slope * self.multipliers[m])
-        preferences.tilt.copy_(-torch.stack(slopes).sum(0))
+            step = (float(ratio.detach()) - share) / max(spread, 1e-9)
+            mine[m] = max(0.0, mine[m] + max(-STEP, min(STEP, step / 2)))
+            slopes.append(slope)
+        self.multipliers = [*self.multipliers[: self.level], mine, *self.multipliers[self.level + 1 :]]
+        self.level = (self.level + 1) % len(self.shares)
+        weights = probs.new_tensor(self.multipliers[self.level])[:, None, None]
+        preferences.tilt.copy_(-(weights * torch.stack(slopes)).sum(0))
 
     def state_dict(self) -> dict[str, Any]:
         """The multipliers."""

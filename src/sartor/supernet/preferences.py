@@ -67,7 +67,12 @@ class Preferences(nn.Module):
 
     def draw(self, generator: torch.Generator) -> Arch:
         """An arch at random; only the generator moves."""
-        return tuple(_pick(self.probs().detach(), generator).tolist())
+        return self.draws(1, generator)[0]
+
+    def draws(self, count: int, generator: torch.Generator) -> list[Arch]:
+        """`count` archs at random, independently."""
+        picked = _pick(self.probs().detach().repeat(count, 1), generator)
+        return [tuple(row) for row in picked.reshape(count, -1).tolist()]
 
     def draw_uniform(self, generator: torch.Generator) -> Arch:
         """An arch with every option equally likely, whatever is preferred."""
@@ -116,9 +121,9 @@ def policy_slopes(preferences: Preferences, archs: Sequence[Arch], advantages: S
     Unbiased for the gradient of minus the expected reward, if an advantage is a reward less what the arch does not
     decide (REINFORCE; d log p_a / d alpha = onehot(a) - p).
     """
-    p = preferences.probs().detach()
-    slopes = [(p - preferences.one_hot(a)) * advantage for a, advantage in zip(archs, advantages, strict=True)]
-    return torch.stack(slopes).mean(0)
+    p, weights = preferences.probs().detach(), preferences.logits.new_tensor(list(advantages)) / len(archs)
+    drawn = nn.functional.one_hot(torch.tensor(archs), p.shape[1]).to(p)
+    return p * weights.sum() - (drawn * weights[:, None, None]).sum(0)
 
 
 def straight_through(probs: Tensor, slopes: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from sartor.core.contracts import Lab, Problem, Shareable, require
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
-from sartor.core.records import Choice
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import atomically, pack, unpack
 
@@ -28,13 +27,6 @@ def cosine(progress: float, first: float, last: float = 0.0) -> float:
 def warmed(progress: float, share: float) -> float:
     """What a learning rate is multiplied by that rises linearly from 0 to 1 over the first `share` of the training."""
     return min(1.0, progress / share) if share > 0 else 1.0
-
-
-def hard(choices: Sequence[Choice], arch: Sequence[int], like: Tensor) -> list[Tensor]:
-    """One-hot gates `(k_i,)` that run `arch`, of the type and on the device of `like`."""
-    return [
-        torch.eye(len(c.options), dtype=like.dtype, device=like.device)[a] for c, a in zip(choices, arch, strict=True)
-    ]
 
 
 def decay_active(parameters: Sequence[nn.Parameter], weight_decay: float) -> None:
@@ -87,6 +79,10 @@ class Training:
             self.supernet = require(problem.space, Shareable, by).supernet().to(device)
         self.parameters = [p for p in self.supernet.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.parameters)
+        like = next(iter(self.parameters), torch.zeros(0))
+        self.like = like.detach().new_zeros(0)
+        """Of the type and on the device that gates should have."""
+        self._hard = [torch.eye(len(c.options), dtype=like.dtype, device=like.device) for c in self.choices]
         self.data_rng = torch_rng(seed, "data")
         self.done = 0
         """Epochs trained."""
@@ -112,8 +108,8 @@ class Training:
             group["lr"] = rate
 
     def hard(self, arch: Sequence[int]) -> list[Tensor]:
-        """Gates that run `arch`."""
-        return hard(self.choices, arch, self.parameters[0])
+        """One-hot gates `(k_i,)` that run `arch`."""
+        return [eye[a] for eye, a in zip(self._hard, arch, strict=True)]
 
     def loss(self, x: Tensor, y: Tensor, gates: Sequence[Tensor]) -> Tensor:
         """The mean loss of a batch, a scalar."""
