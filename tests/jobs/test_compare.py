@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, StateError
-from sartor.jobs.compare import Comparison, compare, compare_recipe
-from sartor.jobs.contest import Allowance
-from sartor.run.folder import read_config
+from sartor.core.rng import torch_rng
+from sartor.jobs.compare import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
+from sartor.jobs.contest import Allowance, Entrant, pace_of
+from sartor.jobs.parts import assemble
+from sartor.jobs.stages import Job
+from sartor.run.folder import RunFolder, read_config
 from sartor.run.journal import FileJournal, read_logs, read_trials
+from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
 from sartor.training import Recipe
 from small import settings
@@ -134,6 +140,36 @@ def test_trials_have_a_greedy_search_that_trains_each(tmp_path):
     assert list(found["strategies"]) == ["random_search", "uniform_width", "local_search"]
     assert [r["spent"]["trials"] for row in found["strategies"].values() for r in row["runs"]] == [2, 0, 2]
     assert found["strategies"]["local_search"]["gain"]["verdict"] == "unknown"  # one seed says nothing
+
+
+def test_what_has_no_order_cannot_be_slimmed():
+    parts = assemble({**RECIPE, "space": {"name": "mbconv", "preset": "small"}})
+    entrants, absent = line_up(parts, Comparison({"tunas": {}}, Allowance("seconds", 5)))
+    assert [e.name for e in entrants] == ["tunas", "random_search", "uniform_width", "local_search"]
+    assert not absent
+
+
+def test_a_thinned_task_has_a_part_of_the_batches():
+    batches = [(torch.full((1,), float(i)), torch.zeros(1)) for i in range(7)]
+    task = assemble(RECIPE).task
+    for epoch in (lambda _: batches, lambda _: iter(batches)):
+        part, share = thinned(replace(task, train=epoch), 4)
+        assert [float(x) for x, _ in part.train(torch_rng(0))] == [0, 1]
+        assert share == 2 / 7
+
+
+def test_a_pace_is_the_mean_over_a_training(tmp_path):
+    """Four epochs of a quarter of the batches each, rounded up, whatever the allowance is."""
+    recipe = {**RECIPE, "task": {**TASK, "batch": 128}, "strategy": {"name": "aows", "epochs": 3}}
+    allowance = Allowance("seconds", 1e-3)
+    parts = assemble(recipe)
+    with RunFolder(tmp_path / "out", recipe) as place:
+        job = Job(parts, place, Ledger(place.journal), Silent())
+        entrant = Entrant.of("aows", {}, recipe, allowance)
+        contest = _Contest(job, Comparison({}, allowance, seeds=1), [entrant])
+        contest.pipeline.pose()
+        assert entrant.table(allowance, None, pace_of(allowance, PROBE))["epochs"] == PROBE
+        assert contest._pace(entrant) > 1e-3 / PROBE  # the probe is not ended by what the search may use
 
 
 def test_seconds_pace_a_supernet(tmp_path):

@@ -8,6 +8,7 @@ from sartor.jobs.parts import analytic_costs, assemble
 from sartor.jobs.searching import prepare
 from sartor.jobs.stages import Job
 from sartor.run.folder import RunFolder
+from sartor.run.journal import FileJournal
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
 from small import settings
@@ -50,6 +51,17 @@ def test_a_supernet_strategy_inherits(prepared):
     assert search.run()
     assert search.summary()["narrowing"]
     assert search.problem.cost("macs")([search.propose(search.problem.limits())])[0] <= search.problem.limit("macs")
+
+
+def test_preferences_learned_are_how_the_search_narrowed(prepared):
+    search = prepared(space={"name": "mbconv", "preset": "small"}, strategy={"name": "tunas", "epochs": 2})
+    folder = search.job.folder.path / "search"
+    assert search.summary()["narrowing"] == []
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "artifacts/preferences.json").write_text('{"probabilities": [[0.25, 0.75]]}')
+    for epoch in (1, 2):
+        FileJournal(folder / "journal.jsonl").append({"kind": "log", "step": epoch, "epoch": epoch})
+    assert search.summary()["narrowing"] == [{"epoch": 2, "probabilities": [[0.25, 0.75]]}]
 
 
 def test_netadapt_fine_tunes_from_the_spaces_own_weights(prepared):

@@ -4,7 +4,18 @@ import pytest
 
 from report.fixture import LAYERS, outdone, synthetic
 from sartor.report.front import pareto
-from sartor.report.plots import SHOWN, draw, figures, narrowing, prediction, progress, stages, trade_off, widths
+from sartor.report.plots import (
+    SHOWN,
+    draw,
+    figures,
+    narrowing,
+    operations,
+    prediction,
+    progress,
+    stages,
+    trade_off,
+    widths,
+)
 from sartor.report.result import read
 
 NAMES = ["trade_off", "widths", "prediction", "progress", "narrowing", "stages"]
@@ -79,6 +90,24 @@ def test_widths_compare_layer_by_layer(raw):
     assert found["winner @ 0.96 ms"].visible is True
     assert found["winner @ 0.7 ms"].visible == "legendonly"
     assert "winner" in traces(widths(read(synthetic(budgets=1))))
+
+
+def test_operations_stand_on_the_line_of_their_option_side_by_side():
+    options = ["skip", "k3e3", "<k>"]
+    mixed = {
+        "reference": {"widths": {"a": "k3e3", "b": "<k>", "stem": 16}},
+        "winner": {"widths": {"a": "k3e3", "b": "skip", "stem": 8}},
+        "search": {"choices": [{"name": n, "options": options} for n in "ab"] + [{"name": "stem", "options": [8, 16]}]},
+    }
+    figure = operations(read(mixed))
+    found = traces(figure)
+    assert list(found["reference"].y) == ["k3e3", "&lt;k&gt;"]
+    assert list(found["winner"].y) == ["k3e3", "skip"]
+    assert list(figure.layout.xaxis.ticktext) == ["a", "b"], "widths have a figure of their own"
+    assert list(figure.layout.yaxis.categoryarray) == ["skip", "k3e3", "&lt;k&gt;"]
+    assert found["reference"].x[0] < 0 < found["winner"].x[0] < 0.5
+    assert list(traces(widths(read(mixed)))["winner"].y) == [8]
+    assert operations(read(synthetic())) is None
 
 
 def test_the_searchs_own_network_is_drawn_where_it_is_not_the_winner():

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
+import torch
+
 from sartor import archs, recipes
 from sartor import config as configs
-from sartor.core.contracts import Scalable, Shareable, Trained
+from sartor.core.contracts import Batch, Scalable, Shareable, Task, Trained
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Arch, Trial
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs import searching, verification
 from sartor.jobs.budget import constraints
 from sartor.jobs.comparing import Frame, Outcome, figures, history, summary
-from sartor.jobs.contest import FREE, Allowance, Capped, Entrant, Price, Purse, price_of
+from sartor.jobs.contest import FREE, Allowance, Capped, Entrant, Price, Purse, pace_of, price_of
 from sartor.jobs.delivery import environment
 from sartor.jobs.parts import Parts, assemble
 from sartor.jobs.pipeline import Pipeline
@@ -42,6 +46,8 @@ Answers: TypeAlias = Mapping[tuple[str, int], Mapping[str, Any]]
 
 RESULT = "compare.json"
 ROUNDS = 40
+PROBE = 4
+"""Epochs of the short training that tells how long an epoch of a supernet takes."""
 BASELINES = ("random_search", FREE, "autoslim", "local_search")
 """What a comparison may add."""
 
@@ -167,14 +173,15 @@ def compare(
 def line_up(parts: Parts, comparison: Comparison) -> tuple[list[Entrant], dict[str, str]]:
     """The strategies named, and the baselines that are always there; and why one of these is not.
 
-    Random search, uniform scaling (which costs no search), and a greedy one: AutoSlim where there is a supernet and the
-    allowance gives it epochs, else local search.
+    Random search, uniform scaling (which costs no search), and a greedy one: AutoSlim where there is a supernet of
+    ordered choices, which can be made narrower step by step, and the allowance gives it epochs, else local search.
     """
     tables = {name: dict(table) for name, table in comparison.strategies.items()}
     plugins_named = {table.get("name", name) for name, table in tables.items()}
-    supernet = isinstance(parts.space, Shareable) and comparison.allowance.unit != "trials"
+    slimmable = isinstance(parts.space, Shareable) and all(c.ordered for c in parts.space.choices)
+    slims = slimmable and comparison.allowance.unit != "trials"
     absent: dict[str, str] = {}
-    for baseline in ("random_search", FREE, "autoslim" if supernet else "local_search"):
+    for baseline in ("random_search", FREE, "autoslim" if slims else "local_search"):
         if baseline == FREE and not isinstance(parts.space, Scalable) and FREE not in plugins_named:
             absent[FREE] = f"{type(parts.space).__name__} cannot say what scaling it uniformly means"
         elif baseline not in plugins_named:
@@ -218,8 +225,7 @@ class _Contest:
     def _price(self, entrant: Entrant) -> Price | None:
         batches = None
         if entrant.evaluator["name"] == "finetune":
-            once = self.parts.task.train(torch_rng(0, "length"))
-            batches = len(once) if isinstance(once, Sized) else sum(1 for _ in once)
+            batches = _batches(self.parts.task)
         return price_of(entrant.evaluator, self.parts.config.get("training", {}), batches)
 
     def _job(self, entrant: Entrant, seed: int, place: RunFolder, *, pace: float | None) -> Job:
@@ -235,19 +241,27 @@ class _Contest:
         return searching.prepare(job, self.pipeline.costs, constraints(self.pipeline.points))
 
     def _pace(self, entrant: Entrant) -> float | None:
-        """Processor seconds of the first epoch of a supernet, where seconds are what it gets."""
+        """Processor seconds of an epoch of a supernet, where seconds are what it gets.
+
+        On average over a short training of `PROBE` epochs with a part of the batches each: what a step runs may change
+        along a training, from all operations at once to a single one.
+        """
         if not entrant.shares_weights or self.allowance.unit != "seconds":
             return None
 
         def work() -> dict[str, Any]:
-            search = self._prepare(self._job(entrant, self.seeds[0], self.job.folder, pace=1.0))
+            task, share = thinned(self.parts.task, PROBE)
+            job = self._job(entrant, self.seeds[0], self.job.folder, pace=pace_of(self.allowance, PROBE))
+            search = self._prepare(replace(job, parts=replace(job.parts, task=task)))
             with TemporaryDirectory(prefix="sartor-") as folder:
                 lab = JournaledLab(search.problem, search.evaluator, MemoryJournal(), 0, artifacts=Path(folder))
-                purse = Purse(self.allowance, None, MemoryJournal())
-                Capped(search.strategy, purse).step(lab)
-            return {"seconds": max(purse.seconds, 1e-6)}
+                purse = Purse(Allowance("seconds", sys.float_info.max), None, MemoryJournal())
+                capped = Capped(search.strategy, purse)
+                for _ in range(PROBE):
+                    capped.step(lab)
+            return {"seconds": max(purse.seconds / (PROBE * share), 1e-6)}
 
-        return float(self.job.stage(f"pace.{entrant.name}", f"One epoch of {entrant.name}", work)["seconds"])
+        return float(self.job.stage(f"pace.{entrant.name}", f"An epoch of {entrant.name}", work)["seconds"])
 
     def _answer(self, entrant: Entrant, seed: int) -> dict[str, Any]:
         """What the search names, run or gone on with in a folder of its own."""
@@ -391,6 +405,23 @@ class _Contest:
             },
             **summary(outcomes, frame),
         }
+
+
+def thinned(task: Task, parts: int) -> tuple[Task, float]:
+    """The task with a `parts`-th of its batches in an epoch, rounded up; and what share of them that really is."""
+    whole = _batches(task)
+    count = -(-whole // parts)
+
+    def train(generator: torch.Generator) -> list[Batch]:
+        return list(islice(task.train(generator), count))
+
+    return replace(task, train=train), count / whole
+
+
+def _batches(task: Task) -> int:
+    """Batches of an epoch."""
+    once = task.train(torch_rng(0, "length"))
+    return len(once) if isinstance(once, Sized) else sum(1 for _ in once)
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,11 @@ def price_of(evaluator: Mapping[str, Any], training: Mapping[str, Any], batches:
     return None
 
 
+def pace_of(allowance: Allowance, epochs: int) -> float:
+    """Seconds of an epoch with which so many are planned."""
+    return SHARE * allowance.amount / (epochs + 0.5)
+
+
 class Purse:
     """What is left of an allowance.
 

@@ -18,6 +18,7 @@ from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.runner import Limits, restore, run
 
 SUPERNET = "supernet.safetensors"
+NARROWING, PREFERENCES = "narrowing.jsonl", "preferences.json"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,6 @@ class Search:
     def summary(self) -> dict[str, Any]:
         """What the report shows of the search."""
         trials, parts = self.trials(), self.job.parts
-        narrowing = self.job.folder.path / "search" / "artifacts" / "narrowing.jsonl"
         settings = {k: v for k, v in parts.config["strategy"].items() if k != "name"}
         return {
             "strategy": parts.config["strategy"]["name"],
@@ -87,10 +87,20 @@ class Search:
             "evaluations": len(trials),
             "failed": sum(not t.ok for t in trials),
             "history": read_logs(self._journal()),
-            "narrowing": [json.loads(x) for x in narrowing.read_text().splitlines()] if narrowing.exists() else [],
+            "narrowing": self._narrowing(),
             "choices": [{"name": c.name, "options": list(c.options)} for c in parts.space.choices],
             "trials": [{"arch": list(t.arch), **t.metrics, "error": t.error} for t in trials],
         }
+
+    def _narrowing(self) -> list[dict[str, Any]]:
+        """How likely options were along the search, or at its end, where it wrote that down."""
+        along, learned = (self.job.folder.path / "search" / "artifacts" / n for n in (NARROWING, PREFERENCES))
+        if along.exists():
+            return [json.loads(line) for line in along.read_text().splitlines()]
+        if not learned.exists():
+            return []
+        epochs = [int(log["epoch"]) for log in read_logs(self._journal()) if "epoch" in log]
+        return [{"epoch": max(epochs, default=0), "probabilities": json.loads(learned.read_text())["probabilities"]}]
 
     def _journal(self) -> FileJournal:
         return FileJournal(self.job.folder.path / "search" / "journal.jsonl")

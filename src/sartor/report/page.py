@@ -50,6 +50,11 @@ ABOUT = {
         "gives away, the search found that they matter; where its bars are shorter, they cost more time than they were "
         "worth. Click a name in the legend to hide or show it."
     ),
+    "operations": (
+        "One line per operation, from the first to the last of the options; where two networks do the same in a block, "
+        "their markers stand side by side. Where the winner does more than uniform scaling, the search found that it "
+        "matters there; where it does less, that it cost more time than it was worth."
+    ),
     "prediction": (
         "Each dot is a network that the latency model had not seen. On the dotted line the prediction is exact; above "
         "it, the network is slower than predicted. The verdict never relies on the model, only on measurements."
@@ -76,7 +81,7 @@ FILES = {
     "model.onnx": "the network for ONNX Runtime and other runtimes",
     "model.pt2": "the network as a PyTorch program: it loads without sartor and without its source",
     "model.safetensors": "the weights alone",
-    "architecture.json": "the chosen widths, to build the network from its source",
+    "architecture.json": "the chosen options, to build the network from its source",
 }
 
 
@@ -101,7 +106,7 @@ def render(raw: Mapping[str, Any], folder: Path) -> str:
         _head(result),
         _summary(result),
         _plot("trade_off", figures),
-        _plot("widths", figures, _widths_table(result)),
+        *_choices(result, figures),
         _plot("prediction", figures, _model(result)),
         _plot("progress", figures, _strategy(result)),
         _plot("narrowing", figures),
@@ -211,7 +216,7 @@ def _summary(result: Result) -> str:
     notes = "".join(f"<p>{_esc(note)}</p>" for note in _notes(result))
     return (
         '<section class="whole"><h2>Result</h2><p class="soft">Measured values with their confidence intervals. '
-        "<em>uniform</em> is the reference with all layers scaled by one factor to the same budget."
+        "<em>uniform</em> is the reference made smaller evenly, without a search, to the same budget."
         f"{searched}</p>{_table(heads, body, 'numbers')}<br>{notes}</section>"
     )
 
@@ -261,7 +266,7 @@ def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
-    wide = " wide" if name in ("widths", "narrowing") else ""
+    wide = " wide" if name in ("widths", "operations", "narrowing") else ""
     return (
         f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(ABOUT[name])}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
@@ -278,6 +283,16 @@ def data_of(name: str, figure: Mapping[str, Any]) -> str:
 
 def _missing(title: str, reason: str, more: str = "") -> str:
     return f'<section><h2>{_esc(title)}</h2><p class="missing">Not shown: {_esc(reason)}</p>{more}</section>'
+
+
+def _choices(result: Result, figures: Mapping[str, go.Figure]) -> Iterator[str]:
+    """The widths of every layer, the operations of every block, or both; one table of all."""
+    if "operations" not in figures:
+        yield _plot("widths", figures, _widths_table(result))
+        return
+    if "widths" in figures:
+        yield _plot("widths", figures)
+    yield _plot("operations", figures, _widths_table(result))
 
 
 def _widths_table(result: Result) -> str:
@@ -387,7 +402,7 @@ def _code(held: Sequence[str], prefix: str) -> Iterator[str]:
         yield f"import json\nfrom pathlib import Path\n\nchosen = json.loads({path}.read_text())"
     if "model.safetensors" in held:
         yield (
-            "# the weights alone, for a network built from its own source with the chosen widths\n"
+            "# the weights alone, for a network built from its own source with the chosen options\n"
             "from safetensors.torch import load_file\n\n"
             f"network.load_state_dict(load_file({prefix + 'model.safetensors'!r}))"
         )

@@ -62,6 +62,7 @@ def draw(result: Result) -> dict[str, go.Figure]:
     makers: dict[str, Callable[[Result], go.Figure | None]] = {
         "trade_off": trade_off,
         "widths": widths,
+        "operations": operations,
         "prediction": prediction,
         "progress": progress,
         "narrowing": narrowing,
@@ -110,15 +111,8 @@ def widths(result: Result) -> go.Figure | None:
 
     Further budgets wait in the legend.
     """
-    bars: list[tuple[str, Network | None, str, bool]] = [("reference", result.reference, GREY, True)]
-    for i, fitting in enumerate(result.fittings):
-        suffix = " @ " + ", ".join(bound(m, v) for m, v in fitting.limits.items()) if len(result.fittings) > 1 else ""
-        bars += [
-            (f"winner{suffix}", fitting.winner, BLUE, i == 0),
-            (f"uniform{suffix}", None if fitting.searched else fitting.uniform, ORANGE, i == 0),
-            (f"searched{suffix}", fitting.searched, PURPLE, i == 0),
-        ]
-    known = [(name, _numeric(n.widths), colour, shown) for name, n, colour, shown in bars if n and _numeric(n.widths)]
+    compared = _compared(result)
+    known = [(name, found, colour, shown) for name, n, colour, shown in compared if (found := _numeric(n.widths))]
     if not known:
         return None
     layers = list(dict.fromkeys(layer for _, found, _, _ in known for layer in found))
@@ -132,6 +126,38 @@ def widths(result: Result) -> go.Figure | None:
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
     figure.update_xaxes(title_text="layer, in the order of the network", type="category", showgrid=False)
     figure.update_yaxes(title_text="width (channels)", rangemode="tozero")
+    return figure
+
+
+def operations(result: Result) -> go.Figure | None:
+    """What every block is, where options are words: one marker per network, side by side, on the line of its option."""
+    compared = _compared(result)
+    known = [(name, found, colour, shown) for name, n, colour, shown in compared if (found := _worded(n.widths))]
+    if not known:
+        return None
+    blocks = list(dict.fromkeys(block for _, found, _, _ in known for block in found))
+    listed = [text(o) for choice in rows(result.search.get("choices")) for o in _listed(choice)]
+    used = dict.fromkeys(option for _, found, _, _ in known for option in found.values())
+    options = list(dict.fromkeys([*listed, *used]))
+    long = max(map(len, blocks)) if len(blocks) > UPRIGHT else 0
+    figure = _figure("Operation of every block", 190 + 24 * len(options) + 5 * long)
+    apart = 0.6 / len(known)
+    for i, (name, found, colour, shown) in enumerate(known):
+        here = [(j, found[block]) for j, block in enumerate(blocks) if block in found]
+        marks = go.Scatter(
+            x=[j + apart * (i - (len(known) - 1) / 2) for j, _ in here],
+            y=_labels([option for _, option in here]),
+            customdata=_labels([blocks[j] for j, _ in here]),
+            mode="markers",
+            name=html.escape(name),
+            marker={"color": colour, "size": 11, "symbol": "square"},
+            hovertemplate=f"{html.escape(name)}<br>%{{customdata}}: %{{y}}<extra></extra>",
+        )
+        figure.add_trace(marks.update(visible=True if shown else "legendonly"))
+    places = {"tickmode": "array", "tickvals": list(range(len(blocks))), "ticktext": _labels(blocks)}
+    figure.update_xaxes(title_text="block, in the order of the network", showgrid=False, **places)
+    order = {"categoryorder": "array", "categoryarray": _labels(options)}
+    figure.update_yaxes(title_text="operation", type="category", range=[-0.6, len(options) - 0.4], **order)
     return figure
 
 
@@ -351,6 +377,29 @@ def _costs(network: Network) -> str:
 def _errors(values: Sequence[Measured]) -> dict[str, Any]:
     above, below = [v.high - v.value for v in values], [v.value - v.low for v in values]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4, "thickness": 1.5}
+
+
+def _compared(result: Result) -> list[tuple[str, Network, str, bool]]:
+    """Name, network, colour and whether it shows at once, of what is compared choice by choice."""
+    found: list[tuple[str, Network | None, str, bool]] = [("reference", result.reference, GREY, True)]
+    for i, fitting in enumerate(result.fittings):
+        suffix = " @ " + ", ".join(bound(m, v) for m, v in fitting.limits.items()) if len(result.fittings) > 1 else ""
+        found += [
+            (f"winner{suffix}", fitting.winner, BLUE, i == 0),
+            (f"uniform{suffix}", None if fitting.searched else fitting.uniform, ORANGE, i == 0),
+            (f"searched{suffix}", fitting.searched, PURPLE, i == 0),
+        ]
+    return [(name, n, colour, shown) for name, n, colour, shown in found if n]
+
+
+def _worded(found: Mapping[str, Any]) -> dict[str, str]:
+    return {block: text(v) for block, v in found.items() if isinstance(v, str)}
+
+
+def _listed(choice: Raw) -> Sequence[Any]:
+    """The options of a choice that are words."""
+    options = choice.get("options")
+    return [o for o in options if isinstance(o, str)] if isinstance(options, (list, tuple)) else []
 
 
 def _numeric(found: Mapping[str, Any]) -> dict[str, float]:
