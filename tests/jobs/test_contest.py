@@ -136,6 +136,12 @@ def test_a_recipes_evaluator_is_for_those_that_can_use_another():
     assert Entrant.of("ppo", {}, config, Allowance("epochs", 9)).evaluator == config["evaluator"]
     assert Entrant.of("aows", {}, config, Allowance("epochs", 9)).evaluator == {"name": "inherited"}
     assert Entrant.of("netadapt", {}, config, Allowance("epochs", 9)).evaluator == {"name": "finetune"}
+    config = {**CONFIG, "evaluator": {"recipe": {"epochs": 2}, "batches": 3, "steps": 4}}  # no name: each takes its own
+    assert Entrant.of("ppo", {}, config, Allowance("epochs", 9)).evaluator == {"name": "train", **config["evaluator"]}
+    aows = Entrant.of("aows", {}, config, Allowance("epochs", 9)).evaluator
+    assert aows == {"name": "inherited", "batches": 3, "steps": 4}, "what nobody knows is still refused later"
+    netadapt = Entrant.of("netadapt", {}, config, Allowance("epochs", 9)).evaluator
+    assert netadapt == {"name": "finetune", **config["evaluator"]}, "it trains by a recipe, too"
     config = {**CONFIG, "evaluator": {"name": "inherited", "batches": 3}}
     assert Entrant.of("aows", {}, config, Allowance("epochs", 9)).evaluator == config["evaluator"]
 

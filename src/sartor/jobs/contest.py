@@ -153,9 +153,15 @@ def _check_unit(
 
 
 def evaluator_of(kind: type[Strategy], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `[evaluator]` table of a strategy: the recipe's, unless the strategy works with another one only."""
+    """The `[evaluator]` table of a strategy: the recipe's, unless the strategy works with another one only.
+
+    Without a name, settings that only networks trained one by one have are for strategies that do so.
+    """
     given = dict(config.get("evaluator", {}))
-    if given.get("name", kind.evaluator) != kind.evaluator and kind.evaluator != "train":
+    if kind.evaluator != "train" and "name" not in given:
+        own, other = (configs.keywords(plugins.load("evaluators", name)) for name in (kind.evaluator, "train"))
+        given = {k: v for k, v in given.items() if k in own or k not in other}
+    elif given.get("name", kind.evaluator) != kind.evaluator and kind.evaluator != "train":
         given = {}
     return {"name": kind.evaluator, **given}
 
