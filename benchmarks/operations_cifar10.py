@@ -24,7 +24,7 @@ from sartor.run.progress import console, display
 
 RECIPE = Path(__file__).with_suffix(".toml")
 SEARCHES = ("proxyless", "tunas", "one_shot")
-"""Without darts, which runs all seven operations of a block twice per step: its seconds would end in the second epoch."""
+"""Without darts, which runs all seven operations of a block twice per step: it would not end its second epoch."""
 SETTINGS = (
     "proxyless.lr=0.1",
     "proxyless.arch_lr=0.02",

@@ -157,7 +157,9 @@ def operations(result: Result) -> go.Figure | None:
     places = {"tickmode": "array", "tickvals": list(range(len(blocks))), "ticktext": _labels(blocks)}
     figure.update_xaxes(title_text="block, in the order of the network", showgrid=False, **places)
     order = {"categoryorder": "array", "categoryarray": _labels(options)}
-    figure.update_yaxes(title_text="operation", type="category", range=[-0.6, len(options) - 0.4], **order)
+    figure.update_yaxes(
+        title_text="operation", title_standoff=16, type="category", range=[-0.6, len(options) - 0.4], **order
+    )
     return figure
 
 
