@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sartor.core import state
-from sartor.jobs.compare import compare_recipe
+from sartor.jobs.compare import BASELINES, compare_recipe
 from sartor.report.compare import notes, overview, sentences, write
 from sartor.run.progress import console, display
 
@@ -26,6 +26,8 @@ RECIPE = Path(__file__).with_suffix(".toml")
 SEARCHES = ("proxyless", "tunas", "one_shot")
 """Without darts, which runs all seven operations of a block twice per step: it would not end its second epoch."""
 SETTINGS = (
+    "random_search.batch=1",  # a batch is finished, whatever the clock says
+    "local_search.move=first",
     "proxyless.lr=0.1",
     "proxyless.arch_lr=0.02",
     "proxyless.every=2",
@@ -49,7 +51,7 @@ def main() -> None:
         strategies=",".join(args.strategies),
         given={"seconds": args.seconds},
         seeds=args.seeds,
-        assignments=[*data, *(s for s in SETTINGS if s.partition(".")[0] in args.strategies), *args.set],
+        assignments=[*data, *(s for s in SETTINGS if s.partition(".")[0] in (*args.strategies, *BASELINES)), *args.set],
         display=display(quiet=False),
         command="benchmarks/operations_cifar10.py",
     )
