@@ -9,6 +9,8 @@ that, in one search per seed; what it answers to five latency budgets is compare
 
 The gap of a network is its loss minus the least under the budget, relative to the least loss (`gap`), and to how much
 better the optimum is than random networks within the budget (`regret`: 0 is optimal, 1 is no better than chance).
+`hull` is the gap of the best network that some fixed weight of the latency in the loss could lead to. Names with a
+colon are variants that run only when named: the penalties of ProxylessNAS without a temperature.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.costs.lookup import Lookup
 from sartor.evaluators.inherited import Inherited
+from sartor.solvers import chain
 from sartor.solvers.constrained import optimum
 
 STAGES = ((24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1))
@@ -49,19 +52,30 @@ SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Budgets, between the fastest network and the one with the least loss of all."""
 NOISE, BATCH, BATCHES = 0.1, 64, 50
 """Of each option in each example; examples per batch, batches per epoch."""
+_PROXYLESS: dict[str, Any] = {
+    "epochs": 20,
+    "every": 1,
+    "arch_lr": 0.1,
+    "warmup": 0.1,
+    "lr": 2.0,
+    "temperature": 2.0,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "one_shot": {"epochs": 10, "samples": 300, "batch": 50, "lr": 2.0, "weight_decay": 0.0},
     "darts": {"epochs": 12, "arch_lr": 0.1, "arch_weight_decay": 0.0, "lr": 0.1, "temperature": 2.0},
     "tunas": {
-        "epochs": 24,
-        "arch_lr": 0.015,
+        "epochs": 16,
+        "arch_lr": 0.02,
         "arch_schedule": "cosine",
-        "samples": 128,
+        "samples": 32,
         "together": True,
         "lr": 1.0,
-        "temperature": 1.0,
+        "temperature": 0.5,
     },
-    "proxyless": {"epochs": 20, "every": 1, "arch_lr": 0.1, "warmup": 0.1, "lr": 2.0, "temperature": 2.0},
+    "proxyless": _PROXYLESS,
+    "proxyless:mul_log": {**_PROXYLESS, "penalty": "mul_log", "temperature": 0.0},
+    "proxyless:add_linear": {**_PROXYLESS, "penalty": "add_linear", "penalty_weight": 1.0, "temperature": 0.0},
+    "proxyless:none": {**_PROXYLESS, "penalty": "none", "temperature": 0.0},
 }
 
 
@@ -227,7 +241,7 @@ def searched(name: str, settings: dict[str, Any], seed: int, table: Path) -> lis
     given = problem(space, table)
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        strategy: Strategy = plugins.load("strategies", name)(given, seed, **settings)
+        strategy: Strategy = plugins.load("strategies", name.partition(":")[0])(given, seed, **settings)
         judge = Inherited(given, supernet=Path(folder) / "supernet.safetensors", calibrate=0, batches=4, device="cpu")
         lab = _Lab(judge, Path(folder))
         while strategy.step(lab):
@@ -250,6 +264,7 @@ def _row(given: Problem, arch: Arch, limit: float, seed: int) -> dict[str, float
     return {
         "gap": loss / best - 1,
         "regret": (loss - best) / (chance - best),
+        "hull": chain.lagrangian(space.losses, cost, limit).loss / best - 1,  # type: ignore[attr-defined]
         "loss": loss,
         "optimum": best,
         "chance": chance,
@@ -265,7 +280,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for share in SHARES:
             part = [r for r in rows if (r["strategy"], r["share"]) == (name, share)]
             line: dict[str, Any] = {"strategy": name, "share": share, "seeds": len(part)}
-            for key in ("gap", "regret"):
+            for key in ("gap", "regret", "hull"):
                 values = sorted(r[key] for r in part)
                 line |= {f"{key}_median": statistics.median(values), f"{key}_worst": values[-1]}
             line["seconds"] = statistics.median(r["seconds"] for r in part)
@@ -278,7 +293,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="latencies of operators, in the published format")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; what is in it is not searched again")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--strategies", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--strategies", nargs="*", default=[n for n in SETTINGS if ":" not in n])
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -8,6 +8,7 @@ import torch
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
 from sartor.supernet.preferences import (
+    Baselines,
     Pairs,
     Preferences,
     calm,
@@ -15,6 +16,7 @@ from sartor.supernet.preferences import (
     pair_slopes,
     policy_slopes,
     straight_through,
+    surprises,
 )
 
 from operations import WIDTH, Chain  # isort: skip
@@ -103,9 +105,34 @@ def test_the_expected_policy_gradient_is_exact(preferences):
     value = {a: float(v) for a, v in zip(every(), torch.randn(24, generator=torch_rng(5)), strict=True)}
     want = -exact(preferences, value.get)
     mean = sum(
-        preferences.log_prob(a).exp().detach() * policy_slopes(preferences, [a], [value[a] - 0.7]) for a in every()
+        preferences.log_prob(a).exp().detach() * policy_slopes(preferences, [a], torch.tensor([value[a] - 0.7]))
+        for a in every()
     )
     assert torch.allclose(mean, want, atol=1e-12)
+
+
+def test_surprises_hold_back_like_calm_and_leave_nothing_of_what_is_known(preferences):
+    other = {a: float(v) for a, v in zip(every(), torch.randn(24, generator=torch_rng(5)), strict=True)}
+    mean = sum(
+        preferences.log_prob(a).exp().detach()
+        * policy_slopes(preferences, [a], surprises(preferences, [a], [other[a]], 0.4))
+        for a in every()
+    )
+    assert torch.allclose(mean, calm(preferences, 0.4) - exact(preferences, other.get), atol=1e-12)
+    rewards = [0.4 * sum(float(row[k]) for row, k in zip(preferences.logits.detach(), a, strict=True)) for a in every()]
+    left = surprises(preferences, every(), rewards, 0.4)
+    assert torch.allclose(left, left[0].expand_as(left))
+    assert surprises(preferences, every(), rewards, 0.0).tolist() == pytest.approx(rewards)
+
+
+def test_baselines_are_unbiased_from_the_start_and_apart_for_each_level():
+    averages = Baselines(0.9, 2)
+    assert averages.update(0, 2.0) == pytest.approx(2.0)
+    assert averages.update(1, 5.0) == pytest.approx(5.0)
+    assert averages.update(0, 3.0) == pytest.approx((0.9 * 2.0 + 3.0) / 1.9)
+    again = Baselines(0.9, 2)
+    again.load_state_dict(averages.state_dict())
+    assert again.update(1, 1.0) == averages.update(1, 1.0)
 
 
 def test_the_mean_of_many_policy_gradients_is_unbiased(preferences):
@@ -113,7 +140,7 @@ def test_the_mean_of_many_policy_gradients_is_unbiased(preferences):
     rng, each = torch_rng(0), []
     for _ in range(3000):
         drawn = [preferences.draw(rng) for _ in range(2)]
-        each.append(policy_slopes(preferences, drawn, [value[a] for a in drawn]))
+        each.append(policy_slopes(preferences, drawn, torch.tensor([value[a] for a in drawn])))
     error = torch.stack(each).std(0) / 3000**0.5
     away = (torch.stack(each).mean(0) + exact(preferences, value.get)).abs()
     assert (away <= 4.5 * error + 1e-12).all()

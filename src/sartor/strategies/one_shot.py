@@ -61,7 +61,7 @@ class OneShot(Strategy):
     """
 
     saved = ("training", "rng", "decks", "draws", "trials", "rounds")
-    smoke = {"epochs": 2, "samples": 6, "batch": 4, "ghost": 8}
+    smoke = {"epochs": 2, "samples": 4, "batch": 3, "ghost": 8, "refine": 1}
     evaluator = "inherited"
 
     def __init__(

@@ -29,7 +29,6 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.rewards import mnas_soft
-from sartor.sampling.policies import Baseline
 from sartor.supernet import preferences as prefer
 from sartor.supernet.controller import Controller, skips
 from sartor.supernet.gates import GLANCE
@@ -69,8 +68,8 @@ class Proxyless(Strategy):
         device: `cpu` or `cuda`.
     """
 
-    saved = ("training", "controller", "penalty", "heldout", "rng", "baseline", "steps")
-    smoke = {"epochs": 4, "every": 1}
+    saved = ("training", "controller", "penalty", "heldout", "rng", "baselines", "steps")
+    smoke = {"epochs": 4, "every": 2}
     evaluator = "inherited"
 
     def __init__(
@@ -108,7 +107,8 @@ class Proxyless(Strategy):
         self.training = Training(problem, seed, by=self, epochs=epochs, optimizer=sgd, device=device)
         self.heldout = HeldOut(problem, seed, by=self, device=device)
         self.warm = min(round(warmup * epochs), epochs - 1) / epochs
-        self.rng, self.baseline = torch_rng(seed, "paths"), Baseline(MOMENTUM)
+        self.rng = torch_rng(seed, "paths")
+        self.baselines = prefer.Baselines(MOMENTUM, len(self.controller.levels))
         self.steps = 0
         """Weight steps since the warm-up."""
         self._silent = [frozenset[int]()] * len(start.sizes) if update_skips else skips(problem.space)
@@ -213,11 +213,11 @@ class Proxyless(Strategy):
         for arch in archs:
             qualities.append(quality(self.problem, self.training.supernet(x, self.training.hard(arch)), y))
             rewards.append(self._reward(arch, qualities[-1]))
-        baseline = self.baseline.update(sum(rewards) / DRAWS)
+        baseline = self.baselines.update(self.penalty.level, sum(rewards) / DRAWS)
         progress, preferences = self.training.progress, self.controller.preferences
-        slopes = prefer.policy_slopes(preferences, archs, [reward - baseline for reward in rewards])
-        calm = prefer.calm(preferences, self.controller.temperature(baseline, progress))
-        self.controller.move(slopes + calm, progress)
+        temperature = self.controller.temperature(baseline, progress)
+        gains = prefer.surprises(preferences, archs, rewards, temperature) - baseline
+        self.controller.move(prefer.policy_slopes(preferences, archs, gains), progress)
         return -sum(qualities) / DRAWS
 
     def _reward(self, arch: Arch, value: float) -> float:

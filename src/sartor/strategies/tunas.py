@@ -7,6 +7,8 @@ batch: `quality + beta |cost / limit - 1|`. Deviations:
   preferred one, whose cost is near the target.
 * Paths are drawn tilted to the limit (`tilt`, see `sartor.supernet.penalties`), and a `temperature` keeps preferences
   to scale (see `sartor.supernet.preferences.calm`); `tilt = false` and `temperature = 0` are the paper's.
+* Rewards count less what the preferences, at their temperature, say of the path (`surprises`): the same in expectation,
+  with less noise; the average reward is one per budget level. With `temperature = 0` rewards are plain.
 * `samples` paths per step, each with an equal part of the held-out batch (of four times the training batch, as in the
   paper); the paper draws one. With `together` they run in one pass, where norms see the images of several paths.
 * The policy rests in the first quarter of the training, and its steps then rise tenfold, per 256 images, as in the
@@ -29,12 +31,11 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.rewards import WEIGHTS, Kind, reward
-from sartor.sampling.policies import Baseline
 from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality
 from sartor.supernet.penalties import Penalty
-from sartor.supernet.preferences import Preferences, calm, policy_slopes
+from sartor.supernet.preferences import Baselines, Preferences, policy_slopes, surprises
 from sartor.supernet.weights import Training, cosine, warmed
 
 __all__ = ["Tunas"]
@@ -68,7 +69,7 @@ class Tunas(Strategy):
         device: `cpu` or `cuda`.
     """
 
-    saved = ("training", "controller", "penalty", "heldout", "rng", "baseline")
+    saved = ("training", "controller", "penalty", "heldout", "rng", "baselines")
     smoke = {"epochs": 4}
     evaluator = "inherited"
 
@@ -115,7 +116,7 @@ class Tunas(Strategy):
         self.penalty = Penalty(problem, "tilt" if tilt else "none", by=self)
         self.training = Training(problem, seed, by=self, epochs=epochs, optimizer=rms, device=device)
         self.heldout = HeldOut(problem, seed, by=self, device=device)
-        self.rng, self.baseline = torch_rng(seed, "paths"), Baseline(MOMENTUM)
+        self.rng, self.baselines = torch_rng(seed, "paths"), Baselines(MOMENTUM, len(self.controller.levels))
 
     def step(self, lab: Lab) -> bool:
         """One epoch; at the end, evaluate the solution of every budget level."""
@@ -172,13 +173,13 @@ class Tunas(Strategy):
         qualities = [quality(self.problem, output, labels) for output, labels in pairs]
         rewards = self._rewards(drawn, qualities)
         mean, value = sum(rewards) / number, sum(qualities) / number
-        baseline = self.baseline.update(mean)
+        baseline = self.baselines.update(self.penalty.level, mean)
         if progress >= self.warm:
-            slopes = policy_slopes(preferences, drawn, [r - baseline for r in rewards])
-            held_back = calm(preferences, self.controller.temperature(1.0, progress))
+            temperature = self.controller.temperature(1.0, 0.0)  # constant: noisy steps would lag behind a falling one
+            slopes = policy_slopes(preferences, drawn, surprises(preferences, drawn, rewards, temperature) - baseline)
             later = (progress - self.warm) / (1 - self.warm)
             rise = RISE**later if self.rises else 1.0
-            self.controller.move(slopes + held_back, later, rise * len(x) / 256)
+            self.controller.move(slopes, later, rise * len(x) / 256)
             self.penalty.tilt(preferences)
         return value, mean
 

@@ -8,12 +8,13 @@ Sources: Cai, Zhu and Han, "ProxylessNAS" (ICLR 2019), section 3: gates and pair
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sartor.core.records import Arch, Choice
+from sartor.core.state import pack, unpack
 from sartor.core.tables import Tables
 
 
@@ -115,15 +116,70 @@ class Preferences(nn.Module):
         return torch.zeros_like(self.logits).scatter_(1, torch.tensor(arch)[:, None], 1.0)
 
 
-def policy_slopes(preferences: Preferences, archs: Sequence[Arch], advantages: Sequence[float]) -> Tensor:
+def policy_slopes(preferences: Preferences, archs: Sequence[Arch], advantages: Tensor) -> Tensor:
     """The gradient by the logits, `(n, k)`, of minus the mean of `advantage * log p(arch)`.
 
     Unbiased for the gradient of minus the expected reward, if an advantage is a reward less what the arch does not
     decide (REINFORCE; d log p_a / d alpha = onehot(a) - p).
+
+    Args:
+        preferences: What the archs were drawn from.
+        archs: `m` of them.
+        advantages: `(m,)`, one per arch.
     """
-    p, weights = preferences.probs().detach(), preferences.logits.new_tensor(list(advantages)) / len(archs)
+    p = preferences.probs().detach()
+    weights = advantages.to(p)[:, None, None] / len(archs)
     drawn = nn.functional.one_hot(torch.tensor(archs), p.shape[1]).to(p)
-    return p * weights.sum() - (drawn * weights[:, None, None]).sum(0)
+    return ((p - drawn) * weights).sum(0)
+
+
+def surprises(preferences: Preferences, archs: Sequence[Arch], rewards: Sequence[float], temperature: float) -> Tensor:
+    """Rewards, `(m,)`, less what the preferences say of their archs.
+
+    In expectation, `policy_slopes` of these are those of the rewards plus `calm`: what is left out of every reward, its
+    own choices' worth, has the slopes that hold the logits back, exactly. But once the preferences are right, only
+    noise of the rewards is left of the slopes' noise.
+
+    Args:
+        preferences: What the archs were drawn from.
+        archs: `m` of them.
+        rewards: One per arch.
+        temperature: Reward per unit of a logit; 0 leaves the rewards alone.
+    """
+    logits = preferences.logits.detach()
+    worth = temperature * (logits - (preferences.probs().detach() * logits).sum(1, keepdim=True))
+    said = worth.gather(1, torch.tensor(archs).T).sum(0)
+    return logits.new_tensor(list(rewards)) - said
+
+
+class Baselines:
+    """Exponential averages of rewards without the bias of their start, one per budget level.
+
+    Networks for different budgets differ more than options do: one average for all would be noise.
+
+    Args:
+        momentum: Weight of the past.
+        count: Levels.
+    """
+
+    saved = ("sums", "weights")
+
+    def __init__(self, momentum: float, count: int) -> None:
+        self.momentum, self.sums, self.weights = momentum, [0.0] * count, [0.0] * count
+
+    def update(self, level: int, reward: float) -> float:
+        """The average of a level with `reward` in it."""
+        self.sums[level] += (1 - self.momentum) * (reward - self.sums[level])
+        self.weights[level] += (1 - self.momentum) * (1 - self.weights[level])
+        return self.sums[level] / self.weights[level]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums."""
+        return pack(self, self.saved)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` took."""
+        unpack(self, self.saved, state)
 
 
 def straight_through(probs: Tensor, slopes: Tensor) -> Tensor:
