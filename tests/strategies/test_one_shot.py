@@ -123,6 +123,19 @@ def test_without_refinement_the_best_random_network_wins(tmp_path):
     assert answer in {t.arch for t in lab.trials if t.metrics["accuracy"] == best}
 
 
+def test_a_resumed_search_has_not_forgotten_its_rounds(tmp_path):
+    """The model is never right here, and wants another network in every round."""
+    lab = Notes(tmp_path, lambda arch: float(hash(arch) % 97))
+    strategy = setting(refine=1, samples=4)
+    while strategy.rounds < 1:
+        strategy.step(lab)
+    again, count = setting(refine=1, samples=4), len(lab.trials)
+    again.load_state_dict(strategy.state_dict())
+    assert count > 4
+    assert not again.step(lab)
+    assert len(lab.trials) == count
+
+
 @pytest.mark.parametrize(
     "settings", [{"paths": "all"}, {"rate": 0.0}, {"rate": 1.0}, {"ghost": 0}, {"samples": 0}, {"refine": -1}]
 )
