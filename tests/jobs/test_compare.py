@@ -190,7 +190,7 @@ def test_seconds_pace_a_supernet(tmp_path):
         ({"budget": {"macs": 10}}, {}, BudgetError, "the smallest one takes"),
         ({"budget": {}}, {}, ConfigError, r"no \[budget\]"),
         ({"budget": {"macs": ["50%", "60%"]}}, {}, ConfigError, "one budget"),
-        ({"space": {"name": "nats_topology"}}, {"aows": {}}, CapabilityError, "aows needs Shareable"),
+        ({"space": {"name": "nats_size"}}, {"aows": {}}, CapabilityError, "aows needs Shareable"),
         ({"space": {"name": "nats_topology"}}, {"uniform_width": {}}, CapabilityError, "needs Scalable"),
         ({}, {"a/b": {"name": "ppo"}}, ConfigError, "cannot name"),
         ({}, {"randon_search": {}}, ConfigError, "random_search"),
