@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sartor.core.contracts import Supernet
-from sartor.core.errors import ConfigError
+from sartor.core.errors import ConfigError, StateError
 from sartor.core.rng import torch_rng
 from sartor.solvers.budgets import within
 from sartor.strategies.one_shot import OneShot
@@ -134,6 +134,11 @@ def test_a_resumed_search_has_not_forgotten_its_rounds(tmp_path):
     assert count > 4
     assert not again.step(lab)
     assert len(lab.trials) == count
+
+
+def test_a_search_that_has_evaluated_nothing_has_no_answer():
+    with pytest.raises(StateError, match="evaluated no network yet"):
+        OneShot(toy(), 0, epochs=1).solve({"latency_ms": 100.0})
 
 
 @pytest.mark.parametrize(

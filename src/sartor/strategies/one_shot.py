@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sartor import archs
 from sartor.core.contracts import Lab, Problem, Strategy
-from sartor.core.errors import ConfigError
+from sartor.core.errors import ConfigError, StateError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng, torch_rng
 from sartor.core.tables import Tables
@@ -123,7 +123,10 @@ class OneShot(Strategy):
 
         Raises:
             BudgetError: No arch meets them.
+            StateError: Nothing was evaluated yet.
         """
+        if not any(t.ok for t in self.trials):
+            raise StateError("OneShot has evaluated no network yet, so none is the best; let it run longer")
         modelled, losses = self._modelled(limits), self._losses()
         inside = [t for t in self.trials if t.ok and within(self.problem, t.arch, limits)]
         if not inside:
