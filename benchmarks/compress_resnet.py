@@ -132,6 +132,12 @@ class Compression:
 
     def torch_pruning(self, kind: str, share: float) -> nn.Module:
         """Iterative pruning until the MACs are inside, as its README does it."""
+        return self.pruned_until(kind, lambda n: macs_params(n, self.task.example)[0] <= share * self.macs)
+
+    def pruned_until(
+        self, kind: str, small: Callable[[nn.Module], bool], *, ratio: float = 0.9, steps: int = 200
+    ) -> nn.Module:
+        """Torch-Pruning on its way to `ratio`, up to the first of its steps that is small enough."""
         importance, reach = kind.split("_")
         network = copy.deepcopy(self.original)
         measure = {
@@ -143,11 +149,11 @@ class Compression:
             self.task.example,
             importance=measure,
             global_pruning=reach == "global",
-            pruning_ratio=0.9,
-            iterative_steps=200,
+            pruning_ratio=ratio,
+            iterative_steps=steps,
             ignored_layers=[network.linear],
         )
-        while macs_params(network, self.task.example)[0] > share * self.macs:
+        while not small(network):
             pruner.step()
         return network
 
@@ -195,34 +201,24 @@ class Compression:
         return network
 
     def searched(self, share: float, seed: int, *, strategy: str, folder: Path, **settings: Any) -> nn.Module:
-        """A strategy's answer."""
+        """A strategy's answer, judged by its supernet."""
         space = self.space()
         problem = self.problem(space, share)
-        search = plugins.load("strategies", strategy)(problem, seed, **settings)
         judge = Inherited(problem, supernet=folder / "artifacts/supernet.safetensors", calibrate=2, device="cpu")
-        run(search, problem, judge, folder=folder, seed=seed)
-        arch = search.solve(problem.limits())
-        (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
-        return self.built(space, arch)
+        return self.built(space, answered(problem, judge, seed, folder, strategy, **settings))
 
     def shrunk(self, share: float, folder: Path, judge: Callable[[Problem], Evaluator]) -> nn.Module:
         """NetAdapt's walk, the same for all seeds."""
         space = self.space(reconstruct=256)
         problem = self.problem(space, share)
-        search = plugins.load("strategies", "netadapt")(problem, 0, step=0.06, decay=1.0)
-        run(search, problem, judge(problem), folder=folder, seed=0)
-        arch = search.solve(problem.limits())
-        (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
+        arch = answered(problem, judge(problem), 0, folder, "netadapt", step=0.06, decay=1.0)
         return self.built(self.space(), arch)
 
     def modelled(self, share: float, seed: int, folder: Path, trials: int = 120) -> nn.Module:
         """LayerNAS's best of the networks that it reconstructs; blocks may go."""
         space = self.space(8, reconstruct=256, blocks=True)
         problem = self.problem(space, share)
-        search = plugins.load("strategies", "layernas")(problem, seed, trials=trials)
-        run(search, problem, _by_reconstruction(problem), folder=folder, seed=seed)
-        arch = search.solve(problem.limits())
-        (folder / "arch.json").write_text(json.dumps(archs.describe(space, arch)))
+        arch = answered(problem, _by_reconstruction(problem), seed, folder, "layernas", trials=trials)
         return self.built(self.space(8, blocks=True), arch)
 
     def finished(
@@ -239,6 +235,15 @@ class Compression:
         macs, params = macs_params(network, self.task.example)
         accuracy = evaluate(network, self.task.test(), self.task)["accuracy"]
         return {"accuracy": accuracy, "recalibrated_only": raw, "macs": macs / self.macs, "params": params}
+
+
+def answered(problem: Problem, judge: Evaluator, seed: int, folder: Path, strategy: str, **settings: Any) -> Arch:
+    """What a strategy names, run or gone on with; in words it is kept in the folder, too."""
+    search = plugins.load("strategies", strategy)(problem, seed, **settings)
+    run(search, problem, judge, folder=folder, seed=seed)
+    arch: Arch = search.solve(problem.limits())
+    (folder / "arch.json").write_text(json.dumps(archs.describe(problem.space, arch)))
+    return arch
 
 
 def _tp(kind: str, **training: float) -> Callable[..., dict[str, float]]:
@@ -264,27 +269,31 @@ def _fitted(**training: float) -> Callable[..., dict[str, float]]:
 
 def _search(strategy: str, **settings: Any) -> Callable[..., dict[str, float]]:
     def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
-        start = time.process_time()
-        network = job.searched(share, seed, strategy=strategy, folder=folder / "search", **settings)
-        spent = time.process_time() - start
-        return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+        return _found(
+            job,
+            seed,
+            folder,
+            lambda: job.searched(share, seed, strategy=strategy, folder=folder / "search", **settings),
+        )
 
     return work
 
 
 def _shrink(method: str, judge: Callable[[Problem], Evaluator]) -> Callable[..., dict[str, float]]:
     def work(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
-        start = time.process_time()
-        network = job.shrunk(share, folder.parent / f"{method}-{share:g}-search", judge)
-        spent = time.process_time() - start
-        return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
+        return _found(job, seed, folder, lambda: job.shrunk(share, folder.parent / f"{method}-{share:g}-search", judge))
 
     return work
 
 
 def _layernas(job: Compression, share: float, seed: int, folder: Path) -> dict[str, float]:
+    return _found(job, seed, folder, lambda: job.modelled(share, seed, folder / "search"))
+
+
+def _found(job: Compression, seed: int, folder: Path, search: Callable[[], nn.Module]) -> dict[str, float]:
+    """A search, timed, and its network trained our way."""
     start = time.process_time()
-    network = job.modelled(share, seed, folder / "search")
+    network = search()
     spent = time.process_time() - start
     return {**job.finished(network, seed, folder=folder, **OURS), "search_cpu_seconds": spent}
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning
 from compress_resnet import MEAN, OURS, STD
 from compress_resnet import Compression as Comparison
 from compress_resnet import parser as common
@@ -102,18 +101,9 @@ class Shrinking(Comparison):
 
     def pruned(self, params: int) -> nn.Module:
         """Torch-Pruning by group norms, uniformly, until there are no more parameters."""
-        network = Comparison(self.args).original
-        pruner = torch_pruning.pruner.BasePruner(
-            network,
-            self.task.example,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=0.95,
-            iterative_steps=400,
-            ignored_layers=[network.linear],
+        return self.pruned_until(
+            "gn_uniform", lambda n: macs_params(n, self.task.example)[1] <= params, ratio=0.95, steps=400
         )
-        while macs_params(network, self.task.example)[1] > params:
-            pruner.step()
-        return network
 
     def row(self, network: nn.Module, seed: int, folder: Path) -> dict[str, float]:
         """Trained to the end."""

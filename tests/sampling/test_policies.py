@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sartor.sampling.policies import Baseline, Policy
+from sartor.sampling.policies import Baseline, Baselines, Policy
 
 SIZES = (2, 4, 3)
 EVERY = np.array(list(product(*map(range, SIZES))))
@@ -96,3 +96,13 @@ def test_the_baseline_by_hand():
     other = Baseline(0.9)
     other.load_state_dict(baseline.state_dict())
     assert other.update(7.0) == baseline.update(7.0)
+
+
+def test_baselines_are_unbiased_from_the_start_and_apart_for_each_level():
+    averages = Baselines(0.9, 2)
+    assert averages.update(0, 2.0) == pytest.approx(2.0)
+    assert averages.update(1, 5.0) == pytest.approx(5.0)
+    assert averages.update(0, 3.0) == pytest.approx((0.9 * 2.0 + 3.0) / 1.9)
+    again = Baselines(0.9, 2)
+    again.load_state_dict(averages.state_dict())
+    assert again.update(1, 1.0) == averages.update(1, 1.0)

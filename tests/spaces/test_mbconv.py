@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from contracts.test_costs import Peak, flops
+from contracts.test_costs import flops
 from samples import SETTINGS
 from sartor import archs
-from sartor.core.contracts import Accounted, Operated, Peaked, Problem, Separable
+from sartor.core.contracts import Operated, Problem
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Constraint, Objective, Operator
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.costs.lookup import Lookup
 from sartor.costs.macs import Macs
-from sartor.costs.memory import Memory
 from sartor.costs.params import Params
 from sartor.networks import macs_params
 from sartor.spaces.mbconv import Mbconv
 from sartor.strategies.uniform_width import UniformWidth
 from sartor.supernet.mixed import glanced
+from spaces.counting import assert_costs_equal_a_count
 from spaces.test__proxyless import NETWORK
 
 PUBLISHED = os.environ.get("SARTOR_PROXYLESS", "")
@@ -63,20 +63,7 @@ def test_the_space_of_the_paper():
 
 @pytest.mark.parametrize("space", [*SMALL, Mbconv(preset="small", size=8, stem=48, head=8)])
 def test_costs_equal_a_count_on_the_real_network(space):
-    batch, x = some(space), torch.randn(1, *space.input_shape)
-    networks = [space.build(a).eval() for a in batch]
-    assert isinstance(space, Accounted)
-    assert isinstance(Macs(space), Separable)
-    assert isinstance(Memory(space), Peaked)
-    assert Macs(space)(batch).tolist() == [flops(m, x) for m in networks]
-    assert Params(space)(batch).tolist() == [sum(p.numel() for p in m.parameters()) for m in networks]
-    peaks = []
-    for network in networks:
-        meter = Peak(network)
-        meter.run(x)
-        peaks.append(meter.most())
-    assert Memory(space, bytes_per_value=1)(batch).tolist() == peaks
-    assert space.account("latency_ms") is None
+    assert_costs_equal_a_count(space, some(space))
     assert not any(t.pairwise for t in (space.account("macs"), *space.steps()))  # costs of single choices
 
 

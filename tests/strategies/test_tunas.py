@@ -54,7 +54,8 @@ def test_a_step_is_the_policy_gradient_of_what_was_drawn():
     parts = zip(drawn, x.tensor_split(4), strict=True)
     values = [float(strategy.training.supernet(p, strategy.training.hard(a)).sum(1).mean().detach()) for a, p in parts]
     rewards = strategy._rewards(drawn, values)
-    before = (strategy.baselines.sums[0], strategy.baselines.weights[0])
+    level = strategy.baselines.state_dict()["levels"][0]
+    before = (level["sum"], level["weight"])
     value, mean = strategy._learn(32, 0.5)
     assert (value, mean) == (pytest.approx(sum(values) / 4), pytest.approx(sum(rewards) / 4))
     weight = 0.95 * before[1] + 0.05

@@ -8,7 +8,6 @@ import torch
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
 from sartor.supernet.preferences import (
-    Baselines,
     Pairs,
     Preferences,
     calm,
@@ -123,16 +122,6 @@ def test_surprises_hold_back_like_calm_and_leave_nothing_of_what_is_known(prefer
     left = surprises(preferences, every(), rewards, 0.4)
     assert torch.allclose(left, left[0].expand_as(left))
     assert surprises(preferences, every(), rewards, 0.0).tolist() == pytest.approx(rewards)
-
-
-def test_baselines_are_unbiased_from_the_start_and_apart_for_each_level():
-    averages = Baselines(0.9, 2)
-    assert averages.update(0, 2.0) == pytest.approx(2.0)
-    assert averages.update(1, 5.0) == pytest.approx(5.0)
-    assert averages.update(0, 3.0) == pytest.approx((0.9 * 2.0 + 3.0) / 1.9)
-    again = Baselines(0.9, 2)
-    again.load_state_dict(averages.state_dict())
-    assert again.update(1, 1.0) == averages.update(1, 1.0)
 
 
 def test_the_mean_of_many_policy_gradients_is_unbiased(preferences):

@@ -147,3 +147,28 @@ class Baseline:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Put back what `state_dict` took."""
         self.sum, self.weight = state["sum"], state["weight"]
+
+
+class Baselines:
+    """A `Baseline` per budget level: networks for different budgets differ more than options do.
+
+    Args:
+        momentum: Weight of the past.
+        count: Levels.
+    """
+
+    def __init__(self, momentum: float, count: int) -> None:
+        self._levels = [Baseline(momentum) for _ in range(count)]
+
+    def update(self, level: int, reward: float) -> float:
+        """The average of a level with `reward` in it."""
+        return self._levels[level].update(reward)
+
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
+        """Of every level."""
+        return {"levels": [baseline.state_dict() for baseline in self._levels]}
+
+    def load_state_dict(self, state: dict[str, list[dict[str, float]]]) -> None:
+        """Put back what `state_dict` took."""
+        for baseline, own in zip(self._levels, state["levels"], strict=True):
+            baseline.load_state_dict(own)

@@ -29,6 +29,19 @@ def levels(problem: Problem) -> list[dict[str, float]]:
     return [{m: b[min(i, len(b) - 1)] for m, b in bounds.items()} for i in range(count)]
 
 
+def feasible_levels(problem: Problem, by: object, decoder: Decoder = "exact") -> list[dict[str, float]]:
+    """The same, after a look whether some network meets each: what is wrong shows before a training.
+
+    Raises:
+        BudgetError: None meets one.
+        CapabilityError: A limited cost has no tables.
+    """
+    found = levels(problem)
+    for limits in found:
+        Budget.of(problem, limits, by).best(Tables.zeros(problem.space.choices), decoder)
+    return found
+
+
 def within(problem: Problem, arch: Arch, limits: Mapping[str, float]) -> bool:
     """Whether `arch` meets every limit."""
     return all(float(problem.cost(m)([arch])[0]) <= upper for m, upper in limits.items())

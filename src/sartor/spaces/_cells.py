@@ -19,6 +19,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Operator, Operators
 from sartor.spaces import _nats as nats
 from sartor.spaces._graph import Cell, edges_of
+from sartor.spaces._operators import Catalogue, Make
 
 NONE, SKIP = "none", "skip"
 _CONVS = {"conv1": 1, "conv3": 3}
@@ -27,7 +28,6 @@ _DILATED = {"dil3": 3, "dil5": 5}
 OPERATIONS = (NONE, SKIP, "avg3", "max3", *_CONVS, *_DILATED, *_SEPARABLE)
 
 Kind: TypeAlias = Literal["normal", "reduction", "residual"]
-Make: TypeAlias = Callable[[], nn.Module]
 
 
 class Shape(NamedTuple):
@@ -330,13 +330,12 @@ def _fixed_layers(place: Place) -> Iterator[tuple[int, Shape, int, int]]:
         yield from ((x, y, 9, 2 * y.channels), (y.channels, y, 9, 2 * y.channels), (x, y, 1, 0))
 
 
-def operators(plan: Plan) -> tuple[Operators, dict[str, Make]]:
-    """What networks run, edge by edge, without sums and concatenations; and how to make each operator, by key."""
-    make: dict[str, Make] = {}
+def operators(plan: Plan) -> tuple[Operators, Catalogue]:
+    """What networks run, edge by edge, without sums and concatenations; and who makes each operator."""
+    catalogue = Catalogue()
 
-    def at(key: str, x: Shape, module: Make) -> Operator:
-        make.setdefault(key, module)
-        return Operator(key, (x.channels, x.size, x.size))
+    def at(key: str, x: Shape, make: Make) -> Operator:
+        return catalogue.add(key, *x, make)
 
     def chosen(kind: Kind, source: int, name: str) -> tuple[Operator, ...]:
         edges = [place.edge(source) for place in places if place.kind == kind]
@@ -359,7 +358,7 @@ def operators(plan: Plan) -> tuple[Operators, dict[str, Make]]:
     options = tuple(
         tuple(chosen(kind, source, name) for name in plan.operations) for kind in plan.kinds for source, _ in plan.edges
     )
-    return Operators(tuple(fixed), options), make
+    return Operators(tuple(fixed), options), catalogue
 
 
 class Step(NamedTuple):

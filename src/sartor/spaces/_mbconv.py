@@ -6,7 +6,7 @@ Source: Cai, Zhu and Han, "ProxylessNAS" (ICLR 2019), section 4.2, and the names
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, product
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sartor.core.errors import ConfigError
 from sartor.core.records import Operator, Operators
 from sartor.spaces._inverted import Activation, Block, divisible, halved
+from sartor.spaces._operators import Catalogue
 from sartor.spaces._staged import ACTIVATIONS, Squeeze
 
-Make: TypeAlias = Callable[[], nn.Module]
 Named: TypeAlias = Literal["relu6", "hswish"]
 _FULL: dict[Named, Activation] = {"relu6": "relu6", "hswish": "hardswish"}
 SKIP = "skip"
@@ -216,14 +216,11 @@ class Network(nn.Module):
         return cast(Tensor, self.classifier(self.feature_mix_layer(x)))
 
 
-def operators(plan: Plan, offers: Sequence[Sequence[Operation | None]]) -> tuple[Operators, dict[str, Make]]:
-    """What networks run, with `offers` for all places but the fixed block's; and how to make each operator, by key."""
+def operators(plan: Plan, offers: Sequence[Sequence[Operation | None]]) -> tuple[Operators, Catalogue]:
+    """What networks run, with `offers` for all places but the fixed block's; and who makes each operator."""
     fixed, *slots = plan.slots()
-    make: dict[str, Make] = {}
-
-    def at(key: str, channels: int, size: int, module: Make) -> Operator:
-        make.setdefault(key, module)
-        return Operator(key, (channels, size, size))
+    catalogue = Catalogue()
+    at = catalogue.add
 
     def block(slot: Slot, operation: Operation) -> Operator:
         return at(slot.key(operation), slot.c_in, slot.size, partial(Residual, slot.block(operation)))
@@ -247,7 +244,7 @@ def operators(plan: Plan, offers: Sequence[Sequence[Operation | None]]) -> tuple
     options = tuple(
         tuple(() if o is None else (block(slot, o),) for o in offer) for slot, offer in zip(slots, offers, strict=True)
     )
-    return Operators(ends, options), make
+    return Operators(ends, options), catalogue
 
 
 def runs(slots: Sequence[Slot]) -> Iterator[range]:

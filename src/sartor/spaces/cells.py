@@ -20,8 +20,9 @@ from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Operator, Operators
 from sartor.core.tables import Tables
-from sartor.spaces._cells import NONE, SKIP, Edge, Make, Network, Place, Plan, around, constants, operators, steps
+from sartor.spaces._cells import NONE, SKIP, Edge, Network, Place, Plan, around, constants, operators, steps
 from sartor.spaces._graph import Nothing
+from sartor.spaces._operators import Catalogue
 from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["Cells"]
@@ -171,13 +172,10 @@ class Cells(Space):
         return self._operators[0]
 
     def operator(self, operator: Operator) -> nn.Module:
-        make = self._operators[1].get(operator.key)
-        if make is None:
-            raise ConfigError(f"no network of this space runs {operator.key!r}; take one of operators()")
-        return fx.symbolic_trace(make())
+        return fx.symbolic_trace(self._operators[1].module(operator))
 
     @cached_property
-    def _operators(self) -> tuple[Operators, dict[str, Make]]:
+    def _operators(self) -> tuple[Operators, Catalogue]:
         return operators(self.plan)
 
     def _part(self, arch: Arch, kind: int) -> Arch:

@@ -26,7 +26,6 @@ from sartor.spaces._mbconv import (
     FIRST,
     PRESETS,
     SKIP,
-    Make,
     Menu,
     Named,
     Network,
@@ -36,6 +35,7 @@ from sartor.spaces._mbconv import (
     operators,
     runs,
 )
+from sartor.spaces._operators import Catalogue
 from sartor.spaces._proxyless import published
 from sartor.spaces._staged import initialise
 from sartor.supernet.mixed import Mixed, inherit_path
@@ -180,15 +180,12 @@ class Mbconv(Space):
         return self._operators[0]
 
     def operator(self, operator: Operator) -> nn.Module:
-        make = self._operators[1].get(operator.key)
-        if make is None:
-            raise ConfigError(f"no network of this space runs {operator.key!r}; take one of operators()")
-        module = make()
+        module = self._operators[1].module(operator)
         initialise(module)
         return fx.symbolic_trace(module)
 
     @cached_property
-    def _operators(self) -> tuple[Operators, dict[str, Make]]:
+    def _operators(self) -> tuple[Operators, Catalogue]:
         return operators(self.plan, self._options)
 
     def _usual(self) -> Operation:

@@ -119,10 +119,8 @@ class Darts(Strategy):
             return torch.stack([loss.detach().cpu().double(), arch_loss])
 
         loss, arch_loss = self.training.train(lab, both)
-        preferences = self.controller.preferences
-        costs = {f"expected_{m}": v for m, v in self.penalty.expected(preferences.probs()).items()}
-        entropy = float(preferences.entropy().detach())
-        lab.log(epoch=self.training.done, loss=loss, arch_loss=arch_loss, entropy=entropy, **costs)
+        facts = self.penalty.facts(self.controller.preferences)
+        lab.log(epoch=self.training.done, loss=loss, arch_loss=arch_loss, **facts)
         return True
 
     def solve(self, limits: Mapping[str, float]) -> Arch:

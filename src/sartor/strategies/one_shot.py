@@ -29,8 +29,7 @@ from sartor.core.errors import ConfigError, StateError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng, torch_rng
 from sartor.core.tables import Tables
-from sartor.solvers.budgets import Budget, within
-from sartor.supernet.controller import check_levels
+from sartor.solvers.budgets import Budget, feasible_levels, within
 from sartor.supernet.paths import Decks, dropped_gates
 from sartor.supernet.statistics import Statistics
 from sartor.supernet.weights import Training, cosine, decay_active
@@ -90,7 +89,7 @@ class OneShot(Strategy):
             )
         self.problem, self.paths, self.rate, self.scaled, self.ghost = problem, paths, rate, scaled, ghost
         self.samples, self.batch, self.refine, self.lr, self.weight_decay = samples, batch, refine, lr, weight_decay
-        self.levels: list[dict[str, float]] = check_levels(problem, self)
+        self.levels = feasible_levels(problem, self)
         sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
         self.training = Training(problem, seed, by=self, epochs=epochs, optimizer=sgd, device=device)
         self.rng, self.draws = torch_rng(seed, "paths"), numpy_rng(seed, "draws")

@@ -17,8 +17,7 @@ from collections.abc import Mapping
 
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.records import Arch, Proposal
-from sartor.core.tables import Tables
-from sartor.solvers.budgets import Budget, Decoder, levels
+from sartor.solvers.budgets import Budget, Decoder, feasible_levels
 from sartor.supernet.slimmable import Schedule, Slimmable, uniform
 from sartor.supernet.statistics import Estimator
 
@@ -62,9 +61,7 @@ class Ows(Strategy):
         device: str = "cpu",
     ) -> None:
         self.problem, self.estimator, self.decoder = problem, statistics, decoder
-        self.levels = levels(problem)
-        for limits in self.levels:  # a budget that nothing meets, or a cost without tables, shows before training
-            Budget.of(problem, limits, self).best(Tables.zeros(problem.space.choices), decoder)
+        self.levels = feasible_levels(problem, self, decoder)
         self.training = Slimmable(
             problem,
             seed,

@@ -29,6 +29,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.rewards import mnas_soft
+from sartor.sampling.policies import Baselines
 from sartor.supernet import preferences as prefer
 from sartor.supernet.controller import Controller, skips
 from sartor.supernet.gates import GLANCE
@@ -108,7 +109,7 @@ class Proxyless(Strategy):
         self.heldout = HeldOut(problem, seed, by=self, device=device)
         self.warm = min(round(warmup * epochs), epochs - 1) / epochs
         self.rng = torch_rng(seed, "paths")
-        self.baselines = prefer.Baselines(MOMENTUM, len(self.controller.levels))
+        self.baselines = Baselines(MOMENTUM, len(self.controller.levels))
         self.steps = 0
         """Weight steps since the warm-up."""
         self._silent = [frozenset[int]()] * len(start.sizes) if update_skips else skips(problem.space)
@@ -122,10 +123,7 @@ class Proxyless(Strategy):
         self._values = []
         (loss,) = self.training.train(lab, self._step)
         values = {"arch_loss": sum(self._values) / len(self._values)} if self._values else {}
-        expected = self.penalty.expected(self.controller.preferences.probs())
-        values |= {f"expected_{metric}": cost for metric, cost in expected.items()}
-        entropy = float(self.controller.preferences.entropy().detach())
-        lab.log(epoch=self.training.done, loss=loss, entropy=entropy, **values)
+        lab.log(epoch=self.training.done, loss=loss, **values, **self.penalty.facts(self.controller.preferences))
         return True
 
     def solve(self, limits: Mapping[str, float]) -> Arch:

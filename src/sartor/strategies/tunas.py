@@ -31,11 +31,12 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.rewards import WEIGHTS, Kind, reward
+from sartor.sampling.policies import Baselines
 from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality
 from sartor.supernet.penalties import Penalty
-from sartor.supernet.preferences import Baselines, Preferences, policy_slopes, surprises
+from sartor.supernet.preferences import Preferences, policy_slopes, surprises
 from sartor.supernet.weights import Training, cosine, warmed
 
 __all__ = ["Tunas"]
@@ -124,10 +125,8 @@ class Tunas(Strategy):
             self.controller.conclude(lab, self.training)
             return False
         loss, value, score = self.training.train(lab, self._step)
-        preferences = self.controller.preferences
-        costs = {f"expected_{m}": v for m, v in self.penalty.expected(preferences.probs()).items()}
-        entropy = float(preferences.entropy().detach())
-        lab.log(epoch=self.training.done, loss=loss, quality=value, reward=score, entropy=entropy, **costs)
+        facts = self.penalty.facts(self.controller.preferences)
+        lab.log(epoch=self.training.done, loss=loss, quality=value, reward=score, **facts)
         return True
 
     def solve(self, limits: Mapping[str, float]) -> Arch:

@@ -13,27 +13,13 @@ from sartor.core.contracts import Lab, Operated, Problem, Space
 from sartor.core.errors import ConfigError, DivergedError
 from sartor.core.records import Arch, Proposal
 from sartor.core.state import atomically, pack, unpack
-from sartor.core.tables import Tables
-from sartor.solvers.budgets import Budget, levels, within
+from sartor.solvers.budgets import Budget, feasible_levels, within
 from sartor.supernet.preferences import Preferences
 from sartor.supernet.slimmable import Schedule
 from sartor.supernet.weights import Training, cosine
 
 COOLED, LAST, MEMORY = 0.5, 0.05, 0.99
 """What a temperature loses over the training; where a cosine of steps ends; of the average loss."""
-
-
-def check_levels(problem: Problem, by: object) -> list[dict[str, float]]:
-    """The budget levels of a problem, loosest first, each of which some network meets.
-
-    Raises:
-        BudgetError: None meets one.
-        CapabilityError: A limited cost has no tables.
-    """
-    found = levels(problem)
-    for limits in found:
-        Budget.of(problem, limits, by).best(Tables.zeros(problem.space.choices))
-    return found
 
 
 def skips(space: Space) -> list[frozenset[int]]:
@@ -87,7 +73,7 @@ class Controller:
             )
         self.problem, self.preferences, self.lr, self._by = problem, preferences, lr, by
         self._schedule, self._temperature = schedule, temperature / len(preferences.sizes)
-        self.levels = check_levels(problem, by)
+        self.levels = feasible_levels(problem, by)
         self.scale, self.seen = 0.0, False
         self.optimizer = torch.optim.Adam(preferences.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
 

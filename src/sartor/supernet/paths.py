@@ -14,6 +14,19 @@ from torch import Tensor
 from sartor.core.records import Arch, Choice
 
 
+def pick(weights: Tensor, luck: Tensor) -> Tensor:
+    """One column per row, `(n,)`, as likely as its weight.
+
+    Args:
+        weights: `(n, k)`, not negative; their sums need not be one.
+        luck: `(n, 1)`, uniform in [0, 1).
+    """
+    edges = weights.cumsum(1)
+    # the last edge may be a rounding below one: scale the luck by it, so that zero-probability tails stay unseen
+    picked: Tensor = (luck * edges[:, -1:] >= edges).sum(1)
+    return torch.clamp(picked, max=weights.shape[1] - 1)
+
+
 def kept(count: int, rate: float, generator: torch.Generator) -> Tensor:
     """Which of `count` paths stay, `(count,)`, bool: each is dropped with `rate ** (1 / count)`.
 

@@ -88,6 +88,11 @@ class Penalty:
         bounds = zip(self.metrics, self.bounds, ratios, strict=True)
         return {metric: ratio * upper for metric, (_, upper), ratio in bounds}
 
+    def facts(self, preferences: Preferences) -> dict[str, float]:
+        """What a search logs: `entropy` in nats, and `expected_METRIC` of every metric that is a sum."""
+        costs = {f"expected_{metric}": cost for metric, cost in self.expected(preferences.probs()).items()}
+        return {"entropy": float(preferences.entropy().detach()), **costs}
+
     def __call__(self, loss: Tensor, ratios: Tensor) -> Tensor:
         """What to minimise, a scalar.
 

@@ -8,14 +8,14 @@ Sources: Cai, Zhu and Han, "ProxylessNAS" (ICLR 2019), section 3: gates and pair
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sartor.core.records import Arch, Choice
-from sartor.core.state import pack, unpack
 from sartor.core.tables import Tables
+from sartor.supernet.paths import pick
 
 
 class Pairs(NamedTuple):
@@ -152,36 +152,6 @@ def surprises(preferences: Preferences, archs: Sequence[Arch], rewards: Sequence
     return logits.new_tensor(list(rewards)) - said
 
 
-class Baselines:
-    """Exponential averages of rewards without the bias of their start, one per budget level.
-
-    Networks for different budgets differ more than options do: one average for all would be noise.
-
-    Args:
-        momentum: Weight of the past.
-        count: Levels.
-    """
-
-    saved = ("sums", "weights")
-
-    def __init__(self, momentum: float, count: int) -> None:
-        self.momentum, self.sums, self.weights = momentum, [0.0] * count, [0.0] * count
-
-    def update(self, level: int, reward: float) -> float:
-        """The average of a level with `reward` in it."""
-        self.sums[level] += (1 - self.momentum) * (reward - self.sums[level])
-        self.weights[level] += (1 - self.momentum) * (1 - self.weights[level])
-        return self.sums[level] / self.weights[level]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums."""
-        return pack(self, self.saved)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` took."""
-        unpack(self, self.saved, state)
-
-
 def straight_through(probs: Tensor, slopes: Tensor) -> Tensor:
     """Gradients for logits from those for their binary gates, row by row (ProxylessNAS, eq. 4).
 
@@ -232,8 +202,5 @@ def keep_mass(preferences: Preferences, pairs: Pairs, before: Tensor) -> None:
 
 
 def _pick(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """One column per row of `(n, k)`, `(n,)`; the last sum may be a rounding below one, so luck is scaled by it."""
-    edges = weights.cumsum(1)
-    luck = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
-    picked: Tensor = (luck * edges[:, -1:] >= edges).sum(1)
-    return torch.clamp(picked, max=weights.shape[1] - 1)
+    """One column per row of `(n, k)`, `(n,)`."""
+    return pick(weights, torch.rand(len(weights), 1, generator=generator, dtype=torch.float64))

@@ -27,6 +27,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
 from sartor.core.state import atomically
+from sartor.supernet.paths import pick
 from sartor.supernet.statistics import Estimator, Statistics
 from sartor.supernet.weights import Training, cosine
 
@@ -44,13 +45,7 @@ def draw(probabilities: Probabilities, count: int, generator: torch.Generator) -
     """Paths `(count, n)`, long: for each a level at random, then every option independently from that level's row."""
     levels = torch.randint(len(probabilities[0]), (count,), generator=generator)
     luck = torch.rand(count, len(probabilities), generator=generator, dtype=torch.float64)
-    columns = []
-    for i, table in enumerate(probabilities):
-        edges = table.cumsum(1)[levels]
-        # the last edge may be a rounding below one: scale the luck by it, so that zero-probability tails stay unseen
-        picked = (luck[:, i : i + 1] * edges[:, -1:] >= edges).sum(1)
-        columns.append(picked.clamp(max=table.shape[1] - 1))
-    return torch.stack(columns, 1)
+    return torch.stack([pick(table[levels], luck[:, i : i + 1]) for i, table in enumerate(probabilities)], 1)
 
 
 class Slimmable(Training):
