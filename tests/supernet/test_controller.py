@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -36,6 +37,26 @@ def test_the_answer_is_the_most_preferred_arch_within_the_limits():
         bound += found != learned.preferences.best()
     assert 0 < bound < 12
     assert learned.solve({"latency_ms": 100.0}) == learned.preferences.best()
+
+
+class Contrary(Maps):
+    """Takes what is least preferred."""
+
+    def derive(self, probs):
+        assert all(float(p.sum()) == pytest.approx(1.0) for p in probs)
+        return tuple(int(p.argmin()) for p in probs)
+
+
+def test_a_space_may_say_what_is_preferred():
+    problem = toy(levels=(6.0,))
+    space = Contrary()
+    problem = replace(problem, space=space)
+    problem, learned = controller(problem)
+    least = tuple(int(row.argmin()) for row in learned.preferences.preferred())
+    assert learned.solve({}) == least != learned.preferences.best()
+    limit = float(problem.cost("latency_ms")([least])[0]) - 0.1
+    found = learned.solve({"latency_ms": limit})
+    assert float(problem.cost("latency_ms")([found])[0]) <= limit
 
 
 def test_a_budget_that_nothing_meets_shows_before_training():

@@ -8,8 +8,8 @@ Deviations:
 * Costs by default do not enter the loss: `penalty = "tilt"` keeps the softmax at the limit on average (see
   `sartor.supernet.penalties`), and a `temperature` keeps preferences to scale; `penalty = "none"` and
   `temperature = 0` are the paper's.
-* Choices are the space's. The paper's rule for cells, two inputs per node and never `zero`, is none of a search over
-  networks of a given form.
+* Choices are the space's. The paper's rule for cells, two inputs per node and never `zero`, is for the space to say
+  (`Derives`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
 * The virtual step is plain SGD, as in the paper's equations; its code adds momentum and weight decay.
 * Held-out batches are random ones of the validation split; the paper halves the training images.
 """

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Lab, Operated, Problem, Space
+from sartor.core.contracts import Derives, Lab, Operated, Problem, Space
 from sartor.core.errors import ConfigError, DivergedError
 from sartor.core.records import Arch, Proposal
 from sartor.core.state import atomically, pack, unpack
@@ -110,11 +110,17 @@ class Controller:
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The preferred arch if it meets `limits`, else the most preferred one that does, found exactly.
 
+        What is preferred a space may say (`Derives`); under a limit that this does not meet any arch will do.
+
         Raises:
             BudgetError: No arch meets them.
         """
-        canonical = self.problem.space.canonical
-        best = canonical(self.preferences.best())
+        space, canonical = self.problem.space, self.problem.space.canonical
+        best = (
+            space.derive([row.exp() for row in self.preferences.preferred()])
+            if isinstance(space, Derives)
+            else canonical(self.preferences.best())
+        )
         if within(self.problem, best, limits):
             return best
         return canonical(Budget.of(self.problem, limits, self._by).best(self.preferences.unlikeliness()))
