@@ -60,6 +60,36 @@ def test_stages_that_a_space_lacks():
     assert search(N2n(problem(1, 1), 0, trials=10), sum) == []
 
 
+class Few(Students):
+    """A list of 60 students; none is the teacher with layers removed only."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        every = {tuple(rng.integers([2, 2, 2, 3, 3, 2]).tolist()) for _ in range(400)}
+        self.members = sorted(every)[:60]
+
+    def canonical(self, arch):
+        return arch if arch in self.members else self.members[0]
+
+
+@pytest.mark.parametrize("upper", [None, 7.0])
+def test_a_list_of_networks(upper):
+    """Draws are of the list, in both stages, many different ones; the policy learns which are good."""
+    strategy = N2n(replace(students(upper), space=Few()), 0, trials=300, lr=0.03, reward="feasible", removal=0.3)
+    trials = search(strategy, lambda a: a[0] + a[3] + a[4])
+    few = strategy.problem.space.members
+    assert all(t.arch in few and (upper is None or sum(t.arch) <= upper) for t in trials)
+    assert len({t.arch for t in trials[:30]}) > 10
+    early, late = (np.mean([t.metrics["accuracy"] for t in part]) for part in (trials[:90], trials[-30:]))
+    assert late > early + 0.7
+
+
+def test_a_list_of_which_nothing_is_within_the_budget():
+    with pytest.raises(BudgetError, match="none of the 60"):
+        N2n(replace(students(-1.0), space=Few()), 0, trials=5)
+
+
 def test_it_learns():
     strategy = N2n(problem(5, 5), 0, trials=200, lr=0.03)
     trials = search(strategy, lambda a: a[0] + 1.5 * a[1])

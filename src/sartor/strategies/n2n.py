@@ -11,6 +11,8 @@ first stage and decides layer after layer, each given the one before. Deviations
   reference would add something, and stay.
 * Networks outside of the budget are drawn again and never evaluated; the gradient is that of the restricted policy, as
   in `reinforce`. With a budget the reward is the objective alone (`reward`).
+* A space that is a list of networks (`Listed`) is drawn from by the policy's probabilities of its networks: each stage
+  weighs them by its own choices, whatever the others are.
 * Sizes and learning rates of the policies are ours, and so is the number of networks per step.
 """
 
@@ -21,12 +23,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sartor.core.contracts import AskTell, Problem
-from sartor.core.errors import ConfigError
+from sartor.core.contracts import AskTell, Listed, Problem
+from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import derive, numpy_rng
 from sartor.sampling.compression import Kind, Worth
-from sartor.sampling.embedding import options
+from sartor.sampling.embedding import one_thread, options
 from sartor.sampling.policies import Baseline, Floats, Ints
 from sartor.sampling.recurrent import Recurrent
 from sartor.sampling.region import Region, at_least_one
@@ -86,6 +88,10 @@ class N2n(AskTell):
         self.places, self.first = _stages(problem, self.worth.reference), round(removal * trials)
         if not all(self.places):
             self.first = trials if self.places[0] else 0
+        members = problem.space.members if isinstance(problem.space, Listed) else ()
+        self._listed = [arch for arch in members if arch in self.region]
+        if members and not self._listed:
+            raise BudgetError(f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}")
         self._rows = options(problem.space.choices)
         self.policies = Policies(
             [
@@ -163,6 +169,8 @@ class N2n(AskTell):
         if policy is None:
             return []  # the space has one network
         policy.rows = self._rows[places, torch.tensor(start)[places]]
+        if self._listed:
+            return self._taken(policy, places, count)
         base, found, index, drawn = np.array(start), list[Arch](), list[Ints](), 0
         outside: list[Arch] = []
         extra = BLOCK if self.region.limits else 0
@@ -183,6 +191,15 @@ class N2n(AskTell):
             index.append(np.array(found[-1])[places])
         self._index = np.stack(index if outside else index[:count])
         return found[:count]
+
+    def _taken(self, policy: Recurrent, places: Sequence[int], count: int) -> list[Arch]:
+        """Networks of the list, by the policy given that it draws one of them; further ones for the mean gradient."""
+        index = np.array(self._listed)[:, places]
+        with torch.no_grad(), one_thread():
+            p = policy.log_probs(index).double().softmax(0).numpy()
+        drawn = self.rng.choice(len(p), size=count + BLOCK, p=p / p.sum())
+        self._index = index[drawn]
+        return [self._listed[i] for i in drawn[:count].tolist()]
 
 
 class Policies:
