@@ -91,7 +91,9 @@ class N2n(AskTell):
         members = problem.space.members if isinstance(problem.space, Listed) else ()
         self._listed = [arch for arch in members if arch in self.region]
         if members and not self._listed:
-            raise BudgetError(f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}")
+            raise BudgetError(
+                f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}"
+            )
         self._rows = options(problem.space.choices)
         self.policies = Policies(
             [
