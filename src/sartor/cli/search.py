@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+MANY = 30
+"""Choices beyond which only those that differ from the reference's are printed."""
+
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or a packaged recipe.")] = "digits",
@@ -43,6 +46,10 @@ def run(
             continue
         modelled = ", ".join(f"{m} {human(m, v)}" for m, v in found["modelled"].items())
         sys.stdout.write(f"  modelled: {modelled}\n")
-        sys.stdout.write("  " + ", ".join(f"{n} {w}" for n, w in found["widths"].items()) + "\n")
+        chosen = found["widths"]
+        if len(chosen) > MANY:
+            sys.stdout.write(f"  {len(found['changed'])} of {len(chosen)} choices are not the reference's:\n")
+            chosen = {name: chosen[name] for name in found["changed"]}
+        sys.stdout.write("  " + ", ".join(f"{n} {w}" for n, w in chosen.items()) + "\n")
     sys.stdout.write(f"sartor fit {recipe} {place} trains and verifies\n")
     return 0

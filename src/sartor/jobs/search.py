@@ -31,8 +31,8 @@ def search(
     """Run, or go on with, the stages of a fit up to the search; a later `fit` in the same folder takes them over.
 
     Returns:
-        Per point of the budget the arch, its widths and its *modelled* costs, and the search's trials. Written to
-        `search.json` in the run folder.
+        Per point of the budget the arch, its options by choice (`widths`), which of them are not the reference's
+        (`changed`), its *modelled* costs, and the search's trials. Written to `search.json` in the run folder.
 
     Raises:
         SartorError: As `sartor.fit`.
@@ -67,9 +67,11 @@ def _found(pipeline: Pipeline, point: Mapping[str, float]) -> dict[str, Any]:
         arch = pipeline.search.propose(point)
     except BudgetError as error:
         return {"budget": dict(point), "arch": None, "reason": str(error)}
+    words, whole = (archs.describe(pipeline.space, a) for a in (arch, pipeline.space.reference))
     return {
         "budget": dict(point),
         "arch": list(arch),
-        "widths": archs.describe(pipeline.space, arch),
+        "widths": words,
+        "changed": [name for name, word in words.items() if word != whole[name]],
         "modelled": {metric: float(model([arch])[0]) for metric, model in pipeline.costs.items()},
     }
