@@ -14,6 +14,9 @@ and is then down to these students (in the folder of this script, for the networ
     sartor bench compression --table POOL.csv --space pool=POOL.csv --space network=esnac_pool:resnet20 \\
         --space weights=DIR/resnet20_cifar10.safetensors --objective compression --signal cifar10_valid_3
 
+`embed` runs one search of `--evaluations` students on such a table and keeps its embedding in a folder, for searches on
+another teacher's pool (`--set esnac.embedding=FOLDER`, with the same `hidden` and `layers`).
+
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
 and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two
 hours on one core; `train` says how long is left.
@@ -41,6 +44,8 @@ from sartor.core.rng import derive, numpy_rng
 from sartor.costs.macs import Macs
 from sartor.costs.params import Params
 from sartor.evaluators.distil import Distil
+from sartor.jobs.bench import Bench, Stand
+from sartor.run.runner import run
 from sartor.spaces.compression import Compression
 from sartor.supernet.lineage import kept_weights
 from sartor.tabular import Table, key_of
@@ -51,9 +56,19 @@ BACK = (0.0, 0.5, 0.8)
 """Students in turn get back what was removed of them with these probabilities."""
 
 
+ENCODER = {"hidden": 32, "layers": 1}
+SEARCH = {"kernels": 4, "updates": 30, "candidates": 300}
+"""Of `embed`: an LSTM of half the paper's size and a quarter of its depth, half the kernels: to keep to minutes."""
+
+
 def resnet20() -> Resnet:
     """The teacher without its weights, for those who name networks."""
     return Resnet(20)
+
+
+def resnet32() -> Resnet:
+    """As `resnet20`."""
+    return Resnet(32)
 
 
 def teacher_of(args: argparse.Namespace) -> Compression:
@@ -165,6 +180,24 @@ def write(args: argparse.Namespace) -> None:
     print(json.dumps(facts, indent=1))
 
 
+def embed(args: argparse.Namespace) -> None:
+    """The embedding of one search on a table."""
+    weights = str(args.weights / f"resnet{args.depth}_cifar10.safetensors")
+    space = {"name": "compression", "network": f"esnac_pool:resnet{args.depth}", "weights": weights}
+    stand = Stand(
+        Bench(
+            space={**space, "pool": str(args.table), "steps": args.steps, "coupled": args.coupled},
+            table=str(args.table),
+            strategies={"esnac": {**ENCODER, **SEARCH, "trials": args.evaluations}},
+            evaluations=args.evaluations,
+            seed=args.seed,
+            signal=f"cifar10_valid_{args.epochs}",
+            objective="compression",
+        )
+    )
+    run(stand.strategy("esnac", 0), stand.problem, stand.evaluator, folder=args.out, seed=args.seed)
+
+
 def percent(values: list[float]) -> np.ndarray:
     return np.array([round(100 * value, 3) for value in values])
 
@@ -188,11 +221,13 @@ def lines(folder: Path) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "write"])
+    parser.add_argument("what", choices=["train", "write", "embed"])
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet")
     parser.add_argument("--weights", type=Path, required=True, help="folder with resnet20_cifar10.safetensors")
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--folder", type=Path, help="of train and write: the students")
+    parser.add_argument("--out", type=Path, help="of write the table, of embed a folder")
+    parser.add_argument("--table", type=Path, help="of embed")
+    parser.add_argument("--evaluations", type=int, default=150, help="of embed")
     parser.add_argument("--students", type=int, default=300)
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--depth", type=int, default=20)
@@ -209,14 +244,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.what == "train":
-        if args.data is None:
-            parser.error("train needs --data")
-        train(args)
-    else:
-        if args.out is None:
-            parser.error("write needs --out")
-        write(args)
+    work, needed = {
+        "train": (train, ("data", "folder")),
+        "write": (write, ("folder", "out")),
+        "embed": (embed, ("table", "out")),
+    }[args.what]
+    missing = [f"--{name}" for name in needed if getattr(args, name) is None]
+    if missing:
+        parser.error(f"{args.what} needs {' and '.join(missing)}")
+    work(args)
 
 
 if __name__ == "__main__":
