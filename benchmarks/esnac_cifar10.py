@@ -38,7 +38,15 @@ from sartor.spaces.compression import Compression
 from sartor.tasks.arrays import arrays
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "esnac": {"batch": 4, "kernels": 4, "updates": 50, "hidden": 32, "layers": 2},
+    "esnac": {
+        "batch": 6,
+        "kernels": 6,
+        "updates": 50,
+        "hidden": 32,
+        "layers": 1,
+        "maximise": "local",
+        "narrowed": 4,
+    },
     "n2n": {},
     "random_search": {},
 }

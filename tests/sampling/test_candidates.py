@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sartor.core.errors import BudgetError
+from sartor.core.errors import BudgetError, ConfigError
 from sartor.sampling.candidates import Candidates
 from sartor.sampling.region import Region
 
@@ -23,6 +23,30 @@ def test_draws_are_new_different_and_within_budget():
     drawn = Candidates(region).draw(60, np.random.default_rng(0), seen)
     assert len(drawn) == len(set(drawn)) == 60
     assert all(sum(a) <= 7 and a not in seen for a in drawn)
+
+
+class Even(Plain):
+    def scaled(self, factor):
+        return tuple(round(factor * (len(c.options) - 1)) for c in self.choices)
+
+
+def test_the_first_networks_may_be_narrowed_evenly():
+    """Those that are new and within the budget, the widest first; random ones make up the number."""
+    region = Region(replace(problem(11, 11, upper=13), space=Even(11, 11)))
+    first = Candidates(region, narrowed=4)
+    drawn = first.first(6, np.random.default_rng(0), {(4, 4)})
+    assert drawn[:2] == [(6, 6), (2, 2)]  # of 8, 6, 4 and 2
+    assert len(set(drawn)) == 6
+    assert all(sum(a) <= 13 for a in drawn)
+    assert first.first(1, np.random.default_rng(0), set()) == [(6, 6)]
+    plain = Candidates(region)
+    assert plain.first(5, np.random.default_rng(3), set()) == plain.draw(5, np.random.default_rng(3), set())
+
+
+def test_narrowed_networks_of_a_space_that_has_none():
+    for space, narrowed in ((Plain(3), 2), (Even(3), -1)):
+        with pytest.raises(ConfigError, match=f"narrowed is {narrowed}"):
+            Candidates(Region(replace(problem(3), space=space)), narrowed=narrowed)
 
 
 def test_a_short_list_is_not_drawn_from_for_long():

@@ -106,6 +106,15 @@ def test_the_teacher_is_tried_first_and_is_no_student():
     assert strategy.solve({}) == max(rewards, key=rewards.get)
 
 
+def test_the_first_batch_may_be_narrowed_networks():
+    strategy = Esnac(priced(Tiny()), 0, **FAST, narrowed=3)
+    strategy.tell(judged(strategy.ask(), lambda a: 1.0))
+    first = [p.arch for p in strategy.ask()]
+    space = strategy.problem.space
+    assert first[:3] == [space.scaled(f) for f in (0.75, 0.5, 0.25)]
+    assert len(set(first)) == 4
+
+
 def test_a_teacher_that_is_known_is_not_tried():
     strategy = Esnac(priced(Tiny()), 0, teacher=0.9, **FAST)
     assert strategy.within_limits
@@ -355,7 +364,15 @@ def test_what_cannot_be():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"acquisition": "ucb"}, {"maximise": "all"}, {"subset": 0.0}, {"fidelity": 1.5}, {"kernels": 0}, {"encoder": "x"}],
+    [
+        {"acquisition": "ucb"},
+        {"maximise": "all"},
+        {"subset": 0.0},
+        {"fidelity": 1.5},
+        {"kernels": 0},
+        {"encoder": "x"},
+        {"narrowed": 2},
+    ],
 )
 def test_settings_out_of_range(settings):
     with pytest.raises(ConfigError, match=f"{next(iter(settings))}"):

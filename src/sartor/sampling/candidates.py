@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sartor import archs as operations
-from sartor.core.contracts import Draws, Listed
+from sartor.core.contracts import Draws, Listed, Scalable
+from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.sampling.region import Region
 
@@ -29,12 +30,35 @@ class Candidates:
     Args:
         region: What is within the budget.
         local: Whether half of a pool are mutations.
+        narrowed: So many of the first networks are the reference narrowed evenly.
+
+    Raises:
+        ConfigError: `narrowed` is negative, or the space does not say what that means.
     """
 
-    def __init__(self, region: Region, *, local: bool = False) -> None:
+    def __init__(self, region: Region, *, local: bool = False, narrowed: int = 0) -> None:
+        if narrowed < 0 or (narrowed and not isinstance(region.space, Scalable)):
+            raise ConfigError(
+                f"narrowed is {narrowed}; it must not be negative, and 0 for spaces that cannot narrow their networks "
+                f"evenly ({type(region.space).__name__} {'can' if isinstance(region.space, Scalable) else 'cannot'})"
+            )
+        self.narrowed = narrowed
         self.region, self.local = region, local
         self._sizes = np.array([len(c.options) for c in region.space.choices])
         self._movable = bool((self._sizes > 1).any())
+
+    def first(self, count: int, rng: np.random.Generator, seen: Collection[Arch]) -> list[Arch]:
+        """What a search starts with: evenly narrowed networks, the widest first, and random ones.
+
+        Raises:
+            BudgetError: No network is within the budget.
+        """
+        space, even = self.region.space, list[Arch]()
+        if self.narrowed and isinstance(space, Scalable):
+            factors = (1 - i / (self.narrowed + 1) for i in range(1, self.narrowed + 1))
+            even = list(dict.fromkeys(space.canonical(space.scaled(factor)) for factor in factors))
+        even = [arch for arch in even if arch not in seen and arch in self.region][:count]
+        return [*even, *self.draw(count - len(even), rng, {*seen, *even})] if len(even) < count else even
 
     def draw(self, count: int, rng: np.random.Generator, seen: Collection[Arch]) -> list[Arch]:
         """Different networks that are not in `seen`: `count`, or fewer where there are hardly any left.

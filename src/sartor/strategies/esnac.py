@@ -10,7 +10,7 @@ largest expected improvement among random ones. The defaults are the paper's. De
 * What was evaluated, or is already in the batch, is not proposed again; failed networks teach nothing.
 * The teacher's reward of 0 is data only where the teacher is known: with the reward `compression`.
 * Kernels of a step choose among the same random networks, which are described once; each has its own in the paper.
-* `encoder`, `acquisition`, `maximise`, `warm`, `curve` and `earlier` are options that the paper does not have.
+* `encoder`, `acquisition`, `maximise`, `narrowed`, `warm`, `curve` and `earlier` are options; the paper has none of them.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Esnac(Strategy):
         acquisition: `ei`, expected improvement; `log_ei`, its logarithm, which tells apart what is hopeless, too;
             `thompson`, the best network of a random function from the posterior.
         maximise: Candidates are all `random`, or half of them mutations of the best ones: `local`.
+        narrowed: So many networks of the first batch are the reference narrowed evenly, not random ones.
         reward: `feasible` is the objective within the budget, `compression` is C (2 - C) times the accuracy as a share
             of the teacher's, C the share of parameters removed; `auto` is the latter if nothing is limited.
         teacher: The accuracy of the teacher; 0 evaluates the space's reference first.
@@ -100,6 +101,7 @@ class Esnac(Strategy):
         weight_decay: float = 5e-4,
         acquisition: Acquisition = "ei",
         maximise: Literal["random", "local"] = "random",
+        narrowed: int = 0,
         reward: Reward = "auto",
         teacher: float = 0.0,
         standardise: bool = True,
@@ -125,7 +127,8 @@ class Esnac(Strategy):
         self.worth = Worth(problem, reward, teacher)
         self.encoding = Encoding(problem.space, links=encoder == "graph")
         self.region = Region(problem)
-        self.choose = Chooser(Candidates(self.region, local=maximise == "local"), candidates, acquisition)
+        choices = Candidates(self.region, local=maximise == "local", narrowed=narrowed)
+        self.choose = Chooser(choices, candidates, acquisition)
         self.within_limits = not self.worth.first
         self.earlier = read_earlier(earlier, problem, fidelity)
         self.frozen = load(Path(embedding), self.encoding.features, self.recipe) if embedding else []
@@ -171,7 +174,7 @@ class Esnac(Strategy):
         seen = {t.arch for t in self.trials}
         archs, targets = self._known()
         if len(archs) < 2:
-            drawn = self.choose.candidates.draw(count, self.rng, seen)
+            drawn = self.choose.candidates.first(count, self.rng, seen)
         else:
             with one_thread():
                 drawn = self._named(count, archs, targets, seen, lab)
