@@ -10,7 +10,7 @@ largest expected improvement among random ones. The defaults are the paper's. De
 * What was evaluated, or is already in the batch, is not proposed again; failed networks teach nothing.
 * The teacher's reward of 0 is data only where the teacher is known: with the reward `compression`.
 * Kernels of a step choose among the same random networks, which are described once; each has its own in the paper.
-* `encoder`, `acquisition`, `maximise`, `narrowed`, `warm`, `curve` and `earlier` are options; the paper has none of them.
+* The paper has no `encoder`, `acquisition`, `maximise`, `narrowed`, `warm`, `curve` and `earlier`.
 """
 
 from __future__ import annotations
