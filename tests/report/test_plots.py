@@ -12,6 +12,7 @@ from sartor.report.plots import (
     operations,
     prediction,
     progress,
+    removals,
     stages,
     trade_off,
     widths,
@@ -108,6 +109,40 @@ def test_operations_stand_on_the_line_of_their_option_side_by_side():
     assert found["reference"].x[0] < 0 < found["winner"].x[0] < 0.5
     assert list(traces(widths(read(mixed)))["winner"].y) == [8]
     assert operations(read(synthetic())) is None
+
+
+def test_what_is_gone_has_a_figure_of_its_own():
+    many = {
+        "reference": {"widths": {"keep:a": 1, "keep:<b>": 1, "width": 16}},
+        "winner": {"widths": {"keep:a": 1, "keep:<b>": 0, "width": 8}},
+        "search": {
+            "choices": [
+                {"name": "keep:a", "options": [0, 1]},
+                {"name": "keep:<b>", "options": [0, 1]},
+                {"name": "width", "options": [8, 16]},
+            ]
+        },
+    }
+    rows = traces(removals(read(many)))
+    assert list(rows["winner"].marker.symbol) == ["square", "x-thin-open"]
+    assert list(rows["reference"].marker.symbol) == ["square", "square"]
+    assert list(rows["winner"].customdata) == ["keep:a stays", "keep:&lt;b&gt; is gone"]
+    assert list(traces(widths(read(many)))["winner"].x) == ["width"]
+    assert removals(read({**many, "winner": many["reference"]})) is None, "nothing is gone"
+    assert removals(read(synthetic())) is None
+
+
+def test_of_many_blocks_only_those_that_differ_are_drawn():
+    names, options = [f"b{i}" for i in range(50)], [f"o{i}" for i in range(60)]
+    mixed = {
+        "reference": {"widths": dict.fromkeys(names, "o0")},
+        "winner": {"widths": {**dict.fromkeys(names, "o0"), "b7": "o9"}},
+        "search": {"choices": [{"name": n, "options": options} for n in names]},
+    }
+    figure = operations(read(mixed))
+    assert list(figure.layout.xaxis.ticktext) == ["b7"]
+    assert list(figure.layout.yaxis.categoryarray) == ["o0", "o9"]
+    assert operations(read({**mixed, "winner": mixed["reference"]})) is None
 
 
 def test_the_searchs_own_network_is_drawn_where_it_is_not_the_winner():

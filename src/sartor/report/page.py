@@ -50,6 +50,10 @@ ABOUT = {
         "gives away, the search found that they matter; where its bars are shorter, they cost more time than they were "
         "worth. Click a name in the legend to hide or show it."
     ),
+    "removals": (
+        "One row per network: a square for what it still has, a cross for what it goes without. Values pass what is "
+        "gone unchanged."
+    ),
     "operations": (
         "One line per operation, from the first to the last of the options; where two networks do the same in a block, "
         "their markers stand side by side. Where the winner does more than uniform scaling, the search found that it "
@@ -266,7 +270,7 @@ def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
-    wide = " wide" if name in ("widths", "operations", "narrowing") else ""
+    wide = " wide" if name in ("widths", "removals", "operations", "narrowing") else ""
     return (
         f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(ABOUT[name])}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
@@ -286,13 +290,10 @@ def _missing(title: str, reason: str, more: str = "") -> str:
 
 
 def _choices(result: Result, figures: Mapping[str, go.Figure]) -> Iterator[str]:
-    """The widths of every layer, the operations of every block, or both; one table of all."""
-    if "operations" not in figures:
-        yield _plot("widths", figures, _widths_table(result))
-        return
-    if "widths" in figures:
-        yield _plot("widths", figures)
-    yield _plot("operations", figures, _widths_table(result))
+    """The widths of every layer, what is gone, the operations of every block; one table of all."""
+    drawn = [name for name in ("widths", "removals", "operations") if name in figures] or ["widths"]
+    for name in drawn:
+        yield _plot(name, figures, _widths_table(result) if name == drawn[-1] else "")
 
 
 def _widths_table(result: Result) -> str:

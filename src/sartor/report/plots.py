@@ -7,7 +7,7 @@ transparent and the ink is left to the page, so that one figure serves light, da
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +39,8 @@ PURPLE = "#CC79A7"
 SHOWN = 4000
 """More trials than this are thinned out: the page stays small and quick."""
 PANELS = 4
+MANY = 40
+"""With more blocks than this, those that are the same in all networks are left out; of more options, those unused."""
 UPRIGHT = 16
 """With more layers than this, plotly turns their names upright, which takes height."""
 POSITIONS = ("epoch", "step", "iteration", "generation", "round", "evaluations")
@@ -62,6 +64,7 @@ def draw(result: Result) -> dict[str, go.Figure]:
     makers: dict[str, Callable[[Result], go.Figure | None]] = {
         "trade_off": trade_off,
         "widths": widths,
+        "removals": removals,
         "operations": operations,
         "prediction": prediction,
         "progress": progress,
@@ -111,8 +114,10 @@ def widths(result: Result) -> go.Figure | None:
 
     Further budgets wait in the legend.
     """
-    compared = _compared(result)
-    known = [(name, found, colour, shown) for name, n, colour, shown in compared if (found := _numeric(n.widths))]
+    compared, apart = _compared(result), _switches(result)
+    known = [
+        (name, found, colour, shown) for name, n, colour, shown in compared if (found := _numeric(n.widths, apart))
+    ]
     if not known:
         return None
     layers = list(dict.fromkeys(layer for _, found, _, _ in known for layer in found))
@@ -129,6 +134,38 @@ def widths(result: Result) -> go.Figure | None:
     return figure
 
 
+def removals(result: Result) -> go.Figure | None:
+    """Layers and blocks that a network can do without: one row per network, a filled marker for what it still has."""
+    switches = _switches(result)
+    known = [
+        (name, {k: v for k, v in _numeric(n.widths).items() if k in switches}, colour)
+        for name, n, colour, shown in _compared(result)
+        if shown
+    ]
+    layers = list(dict.fromkeys(layer for _, found, _ in known for layer in found))
+    if not any(value == 0 for _, found, _ in known for value in found.values()):
+        return None
+    long = max(map(len, layers)) if len(layers) > UPRIGHT else 0
+    figure = _figure("Layers and blocks that are left", 190 + 40 * len(known) + 5 * long)
+    for name, found, colour in known:
+        here = [(j, found[layer] > 0) for j, layer in enumerate(layers) if layer in found]
+        marks = go.Scatter(
+            x=[j for j, _ in here],
+            y=[html.escape(name)] * len(here),
+            customdata=_labels([f"{layers[j]} {'stays' if left else 'is gone'}" for j, left in here]),
+            mode="markers",
+            name=html.escape(name),
+            marker={"color": colour, "size": 9, "symbol": ["square" if left else "x-thin-open" for _, left in here]},
+            hovertemplate=f"{html.escape(name)}<br>%{{customdata}}<extra></extra>",
+            showlegend=False,
+        )
+        figure.add_trace(marks)
+    places = {"tickmode": "array", "tickvals": list(range(len(layers))), "ticktext": _labels(layers)}
+    figure.update_xaxes(title_text="layer or block, in the order of the network", showgrid=False, **places)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return figure
+
+
 def operations(result: Result) -> go.Figure | None:
     """What every block is, where options are words: one marker per network, side by side, on the line of its option."""
     compared = _compared(result)
@@ -136,9 +173,15 @@ def operations(result: Result) -> go.Figure | None:
     if not known:
         return None
     blocks = list(dict.fromkeys(block for _, found, _, _ in known for block in found))
+    if len(blocks) > MANY:
+        blocks = [b for b in blocks if len({found.get(b) for _, found, _, _ in known}) > 1]
+        if not blocks:
+            return None
     listed = [text(o) for choice in rows(result.search.get("choices")) for o in _listed(choice)]
-    used = dict.fromkeys(option for _, found, _, _ in known for option in found.values())
+    used = dict.fromkeys(found[block] for _, found, _, _ in known for block in blocks if block in found)
     options = list(dict.fromkeys([*listed, *used]))
+    if len(options) > MANY:
+        options = [option for option in options if option in used]
     long = max(map(len, blocks)) if len(blocks) > UPRIGHT else 0
     figure = _figure("Operation of every block", 190 + 24 * len(options) + 5 * long)
     apart = 0.6 / len(known)
@@ -394,6 +437,12 @@ def _compared(result: Result) -> list[tuple[str, Network, str, bool]]:
     return [(name, n, colour, shown) for name, n, colour, shown in found if n]
 
 
+def _switches(result: Result) -> set[str]:
+    """Choices that say whether a layer or block is there."""
+    choices = rows(result.search.get("choices"))
+    return {text(c.get("name")) for c in choices if list(c.get("options") or ()) in ([0, 1], [False, True])}
+
+
 def _worded(found: Mapping[str, Any]) -> dict[str, str]:
     return {block: text(v) for block, v in found.items() if isinstance(v, str)}
 
@@ -404,8 +453,9 @@ def _listed(choice: Raw) -> Sequence[Any]:
     return [o for o in options if isinstance(o, str)] if isinstance(options, (list, tuple)) else []
 
 
-def _numeric(found: Mapping[str, Any]) -> dict[str, float]:
-    return {layer: n for layer, n in ((layer, number(v)) for layer, v in found.items()) if n is not None}
+def _numeric(found: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, float]:
+    known = ((layer, number(v)) for layer, v in found.items() if layer not in without)
+    return {layer: n for layer, n in known if n is not None}
 
 
 def _heldout(result: Result) -> list[dict[str, Any]]:
