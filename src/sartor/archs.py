@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Draws, Problem, Space
+from sartor.core.contracts import Draws, Problem, Space, Varies
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Scalar
 
@@ -22,7 +22,9 @@ def sample(space: Space, rng: np.random.Generator) -> Arch:
 
 
 def mutate(space: Space, arch: Arch, rng: np.random.Generator) -> Arch:
-    """`arch` with one choice set to another option (a neighbour, if the choice is ordered)."""
+    """As the space varies it, else `arch` with one choice set to another option (a neighbour, if it is ordered)."""
+    if isinstance(space, Varies):
+        return space.vary(arch, rng)
     movable = [i for i, c in enumerate(space.choices) if len(c.options) > 1]
     i = int(rng.choice(movable))
     choice, old = space.choices[i], arch[i]

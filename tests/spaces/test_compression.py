@@ -116,6 +116,27 @@ def test_random_networks_are_drawn_as_in_the_source(network):
     assert (table[:, hi:] > 0).mean() == pytest.approx(np.mean(expected), rel=0.2)
 
 
+def test_a_small_change_is_of_every_kind_alike(space):
+    """Of many changes of the teacher a quarter each are of layers, blocks, widths (by a quarter) and skips."""
+    rng, counts = np.random.default_rng(0), dict.fromkeys(("keep", "block", "width", "skip"), 0)
+    names = [c.name.split(":")[0] for c in space.choices]
+    students = space.students
+    for _ in range(400):
+        arch = space.vary(space.reference, rng)
+        assert arch == space.canonical(arch)
+        changed = [i for i, (a, b) in enumerate(zip(arch, space.reference, strict=True)) if a != b]
+        kinds = [names[i] for i in changed]
+        for kind in set(kinds):
+            counts[kind] += len(set(kinds)) == 1
+        for i in range(students.at_widths, students.at_skips):
+            assert abs(arch[i] - space.reference[i]) <= max(1, len(space.choices[i].options) // 4) or len(changed) > 1
+    there = [kind for kind in counts if kind in names]
+    assert all(counts[kind] > 0.5 * 400 / len(there) for kind in there)
+    assert archs.mutate(space, space.reference, np.random.default_rng(3)) == space.vary(
+        space.reference, np.random.default_rng(3)
+    )
+
+
 def test_costs_need_no_network(space):
     rng = numpy_rng(1)
     drawn = [space.draw(rng) for _ in range(4)]

@@ -264,6 +264,14 @@ class Draws(Protocol):
 
 
 @runtime_checkable
+class Varies(Protocol):
+    """A space that knows which small changes are worth trying, where one choice is not as good as another."""
+
+    def vary(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """A canonical arch next to `arch`."""
+
+
+@runtime_checkable
 class Trained(Protocol):
     """A space whose networks come with weights that are worth keeping."""
 

@@ -17,6 +17,7 @@ arch is a network, and `canonical` shows the widths that it really has.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -159,6 +160,20 @@ class Compression(Space):
         arch[students.at_blocks : lo] = coins[students.at_blocks : lo] >= blocks
         arch[hi:] = np.where(coins[hi:] < (1 - skipped) ** (options[hi:] - 1), 0, 1 + rng.integers(options[hi:] - 1))
         return self.canonical(tuple(arch.tolist()))
+
+    def vary(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """`arch` with one layer, block, width or skip changed, each kind as likely; a width by a quarter at most.
+
+        Most choices are about single layers and skips, of which a good student changes few.
+        """
+        sizes, students = [len(c.options) for c in self.choices], self.students
+        ends = (0, students.at_blocks, students.at_widths, students.at_skips, len(sizes))
+        kinds = [k for lo, hi in pairwise(ends) if (k := [i for i in range(lo, hi) if sizes[i] > 1])]
+        kind = kinds[int(rng.integers(len(kinds)))]
+        i = kind[int(rng.integers(len(kind)))]
+        reach = max(1, sizes[i] // 4) if self.choices[i].ordered else sizes[i]
+        others = [k for k in range(sizes[i]) if 0 < abs(k - arch[i]) <= reach]
+        return self.canonical((*arch[:i], others[int(rng.integers(len(others)))], *arch[i + 1 :]))
 
     def scaled(self, factor: float) -> Arch:
         """All layers and no skips, with widths nearest to `factor` times the teacher's."""
