@@ -166,7 +166,8 @@ def test_an_embedding_is_found_in_a_run_folder(tmp_path):
     path = tmp_path / "run" / "search" / "artifacts" / "embedding.safetensors"
     path.parent.mkdir(parents=True)
     keep([SMALL.fresh(3, 0)], 3, SMALL, path)
-    for named in (path, tmp_path / "run", tmp_path / "run" / "artifacts" / "embedding.safetensors"):
+    run = tmp_path / "run"
+    for named in (path, run, run / "search", run / "artifacts" / "embedding.safetensors"):
         assert len(load(named, 3, SMALL)) == 1
     with pytest.raises(ConfigError, match="is not an embedding"):
         load(tmp_path, 3, SMALL)

@@ -338,10 +338,10 @@ def keep(encoders: Sequence[nn.Module], features: int, recipe: Recipe, path: Pat
 
 
 def _found(path: Path) -> Path:
-    """The file, where it is named by its run folder, or as if the artifacts of the search were those of the run."""
+    """The file, where it is named by its run's or search's folder, or as if the search's artifacts were the run's."""
     folder = path.parent.parent if path.name == FILE and path.parent.name == "artifacts" else path
-    within = folder / "search" / "artifacts" / FILE
-    return within if not path.is_file() and within.is_file() else path
+    places = (path, folder / "search" / "artifacts" / FILE, folder / "artifacts" / FILE)
+    return next((place for place in places if place.is_file()), path)
 
 
 def load(path: Path, features: int, recipe: Recipe) -> list[nn.Module]:
