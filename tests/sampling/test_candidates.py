@@ -133,3 +133,16 @@ def test_mutations_climb(ordered):
 def test_a_space_of_one_network():
     candidates = Candidates(Region(problem(1, 1)), local=True)
     assert candidates.pool(8, np.random.default_rng(0), (), [], total)[0] == [(0, 0)]
+
+
+def test_two_good_networks_are_crossed():
+    """Children of (0, 0, ...) and (9, 9, ...) with at least three choices of each: mutations alone change two at most."""
+    region = Region(problem(*[10] * 8))
+    two = [(0,) * 8, (9,) * 8]
+
+    def extreme(archs):  # better the more choices are at an end, so that the two are always the parents
+        return torch.tensor([100.0 if a in two else -float(sum(0 < k < 9 for k in a)) for a in archs])
+
+    pool, _ = Candidates(region, local=True).pool(64, np.random.default_rng(0), (), two, extreme)
+    crossed = [a for a in pool if a.count(0) >= 3 and a.count(9) >= 3]
+    assert len(crossed) > 5

@@ -16,6 +16,8 @@ from sartor.sampling.region import Region
 
 ROUNDS = 8
 """Of mutations."""
+CROSSED = 0.5
+"""Share of the mutations that have two parents: most of what two good networks disagree on can be taken from either."""
 PARENTS = 10
 """Per round: the best so far."""
 BLOCKS = 16
@@ -25,11 +27,11 @@ Score = Callable[[Sequence[Arch]], Tensor]
 
 
 class Candidates:
-    """Random networks, and mutations of promising ones.
+    """Random networks, and children of promising ones.
 
     Args:
         region: What is within the budget.
-        local: Whether half of a pool are mutations.
+        local: Whether half of a pool are children of the best ones: mutations, and crossings of two.
         narrowed: So many of the first networks are the reference narrowed evenly.
 
     Raises:
@@ -136,12 +138,14 @@ class Candidates:
     def _children(
         self, count: int, parents: Sequence[Arch], rng: np.random.Generator, seen: Collection[Arch]
     ) -> list[Arch]:
-        """Parents with one or two choices changed."""
-        found = dict[Arch, None]()
+        """Parents with one or two choices changed; half of them every choice of one of two parents, and at most two."""
+        found, space = dict[Arch, None](), self.region.space
         for _ in range(4 * count):
             child = parents[int(rng.integers(len(parents)))]
-            for _ in range(int(rng.integers(1, 3))):
-                child = operations.mutate(self.region.space, child, rng)
+            if crossed := bool(rng.random() < CROSSED):
+                child = operations.crossover(space, child, parents[int(rng.integers(len(parents)))], rng)
+            for _ in range(int(rng.integers(0 if crossed else 1, 3))):
+                child = operations.mutate(space, child, rng)
             if child not in seen and child in self.region:
                 found[child] = None
             if len(found) == count:

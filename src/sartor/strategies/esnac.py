@@ -61,7 +61,7 @@ class Esnac(Strategy):
         weight_decay: Of the training.
         acquisition: `ei`, expected improvement; `log_ei`, its logarithm, which tells apart what is hopeless, too;
             `thompson`, the best network of a random function from the posterior.
-        maximise: Candidates are all `random`, or half of them mutations of the best ones: `local`.
+        maximise: Candidates are all `random`, or half of them children of the best ones: `local`.
         narrowed: So many networks of the first batch are the reference narrowed evenly, not random ones.
         reward: `feasible` is the objective within the budget, `compression` is C (2 - C) times the accuracy as a share
             of the teacher's, C the share of parameters removed; `auto` is the latter if nothing is limited.
