@@ -143,6 +143,6 @@ def test_two_good_networks_are_crossed():
     def extreme(archs):  # better the more choices are at an end, so that the two are always the parents
         return torch.tensor([100.0 if a in two else -float(sum(0 < k < 9 for k in a)) for a in archs])
 
-    pool, _ = Candidates(region, local=True).pool(64, np.random.default_rng(0), (), two, extreme)
+    pool, _ = Candidates(region, local=True).pool(400, np.random.default_rng(0), (), two, extreme)
     crossed = [a for a in pool if a.count(0) >= 3 and a.count(9) >= 3]
     assert len(crossed) > 5
