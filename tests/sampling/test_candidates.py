@@ -136,7 +136,7 @@ def test_a_space_of_one_network():
 
 
 def test_two_good_networks_are_crossed():
-    """Children of (0, 0, ...) and (9, 9, ...) with at least three choices of each: mutations alone change two at most."""
+    """Children of (0, 0, ...) and (9, 9, ...) with three choices of each or more: mutations change two at most."""
     region = Region(problem(*[10] * 8))
     two = [(0,) * 8, (9,) * 8]
 
