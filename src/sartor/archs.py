@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Draws, Problem, Space, Varies
+from sartor.core.contracts import Draws, Listed, Problem, Space, Varies
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Scalar
 
@@ -19,6 +19,11 @@ def sample(space: Space, rng: np.random.Generator) -> Arch:
     if isinstance(space, Draws):
         return space.draw(rng)
     return space.canonical(tuple(int(rng.integers(len(c.options))) for c in space.choices))
+
+
+def members(space: Space) -> Sequence[Arch]:
+    """All archs of a space that is a list of networks; empty if it is none."""
+    return space.members if isinstance(space, Listed) else ()
 
 
 def mutate(space: Space, arch: Arch, rng: np.random.Generator) -> Arch:

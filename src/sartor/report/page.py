@@ -39,6 +39,8 @@ from sartor.report.table import gain, gain_sentence, verdict_of
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
+CHOSEN = ("widths", "removals", "operations")
+"""Figures of what the networks are, choice by choice; one table says the same."""
 ABOUT = {
     "trade_off": (
         "Large markers are trained networks measured on the target, with their confidence intervals: up and left is "
@@ -270,7 +272,7 @@ def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
-    wide = " wide" if name in ("widths", "removals", "operations", "narrowing") else ""
+    wide = " wide" if name in (*CHOSEN, "narrowing") else ""
     return (
         f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(ABOUT[name])}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
@@ -291,7 +293,7 @@ def _missing(title: str, reason: str, more: str = "") -> str:
 
 def _choices(result: Result, figures: Mapping[str, go.Figure]) -> Iterator[str]:
     """The widths of every layer, what is gone, the operations of every block; one table of all."""
-    drawn = [name for name in ("widths", "removals", "operations") if name in figures] or ["widths"]
+    drawn = [name for name in CHOSEN if name in figures] or ["widths"]
     for name in drawn:
         yield _plot(name, figures, _widths_table(result) if name == drawn[-1] else "")
 

@@ -121,7 +121,7 @@ def widths(result: Result) -> go.Figure | None:
     if not known:
         return None
     layers = list(dict.fromkeys(layer for _, found, _, _ in known for layer in found))
-    figure = _figure("Width of every layer", 420 + 5 * (max(map(len, layers)) if len(layers) > UPRIGHT else 0))
+    figure = _figure("Width of every layer", 420 + _upright(layers))
     for name, found, colour, shown in known:
         heights = [found.get(layer) for layer in layers]
         hover = f"{html.escape(name)}<br>%{{x}}: %{{y}}<extra></extra>"
@@ -145,8 +145,7 @@ def removals(result: Result) -> go.Figure | None:
     layers = list(dict.fromkeys(layer for _, found, _ in known for layer in found))
     if not any(value == 0 for _, found, _ in known for value in found.values()):
         return None
-    long = max(map(len, layers)) if len(layers) > UPRIGHT else 0
-    figure = _figure("Layers and blocks that are left", 190 + 40 * len(known) + 5 * long)
+    figure = _figure("Layers and blocks that are left", 190 + 40 * len(known) + _upright(layers))
     for name, found, colour in known:
         here = [(j, found[layer] > 0) for j, layer in enumerate(layers) if layer in found]
         marks = go.Scatter(
@@ -160,8 +159,7 @@ def removals(result: Result) -> go.Figure | None:
             showlegend=False,
         )
         figure.add_trace(marks)
-    places = {"tickmode": "array", "tickvals": list(range(len(layers))), "ticktext": _labels(layers)}
-    figure.update_xaxes(title_text="layer or block, in the order of the network", showgrid=False, **places)
+    figure.update_xaxes(title_text="layer or block, in the order of the network", showgrid=False, **_places(layers))
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure
 
@@ -182,8 +180,7 @@ def operations(result: Result) -> go.Figure | None:
     options = list(dict.fromkeys([*listed, *used]))
     if len(options) > MANY:
         options = [option for option in options if option in used]
-    long = max(map(len, blocks)) if len(blocks) > UPRIGHT else 0
-    figure = _figure("Operation of every block", 190 + 24 * len(options) + 5 * long)
+    figure = _figure("Operation of every block", 190 + 24 * len(options) + _upright(blocks))
     apart = 0.6 / len(known)
     for i, (name, found, colour, shown) in enumerate(known):
         here = [(j, found[block]) for j, block in enumerate(blocks) if block in found]
@@ -197,8 +194,7 @@ def operations(result: Result) -> go.Figure | None:
             hovertemplate=f"{html.escape(name)}<br>%{{customdata}}: %{{y}}<extra></extra>",
         )
         figure.add_trace(marks.update(visible=True if shown else "legendonly"))
-    places = {"tickmode": "array", "tickvals": list(range(len(blocks))), "ticktext": _labels(blocks)}
-    figure.update_xaxes(title_text="block, in the order of the network", showgrid=False, **places)
+    figure.update_xaxes(title_text="block, in the order of the network", showgrid=False, **_places(blocks))
     order = {"categoryorder": "array", "categoryarray": _labels(options)}
     figure.update_yaxes(
         title_text="operation", title_standoff=16, type="category", range=[-0.6, len(options) - 0.4], **order
@@ -354,6 +350,16 @@ def _cost_axis(metric: str) -> dict[str, Any]:
 def _labels(names: Sequence[str]) -> list[str]:
     """Names of the user as plotly shows them: it reads a little HTML, which they are not."""
     return [html.escape(n) for n in names]
+
+
+def _upright(names: Sequence[str]) -> int:
+    """The pixels that names on the axis take, if they are so many that they stand upright."""
+    return 5 * max(map(len, names)) if len(names) > UPRIGHT else 0
+
+
+def _places(names: Sequence[str]) -> dict[str, Any]:
+    """The ticks of an axis on which 0, 1, ... have these names."""
+    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": _labels(names)}
 
 
 def _trials(result: Result) -> list[tuple[int, float, float]]:

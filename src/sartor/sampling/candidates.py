@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sartor import archs as operations
-from sartor.core.contracts import Draws, Listed, Scalable
+from sartor.core.contracts import Draws, Scalable
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.sampling.region import Region
@@ -69,7 +69,7 @@ class Candidates:
             BudgetError: No network is within the budget.
         """
         found = dict[Arch, None]()
-        if isinstance(self.region.space, Listed) and (members := self.region.space.members):
+        if members := operations.members(self.region.space):
             self._take((members[i] for i in rng.permutation(len(members))), count, seen, found)
             return list(found)
         for _ in range(BLOCKS):

@@ -123,6 +123,9 @@ class Compression(Space):
         self._tally = Tally(self.students, whole)
         self._describe = Describer(self.students, encoding)
         self._pool = Pool(pool, self.choices) if pool else None
+        ends = (0, self.students.at_blocks, self.students.at_widths, self.students.at_skips, len(self.choices))
+        movable = ([i for i in range(*span) if len(self.choices[i].options) > 1] for span in pairwise(ends))
+        self._kinds = [kind for kind in movable if kind]
         self._words = [[str(option) for option in c.options] for c in self.choices]
 
     @property
@@ -166,13 +169,11 @@ class Compression(Space):
 
         Most choices are about single layers and skips, of which a good student changes few.
         """
-        sizes, students = [len(c.options) for c in self.choices], self.students
-        ends = (0, students.at_blocks, students.at_widths, students.at_skips, len(sizes))
-        kinds = [k for lo, hi in pairwise(ends) if (k := [i for i in range(lo, hi) if sizes[i] > 1])]
-        kind = kinds[int(rng.integers(len(kinds)))]
+        kind = self._kinds[int(rng.integers(len(self._kinds)))]
         i = kind[int(rng.integers(len(kind)))]
-        reach = max(1, sizes[i] // 4) if self.choices[i].ordered else sizes[i]
-        others = [k for k in range(sizes[i]) if 0 < abs(k - arch[i]) <= reach]
+        size = len(self.choices[i].options)
+        reach = max(1, size // 4) if self.choices[i].ordered else size
+        others = [k for k in range(size) if 0 < abs(k - arch[i]) <= reach]
         return self.canonical((*arch[:i], others[int(rng.integers(len(others)))], *arch[i + 1 :]))
 
     def scaled(self, factor: float) -> Arch:

@@ -23,7 +23,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sartor.core.contracts import AskTell, Listed, Problem
+from sartor import archs
+from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import derive, numpy_rng
@@ -88,7 +89,7 @@ class N2n(AskTell):
         self.places, self.first = _stages(problem, self.worth.reference), round(removal * trials)
         if not all(self.places):
             self.first = trials if self.places[0] else 0
-        members = problem.space.members if isinstance(problem.space, Listed) else ()
+        members = archs.members(problem.space)
         self._listed = [arch for arch in members if arch in self.region]
         if members and not self._listed:
             raise BudgetError(
