@@ -79,6 +79,7 @@ def searched(args: argparse.Namespace, problem: Problem, table: Table, order: in
         arch_schedule="constant",
         temperature=0.0,
         penalty="none",
+        affine=args.affine,
     )
     watch = Watch(search, problem.space, table, folder / "epochs.json")
     judge = Inherited(problem, supernet=folder / "artifacts/supernet.safetensors", device="cpu")
@@ -110,6 +111,7 @@ def main() -> None:
     arguments.add_argument("--orders", nargs="+", type=int, default=[1, 2])
     arguments.add_argument("--epochs", type=int, default=30)
     arguments.add_argument("--arch-lr", type=float, default=3e-3, help="the paper's is 3e-4, for ten times the steps")
+    arguments.add_argument("--affine", action="store_true", help="norms of operations learn scales; the paper's do not")
     arguments.set_defaults(images=5000, valid=5000, size=8)
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from sartor.core.errors import ConfigError
 from sartor.core.rng import torch_rng
+from sartor.spaces.cells import Cells
 from sartor.strategies import darts
 from sartor.strategies.darts import Darts
+from sartor.supernet.mixed import Mixed
 
 from operations import Notes, batches, toy  # isort: skip
 
@@ -83,6 +88,18 @@ def test_the_weights_follow_a_cosine_with_a_floor():
         strategy.step(Notes())
         rates.append(strategy.training.optimizer.param_groups[0]["lr"] * 64 / 8)
     assert rates == pytest.approx([0.001 + 0.024 * f for f in (1, 0.853553, 0.5, 0.146447)], rel=1e-5)
+
+
+def test_norms_of_operations_may_learn_no_scales():
+    given = toy()
+    problem = replace(given, space=Cells(size=8, cells=(1,), widths=(4,)), costs={}, constraints=())
+    learn, fixed = Darts(problem, 0), Darts(problem, 0, affine=False)
+    options = [m for m in learn.training.supernet.modules() if isinstance(m, Mixed)]
+    norms = [n for mixed in options for n in mixed.modules() if isinstance(n, nn.BatchNorm2d)]
+    counts = [sum(p.numel() for p in s.training.parameters) for s in (learn, fixed)]
+    assert len(norms) == 6 * 2  # a convolution of 1 and one of 3 on every edge
+    assert counts[0] - counts[1] == len(norms) * 2 * 4
+    assert list(learn.training.supernet.state_dict()) == list(fixed.training.supernet.state_dict())
 
 
 def test_there_is_no_third_order():

@@ -9,7 +9,7 @@ from torch import nn
 from sartor.core.errors import ConfigError
 from sartor.core.rng import global_seed
 from sartor.supernet.gates import GLANCE
-from sartor.supernet.mixed import Mixed, glanced, inherit_path
+from sartor.supernet.mixed import Mixed, fix_norms, glanced, inherit_path
 
 C, K = 4, 4
 
@@ -252,6 +252,24 @@ def test_the_weights_of_one_path(net):
     assert net.choices[0].options["1"][3].weight.any()
     with pytest.raises(ConfigError, match=r"cannot inherit '1\.3\.weight'"):
         inherit_path(plain, mixed, (0, 3, 2))
+
+
+def test_fixed_norms_neither_scale_nor_shift_and_only_those_of_options():
+    inner = nn.Sequential(nn.Conv2d(C, C, 1), nn.BatchNorm2d(C), nn.BatchNorm2d(C, affine=False))
+    nn.init.zeros_(inner[1].weight)  # as some networks start
+    outer = nn.Sequential(nn.BatchNorm2d(C), Mixed([None, inner]))
+    with torch.no_grad():
+        outer[0].weight.fill_(3.0)
+    names = list(outer.state_dict())
+    fix_norms(outer)
+    assert inner[1].weight.tolist() == [1.0] * C
+    assert inner[1].bias.tolist() == [0.0] * C
+    assert [n for n, p in outer.named_parameters() if not p.requires_grad] == [
+        "1.options.1.1.weight",
+        "1.options.1.1.bias",
+    ]
+    assert outer[0].weight.tolist() == [3.0] * C
+    assert list(outer.state_dict()) == names
 
 
 def test_choices_within_options():

@@ -39,6 +39,14 @@ def test_schedules():
     assert warmed(0.0, 0.0) == 1.0
 
 
+def test_what_needs_no_gradient_is_not_trained():
+    run = training(prepare=lambda net: net.maps[0].requires_grad_(False))
+    before = [m.detach().clone() for m in run.supernet.maps]
+    run.train(Notes(), plain(run))
+    assert len(run.parameters) == len(before) - 1
+    assert [torch.equal(a, b) for a, b in zip(before, run.supernet.maps, strict=True)] == [True, False, False]
+
+
 def test_an_epoch_is_plain_torch_and_what_did_not_run_stays():
     run = training()
     twin, batches = copy.deepcopy(run.supernet), list(toy().task.train(torch_rng(0, "data")))

@@ -11,6 +11,7 @@ Deviations:
 * Choices are the space's. The paper's rule for cells, two inputs per node and never `zero`, is for the space to say
   (`Derives`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
 * The virtual step is plain SGD, as in the paper's equations; its code adds momentum and weight decay.
+* Batch norms learn scales (the paper's, searching, do not: `affine = False`), since what was trained can be cut out.
 * Held-out batches are random ones of the validation split; the paper halves the training images.
 """
 
@@ -29,6 +30,7 @@ from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut
+from sartor.supernet.mixed import fix_norms
 from sartor.supernet.penalties import Kind, Penalty
 from sartor.supernet.preferences import Preferences, calm
 from sartor.supernet.slimmable import Schedule
@@ -60,6 +62,7 @@ class Darts(Strategy):
         last_lr: Last one.
         weight_decay: Of SGD.
         clip: Largest norm of the gradient of the weights.
+        affine: Whether batch norms of operations learn scales and shifts; the paper's do not while it searches.
         device: `cpu` or `cuda`.
     """
 
@@ -84,6 +87,7 @@ class Darts(Strategy):
         last_lr: float = 0.001,
         weight_decay: float = 3e-4,
         clip: float = 5.0,
+        affine: bool = True,
         device: str = "cpu",
     ) -> None:
         if order not in (1, 2):
@@ -101,7 +105,8 @@ class Darts(Strategy):
             weight_decay=arch_weight_decay,
         )
         self.penalty = Penalty(problem, penalty, penalty_weight, by=self)
-        self.training = Training(problem, seed, by=self, epochs=epochs, optimizer=sgd, device=device)
+        prepare = None if affine else fix_norms
+        self.training = Training(problem, seed, by=self, epochs=epochs, optimizer=sgd, device=device, prepare=prepare)
         self.heldout = HeldOut(problem, seed, by=self, device=device)
 
     def step(self, lab: Lab) -> bool:

@@ -104,6 +104,17 @@ def glanced(active: int, options: int, seen: Collection[int]) -> Tensor:
     return gate.requires_grad_()
 
 
+def fix_norms(supernet: nn.Module) -> None:
+    """Let batch norms in options of a `Mixed` neither scale nor shift, for good: scales cannot stand in for gates then.
+
+    Liu et al., "DARTS" (ICLR 2019), section 3.1.1. Weights keep their names, with values of 1 and 0.
+    """
+    for mixed in [m for m in supernet.modules() if isinstance(m, Mixed)]:
+        for norm in [m for m in mixed.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine]:
+            nn.init.ones_(norm.weight.requires_grad_(False))
+            nn.init.zeros_(norm.bias.requires_grad_(False))
+
+
 def inherit_path(plain: nn.Module, mixed: nn.Module, picks: Sequence[int]) -> nn.Module:
     """`plain` with copies of the weights of one path through `mixed`.
 

@@ -51,6 +51,7 @@ class Training:
         epochs: Length of the training.
         optimizer: Makes the optimiser of the weights.
         device: `cpu` or `cuda`.
+        prepare: What to do with the supernet before; what needs no gradient afterwards is not trained.
 
     Raises:
         CapabilityError: The problem has no task, or its space no supernet.
@@ -68,6 +69,7 @@ class Training:
         epochs: int,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         device: str = "cpu",
+        prepare: Callable[[nn.Module], None] | None = None,
     ) -> None:
         self._who = type(by).__name__
         if problem.task is None:
@@ -77,6 +79,8 @@ class Training:
         self.task, self.choices, self.epochs, self.device = problem.task, problem.space.choices, epochs, device
         with global_seed(derive(seed, "init")):
             self.supernet = require(problem.space, Shareable, by).supernet().to(device)
+        if prepare is not None:
+            prepare(self.supernet)
         self.parameters = [p for p in self.supernet.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.parameters)
         like = next(iter(self.parameters), torch.zeros(0))
