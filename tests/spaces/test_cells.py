@@ -76,6 +76,7 @@ def test_cells_of_nats_are_those_of_the_topology_space():
     assert torch.equal(Macs(cells)(few) + 10, Macs(nats)(few))  # the benchmark counts biases
     assert torch.equal(Params(cells)(few), Params(nats)(few))
     assert torch.equal(Memory(cells)(few), Memory(nats)(few))
+    assert cells.operators() == nats.operators()
 
 
 @every

@@ -271,6 +271,14 @@ class Head(nn.Module):
         return cast(Tensor, self.classifier(self.global_pooling(self.lastact(x)).flatten(1)))
 
 
+_NATS = (NONE, SKIP, "avg3", "conv1", "conv3")
+_DARTS = (NONE, SKIP, "avg3", "max3", "dil3", "dil5", "sep3", "sep5")
+PRESETS = {
+    "nats": Plan(3, _NATS, 16, (5, 5, 5), (16, 32, 64), 1, False, False, 0),
+    "darts": Plan(4, _DARTS, 48, (2, 2, 2), (16, 32, 64), 2, True, True, 2),
+}
+
+
 class Network(Head):
     """The first convolution, cells and residual blocks, the head.
 

@@ -20,19 +20,13 @@ from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Operator, Operators
 from sartor.core.tables import Tables
-from sartor.spaces._cells import NONE, SKIP, Edge, Network, Place, Plan, around, constants, operators, steps
+from sartor.spaces._cells import NONE, PRESETS, SKIP, Edge, Network, Place, around, constants, operators, steps
 from sartor.spaces._graph import Nothing
 from sartor.spaces._operators import Catalogue
 from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["Cells"]
 
-_NATS = (NONE, SKIP, "avg3", "conv1", "conv3")
-_DARTS = (NONE, SKIP, "avg3", "max3", "dil3", "dil5", "sep3", "sep5")
-PRESETS = {
-    "nats": Plan(3, _NATS, 16, (5, 5, 5), (16, 32, 64), 1, False, False, 0),
-    "darts": Plan(4, _DARTS, 48, (2, 2, 2), (16, 32, 64), 2, True, True, 2),
-}
 _USUAL = ("conv3", "sep3")
 
 

@@ -8,7 +8,8 @@ the classifier as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from typing import Literal, TypeAlias
 
@@ -17,10 +18,12 @@ from torch import Tensor, fx, nn
 
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Axis, Choice, Layer
+from sartor.core.records import Arch, Axis, Choice, Layer, Operator, Operators
 from sartor.core.tables import Tables
 from sartor.spaces import _nats as nats
+from sartor.spaces._cells import PRESETS, operators
 from sartor.spaces._graph import Cell
+from sartor.spaces._operators import Catalogue
 from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["NatsTopology"]
@@ -109,6 +112,19 @@ class NatsTopology(Space):
             size = nats.halved(size)
         found.append(nats.alive(self.choices, (Axis(_WIDTHS[-1:]), 1), (classes, 1)))
         return (*found, *(step * (_WIDTHS[0] * self.input_shape[1] ** 2) for step in _cell_steps()))
+
+    def operators(self) -> Operators:
+        return self._operators[0]
+
+    def operator(self, operator: Operator) -> nn.Module:
+        return fx.symbolic_trace(self._operators[1].module(operator))
+
+    @cached_property
+    def _operators(self) -> tuple[Operators, Catalogue]:
+        """Those of the equal `cells`, whose edges and options are in the same order."""
+        channels, size, _ = self.input_shape
+        plan = replace(PRESETS["nats"], cells=(self.cells,) * len(_WIDTHS), in_channels=channels, size=size)
+        return operators(replace(plan, classes=self.classes))
 
     def _everywhere(self, name: str, metric: str) -> float:
         """The cost of an operation in all cells."""
