@@ -3,7 +3,8 @@
 A real supernet of a slim `nats_topology` is trained on a part of CIFAR-10 in small images. Random networks are cut out
 of it, their batch-norm statistics taken anew, and their accuracy on held-out images compared with the published test
 accuracy of the whole network after 200 epochs. Beside the trainings (`dropout`: Bender et al.; `uniform`: one path;
-`fair`): the same networks from the supernet untrained, and their MACs alone.
+`fair`): the same networks from the supernet untrained, their MACs, and (`alone`) the first `--few` of them each trained
+on its own on the same images for `--epochs-alone` epochs, which is what shared weights stand for.
 
     OMP_NUM_THREADS=1 python benchmarks/oneshot_ranking.py --data DIR --table nats_topology_cifar10.csv.gz --work DIR \\
         --out benchmarks/results/oneshot_ranking.json
@@ -42,6 +43,7 @@ from sartor.spaces.nats_topology import NatsTopology
 from sartor.strategies.one_shot import OneShot
 from sartor.tabular import Table
 from sartor.tasks.arrays import arrays
+from sartor.training import Recipe, evaluate, fit
 
 TRAININGS = ("uniform", "dropout", "fair")
 DRAWS = 1000
@@ -138,6 +140,22 @@ def untrained(args: argparse.Namespace, problem: Problem, seed: int, drawn: Iter
     return {arch: judge(Proposal(arch), seed)["accuracy"] for arch in drawn}
 
 
+def alone(args: argparse.Namespace, problem: Problem, seed: int, drawn: Iterable[Arch]) -> dict[Arch, float]:
+    """The accuracies of networks that were each trained on its own; those on file are read."""
+    path, task = args.work / f"alone_{seed}_networks.json", problem.task
+    assert task is not None
+    found: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    for arch in drawn:
+        if (name := problem.space.key(arch)) in found:
+            continue
+        with global_seed(derive(seed, "init")):
+            network = problem.space.build(arch).to(memory_format=torch.channels_last)
+        fit(network, task, Recipe(epochs=args.epochs_alone, lr=args.lr * args.batch / 256), seed=derive(seed, "alone"))
+        found[name] = evaluate(network, task.valid(), task)["accuracy"]
+        state.atomically(path, lambda part: part.write_text(json.dumps(found)))
+    return {arch: found[problem.space.key(arch)] for arch in drawn}
+
+
 def compared(found: dict[Arch, float], space: NatsTopology, table: Table) -> dict[str, Any]:
     """Tau of accuracies, and among the better half of the networks (by the table), where it is harder."""
     drawn = list(found)
@@ -165,10 +183,11 @@ def one(args: argparse.Namespace, problem: Problem, table: Table, method: str, s
     if path.exists():
         return json.loads(path.read_text())
     begun, loss = time.process_time(), None
-    if method == "untrained":
+    if method in ("untrained", "alone"):
         rng = numpy_rng(seed, "draws")  # as the strategy draws: the same networks
-        drawn = [archs.sample(problem.space, rng) for _ in range(args.archs)]
-        found = untrained(args, problem, seed, dict.fromkeys(drawn))
+        drawn = list(dict.fromkeys(archs.sample(problem.space, rng) for _ in range(args.archs)))
+        own = method == "alone"
+        found = alone(args, problem, seed, drawn[: args.few]) if own else untrained(args, problem, seed, drawn)
     else:
         found, loss = trained(args, problem, method, seed)
     row = {"method": method, "seed": seed, "loss": loss, **compared(found, problem.space, table)}
@@ -182,6 +201,8 @@ def main() -> None:
     arguments.add_argument("--methods", nargs="+", default=["untrained", "uniform", "dropout"])
     arguments.add_argument("--archs", type=int, default=200, help="networks to rank")
     arguments.add_argument("--epochs", type=int, default=12)
+    arguments.add_argument("--few", type=int, default=40, help="networks to train alone")
+    arguments.add_argument("--epochs-alone", type=int, default=12)
     arguments.add_argument("--lr", type=float, default=0.1, help="per 256 images")
     arguments.add_argument("--ghost", type=int, default=32, help="images that share a path")
     arguments.add_argument("--calibrate", type=int, default=8, help="batches for batch-norm statistics")
