@@ -109,10 +109,10 @@ def context(table: Table, space: NatsTopology) -> dict[str, float]:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--orders", nargs="+", type=int, default=[1, 2])
-    arguments.add_argument("--epochs", type=int, default=30)
+    arguments.add_argument("--epochs", type=int, default=50)
     arguments.add_argument("--arch-lr", type=float, default=3e-3, help="the paper's is 3e-4, for ten times the steps")
     arguments.add_argument("--affine", action="store_true", help="norms of operations learn scales; the paper's do not")
-    arguments.set_defaults(images=5000, valid=5000, size=8)
+    arguments.set_defaults(images=1000, valid=1000, size=8, cells=5)
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
