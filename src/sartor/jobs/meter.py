@@ -36,7 +36,6 @@ class Meter:
         self._parts, self._sessions_each = parts, sessions
         self._folder = tempfile.TemporaryDirectory(prefix="sartor-")
         self._make = self._maker()
-        self._references = [self.session(parts.space.reference) for _ in range(max(2, sessions))]
         self.anchor: Estimate | None = None
 
     def close(self) -> None:
@@ -49,19 +48,25 @@ class Meter:
 
     def set_anchor(self, *, rounds: int = 60, on_round: OnRound | None = None) -> Estimate:
         """Measure the reference in milliseconds."""
-        timed = measure.interleave({"reference": self._references}, rounds=rounds, on_round=on_round)
+        reference = self._sessions(self._parts.space.reference)
+        timed = measure.interleave({"reference": reference}, rounds=rounds, on_round=on_round)
         self.anchor = measure.absolute(timed, "reference")
         return self.anchor
 
     def compare(
         self, networks: Mapping[str, Arch], *, rounds: int, on_round: OnRound | None = None
     ) -> dict[str, Estimate]:
-        """Several networks in the same rounds, each from fresh sessions; milliseconds by name."""
-        calls: dict[str, Sequence[Callable[[], object]]] = {
-            name: [self.session(arch) for _ in range(self._sessions_each)] for name, arch in networks.items()
-        }
-        timed = measure.interleave({"reference": self._references, **calls}, rounds=rounds, on_round=on_round)
+        """Several networks in the same rounds, each from fresh sessions; milliseconds by name.
+
+        So are the reference's: some opened an hour earlier in the same process were 3 % faster than new ones.
+        """
+        reference = self._sessions(self._parts.space.reference)
+        calls = {name: self._sessions(arch) for name, arch in networks.items()}
+        timed = measure.interleave({"reference": reference, **calls}, rounds=rounds, on_round=on_round)
         return {name: self._milliseconds(measure.ratio(timed, name, "reference")) for name in networks}
+
+    def _sessions(self, arch: Arch) -> Sequence[Callable[[], object]]:
+        return [self.session(arch) for _ in range(self._sessions_each)]
 
     def visit(
         self, networks: Sequence[Arch], *, rounds: int, seed: int, on_round: OnRound | None = None
