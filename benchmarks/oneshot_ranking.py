@@ -135,7 +135,7 @@ def untrained(args: argparse.Namespace, problem: Problem, seed: int, drawn: Iter
     path = args.work / f"untrained_{seed}.safetensors"
     with global_seed(derive(seed, "init")):  # what the trainings start from
         net = problem.space.supernet()
-    save_file(dict(net.state_dict()), path)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
     judge = Inherited(problem, supernet=path, calibrate=args.calibrate, device="cpu")
     return {arch: judge(Proposal(arch), seed)["accuracy"] for arch in drawn}
 

@@ -48,7 +48,7 @@ def stepper(case, space, net, arch, x, rng):
     """The loss of one step, as a call; and all that gets gradients."""
     y = torch.zeros(len(x), dtype=torch.long)
     if case == "plain":
-        child = net.extract(arch).train()
+        child = net.extract(arch).train().to(memory_format=torch.channels_last)  # as the supernet is
         return lambda: nn.functional.cross_entropy(child(x), y)
     gates = gates_of(case, space, arch, rng)
     return lambda: nn.functional.cross_entropy(net(x, gates), y)
