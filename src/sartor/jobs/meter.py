@@ -58,7 +58,7 @@ class Meter:
     ) -> dict[str, Estimate]:
         """Several networks in the same rounds, each from fresh sessions; milliseconds by name.
 
-        So are the reference's: some opened an hour earlier in the same process were 3 % faster than new ones.
+        So are the reference's: once, those opened an hour earlier in the same process were 3 % faster than new ones.
         """
         reference = self._sessions(self._parts.space.reference)
         calls = {name: self._sessions(arch) for name, arch in networks.items()}
