@@ -110,7 +110,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--orders", nargs="+", type=int, default=[1, 2])
     arguments.add_argument("--epochs", type=int, default=50)
-    arguments.add_argument("--arch-lr", type=float, default=3e-3, help="the paper's is 3e-4, for ten times the steps")
+    arguments.add_argument("--arch-lr", type=float, default=1e-2, help="the paper's is 3e-4, for 25 times the steps")
     arguments.add_argument("--affine", action="store_true", help="norms of operations learn scales; the paper's do not")
     arguments.set_defaults(images=1000, valid=1000, size=8, cells=5)
     args = arguments.parse_args()
