@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
-from torch import nn
+from torch import fx, nn
 
 from sartor.core.errors import ConfigError
-from sartor.core.records import Operator
+from sartor.core.records import Operator, Operators
 
 Make: TypeAlias = Callable[[], nn.Module]
 
@@ -30,3 +31,18 @@ class Catalogue(dict[str, Make]):
         if operator.key not in self:
             raise ConfigError(f"no network of this space runs {operator.key!r}; take one of operators()")
         return self[operator.key]()
+
+
+class Catalogued(ABC):
+    """A space that offers `Operated`, by a catalogue."""
+
+    @property
+    @abstractmethod
+    def _operators(self) -> tuple[Operators, Catalogue]:
+        """What networks run, and who makes it."""
+
+    def operators(self) -> Operators:
+        return self._operators[0]
+
+    def operator(self, operator: Operator) -> nn.Module:
+        return fx.symbolic_trace(self._operators[1].module(operator))

@@ -18,11 +18,11 @@ from torch import Tensor, fx, nn
 
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Choice, Operator, Operators
+from sartor.core.records import Arch, Choice, Operators
 from sartor.core.tables import Tables
 from sartor.spaces._cells import NONE, PRESETS, SKIP, Edge, Network, Place, around, constants, operators, steps
 from sartor.spaces._graph import Nothing
-from sartor.spaces._operators import Catalogue
+from sartor.spaces._operators import Catalogue, Catalogued
 from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["Cells"]
@@ -30,7 +30,7 @@ __all__ = ["Cells"]
 _USUAL = ("conv3", "sep3")
 
 
-class Cells(Space):
+class Cells(Catalogued, Space):
     """A 3x3 convolution, stages of equal cells with a reduction to half the size in between, pooling, a classifier.
 
     A cell has one or two inputs (the outputs of the cells before it), then nodes, each the sum of one operation on all
@@ -161,12 +161,6 @@ class Cells(Space):
                         unary[start + edge] = unary[start + edge] + values
                     found.append(Tables(tuple(unary)))
         return tuple(found)
-
-    def operators(self) -> Operators:
-        return self._operators[0]
-
-    def operator(self, operator: Operator) -> nn.Module:
-        return fx.symbolic_trace(self._operators[1].module(operator))
 
     @cached_property
     def _operators(self) -> tuple[Operators, Catalogue]:

@@ -35,7 +35,7 @@ from sartor.spaces._mbconv import (
     operators,
     runs,
 )
-from sartor.spaces._operators import Catalogue
+from sartor.spaces._operators import Catalogue, Catalogued
 from sartor.spaces._proxyless import published
 from sartor.spaces._staged import initialise
 from sartor.supernet.mixed import Mixed, inherit_path
@@ -43,7 +43,7 @@ from sartor.supernet.mixed import Mixed, inherit_path
 __all__ = ["Mbconv"]
 
 
-class Mbconv(Space):
+class Mbconv(Catalogued, Space):
     """A 3x3 convolution, a fixed block without expansion, stages of blocks, a 1x1 convolution, a classifier.
 
     Each block is one choice, whose options are called `k5e6` (kernel 5, expansion 6), `k5e6-se-hswish`, ...; where the
@@ -176,13 +176,10 @@ class Mbconv(Space):
         alone = [Tables((*zeros[:i], table, *zeros[i + 1 :])) for i, table in enumerate(blocks)]
         return (Tables(zeros, {}, float(ends)), *alone)
 
-    def operators(self) -> Operators:
-        return self._operators[0]
-
     def operator(self, operator: Operator) -> nn.Module:
-        module = self._operators[1].module(operator)
+        module = super().operator(operator)
         initialise(module)
-        return fx.symbolic_trace(module)
+        return module
 
     @cached_property
     def _operators(self) -> tuple[Operators, Catalogue]:

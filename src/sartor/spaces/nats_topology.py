@@ -18,12 +18,12 @@ from torch import Tensor, fx, nn
 
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Axis, Choice, Layer, Operator, Operators
+from sartor.core.records import Arch, Axis, Choice, Layer, Operators
 from sartor.core.tables import Tables
 from sartor.spaces import _nats as nats
 from sartor.spaces._cells import PRESETS, operators
 from sartor.spaces._graph import Cell
-from sartor.spaces._operators import Catalogue
+from sartor.spaces._operators import Catalogue, Catalogued
 from sartor.supernet.mixed import Mixed, inherit_path
 
 __all__ = ["NatsTopology"]
@@ -38,7 +38,7 @@ _INPUT, _NOTHING = "0", "#"
 """Words for what nodes compute. Those of the benchmark: its count depends on the order that they sort in."""
 
 
-class NatsTopology(Space):
+class NatsTopology(Catalogued, Space):
     """A 3x3 convolution, then three stages of equal cells with 16, 32 and 64 channels.
 
     A cell is a graph of an input and three nodes, each the sum of one operation on every node before it. The table of
@@ -112,12 +112,6 @@ class NatsTopology(Space):
             size = nats.halved(size)
         found.append(nats.alive(self.choices, (Axis(_WIDTHS[-1:]), 1), (classes, 1)))
         return (*found, *(step * (_WIDTHS[0] * self.input_shape[1] ** 2) for step in _cell_steps()))
-
-    def operators(self) -> Operators:
-        return self._operators[0]
-
-    def operator(self, operator: Operator) -> nn.Module:
-        return fx.symbolic_trace(self._operators[1].module(operator))
 
     @cached_property
     def _operators(self) -> tuple[Operators, Catalogue]:
