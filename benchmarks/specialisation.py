@@ -1,11 +1,10 @@
 """Are networks that were searched for one target faster there, at equal accuracy? ProxylessNAS says so.
 
 Two whole searches find different networks even on one target: they are noisy. So the weights and the preferences are
-learned once per seed, by `proxyless` without any limit, which favours no target; then the most preferred network is
-found exactly, within the same share of the reference's latency on each target. (Under a limit of multiply-adds, the
-most preferred network was small enough for both targets in two of three seeds, and nothing was left to choose.) What
-differs between the two answers of a seed is due to the latency models alone. Both are trained alike, tested, and timed
-on both targets in the same rounds.
+learned once per seed, by `proxyless` within a share of the reference's multiply-adds (`--macs`; 0 is no limit), which
+favours no target; then the most preferred network is found exactly, within the same share of the reference's latency on
+each target (`--share`). What differs between the two answers of a seed is due to the latency models alone. Both are
+trained alike, tested, and timed on both targets in the same rounds.
 
     OMP_NUM_THREADS=1 python benchmarks/specialisation.py --data DIR --work DIR \
         --out benchmarks/results/specialisation.json
@@ -19,7 +18,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +31,7 @@ from scipy.stats import kendalltau
 from sartor import archs, config, measure
 from sartor.core import plugins, state
 from sartor.core.contracts import Problem
-from sartor.core.records import Arch, Objective
+from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
@@ -105,7 +104,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--targets", nargs=2, default=["onnxruntime", "torch_cpu"])
-    parser.add_argument("--share", type=float, default=0.65, help="of the reference's latency, on each target")
+    parser.add_argument("--share", type=float, default=0.55, help="of the reference's latency, on each target")
+    parser.add_argument("--macs", type=float, default=0.65, help="of the reference's, in the search; 0: no limit")
     parser.add_argument("--epochs", type=int, default=24, help="of the search")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=40, help="of the last measurement")
@@ -141,8 +141,12 @@ def posed(args: argparse.Namespace, target: str, screen: Display) -> Place:
 
 
 def preferred(args: argparse.Namespace, parts: Parts, seed: int, screen: Display) -> Tables:
-    """How unlikely each option is, after a search that knows no costs."""
+    """How unlikely each option is, after a search that knows no target."""
     problem = Problem(parts.space, (Objective("accuracy", "max"),), task=parts.task.sealed())
+    if args.macs:
+        macs = plugins.load("costs", "macs")(parts.space)
+        limit = Constraint("macs", args.macs * float(macs([parts.space.reference])[0]))
+        problem = replace(problem, constraints=(limit,), costs={"macs": macs})
     folder = args.work / "searches" / str(seed)
     search = Proxyless(problem, derive(seed, "search"), epochs=args.epochs, lr=0.1, arch_lr=0.02, every=2)
     judge = Inherited(problem, supernet=folder / "artifacts/supernet.safetensors")
