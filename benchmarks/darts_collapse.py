@@ -7,7 +7,7 @@ The authors report 59.84 (first order) and 65.38 (second order), averages of net
 skips alone has 54.30, the average network 87.06.
 
     OMP_NUM_THREADS=1 python benchmarks/darts_collapse.py --data DIR --table nats_topology_cifar10.csv.gz --work DIR \\
-        --out benchmarks/results/darts_collapse.json
+        --out benchmarks/results/darts_collapse_0.01.json
 
 Each search is kept in the work folder: the same command goes on where it was stopped.
 """
