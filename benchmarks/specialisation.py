@@ -52,6 +52,8 @@ from sartor.training import accuracy_interval, evaluate, fit
 RECIPE = Path(__file__).parent / "operations_cifar10.toml"
 DRAWN = 2000
 """Random networks whose order on the two targets is compared."""
+RANDOM = 200
+"""Random preferences for which both targets' answers are found."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def main() -> None:
         "settings": {k: v for k, v in vars(args).items() if k not in ("data", "work", "out")},
         "targets": {p.name: described(p) for p in places},
         "agreement": agreement(parts, places),
+        "room": room(parts, places),
         "seeds": [row(parts, seed, winners[seed], places, losses[seed], tested, timed) for seed in losses],
     }
     found["summary"] = summary(found["seeds"], args.targets)
@@ -251,6 +254,21 @@ def agreement(parts: Parts, places: Sequence[Place]) -> dict[str, float]:
     spread = (a / b).quantile(torch.tensor([0.05, 0.5, 0.95], dtype=a.dtype)).tolist()
     names = ("ratio_5", "ratio_50", "ratio_95")
     return {"kendall_tau": float(kendalltau(a, b).statistic), **dict(zip(names, spread, strict=True))}
+
+
+def room(parts: Parts, places: Sequence[Place]) -> dict[str, Any]:
+    """What the models promise for random preferences: how much faster than the other target's answer one could be."""
+    rng, choices = numpy_rng(0, "room"), parts.space.choices
+    gains: dict[str, list[float]] = {p.name: [] for p in places}
+    same = 0
+    for _ in range(RANDOM):
+        loss = Tables(tuple(torch.from_numpy(rng.normal(size=len(c.options))) for c in choices))
+        answers = [answer(loss, place) for place in places]
+        same += answers[0] == answers[1]
+        for place, rival in zip(places, reversed(answers), strict=True):
+            gains[place.name].append(promised(loss, place, rival))
+    quartiles = {name: statistics.quantiles(found, n=4) for name, found in gains.items()}
+    return {"preferences": RANDOM, "one_network_for_both": same / RANDOM, "promised_quartiles": quartiles}
 
 
 def row(
