@@ -48,8 +48,7 @@ class Meter:
 
     def set_anchor(self, *, rounds: int = 60, on_round: OnRound | None = None) -> Estimate:
         """Measure the reference in milliseconds."""
-        reference = self._sessions(self._parts.space.reference)
-        timed = measure.interleave({"reference": reference}, rounds=rounds, on_round=on_round)
+        timed = measure.interleave({"reference": self._references()}, rounds=rounds, on_round=on_round)
         self.anchor = measure.absolute(timed, "reference")
         return self.anchor
 
@@ -60,13 +59,17 @@ class Meter:
 
         So are the reference's: once, those opened an hour earlier in the same process were 3 % faster than new ones.
         """
-        reference = self._sessions(self._parts.space.reference)
-        calls = {name: self._sessions(arch) for name, arch in networks.items()}
-        timed = measure.interleave({"reference": reference, **calls}, rounds=rounds, on_round=on_round)
+        calls = {"reference": self._references()}
+        calls |= {name: self._sessions(arch, self._sessions_each) for name, arch in networks.items()}
+        timed = measure.interleave(calls, rounds=rounds, on_round=on_round)
         return {name: self._milliseconds(measure.ratio(timed, name, "reference")) for name in networks}
 
-    def _sessions(self, arch: Arch) -> Sequence[Callable[[], object]]:
-        return [self.session(arch) for _ in range(self._sessions_each)]
+    def _references(self) -> Sequence[Callable[[], object]]:
+        """At least two: all ratios rest on it."""
+        return self._sessions(self._parts.space.reference, max(2, self._sessions_each))
+
+    def _sessions(self, arch: Arch, count: int) -> Sequence[Callable[[], object]]:
+        return [self.session(arch) for _ in range(count)]
 
     def visit(
         self, networks: Sequence[Arch], *, rounds: int, seed: int, on_round: OnRound | None = None
