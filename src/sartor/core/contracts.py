@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sartor.core.errors import CapabilityError, LeakError
+from sartor.core.errors import CapabilityError, ConfigError, LeakError
+from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Choice, Constraint, Layer, Objective, Operator, Operators, Proposal, Trial
 from sartor.core.state import pack, unpack
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs, Tree
 
 State: TypeAlias = dict[str, Any]
-Batch: TypeAlias = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Inputs, Tree]
+"""Inputs and target of several examples."""
 T = TypeVar("T")
 
 
@@ -54,7 +57,7 @@ class CostModel(ABC):
 
 
 class Evaluator(ABC):
-    """An expensive metric of an architecture (accuracy after training, say)."""
+    """An expensive metric of an architecture (its quality after training, say)."""
 
     @abstractmethod
     def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
@@ -67,18 +70,18 @@ class Session(Protocol):
     artifact: Path | None
     """The file a user deploys (model.onnx, ...), or None."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network's output for `x`, on the CPU."""
+    def __call__(self, inputs: Inputs) -> Tree:
+        """The network's output for `inputs`, on the CPU, in the structure that the module gives."""
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        """A call on this one input with nothing around it: what is timed. It returns when the result is there."""
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        """A call on these inputs with nothing around it: what is timed. It returns when the result is there."""
 
 
 class Target(ABC):
     """Where a network will run."""
 
     @abstractmethod
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`."""
 
     @abstractmethod
@@ -164,11 +167,11 @@ class Supernet(nn.Module, ABC):
     """All architectures in one module. Which one runs is an argument, never hidden state."""
 
     @abstractmethod
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tree:
         """Run with one gate per choice.
 
         Args:
-            x: Batch of inputs, `(batch, ...)`.
+            x: Batch of inputs, `(batch, ...)`; several in a tuple or dict, as the space's networks take them.
             gates: `gates[i]` has shape `(k_i,)` (shared by the batch) or `(batch, k_i)` (one row per example); an
                 option whose gate is exactly zero everywhere is not run.
         """
@@ -380,38 +383,64 @@ class Heritable(Protocol):
 class Templated(Protocol):
     """A target that can prepare many networks of one family in milliseconds each."""
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
         """Prepare `module`, the widest of the family, once; the result prepares narrower ones of the same graph.
 
         The returned function may get modules on the meta device: only the shapes of their parameters count.
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """Data, loss and metrics.
+    """Data, loss, distance and metrics: all that is known of what a network is for.
+
+    A batch is `(inputs, target)`: inputs are a tensor, a tuple or a dict of tensors (the network is called with them
+    spread over its arguments); target and output are tensors or anything made of tensors. See `sartor.core.trees`.
 
     Attributes:
         train: One shuffled, augmented epoch; all randomness comes from the generator.
         valid: The held-out part of the training data that a search may look at.
         test: The split that only the final report may touch.
-        loss: `(logits, target) -> (batch,)` losses.
-        metrics: Name -> constructor of a torchmetrics metric; the first is the one to maximise.
-        example: One input, `(1, ...)`: what latency is measured with.
+        loss: `(output, target) -> (batch,)` losses.
+        distance: `(output, teacher's output) -> (batch,)`: what distillation, in-place or ordinary, makes small.
+        metrics: The first one decides; the others are reported.
+        example: Inputs of one example, each `(1, ...)`: what latency is measured with.
+        name: Of the kind of task, for messages.
+        logits: Whether the output is one tensor of logits, `(batch, classes, ...)`: label smoothing, and a temperature
+            that softens teacher and student, have a meaning only then.
         classes: Number of outputs the network must have, or None if the task does not say.
         fingerprint: Hash of the data, for the report.
         describe: Words for the report: sizes of the splits, source.
+        informed: The same task once it has seen the network as it comes, which `imitate` learns from; None for others.
     """
 
     train: Callable[[torch.Generator], Iterable[Batch]]
     valid: Callable[[], Iterable[Batch]]
     test: Callable[[], Iterable[Batch]]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    metrics: Mapping[str, Callable[[], Any]]
-    example: Tensor
+    loss: Callable[[Tree, Tree], Tensor]
+    distance: Callable[[Tree, Tree], Tensor]
+    metrics: tuple[Metric, ...]
+    example: Inputs
+    name: str = "task"
+    logits: bool = False
     classes: int | None = None
     fingerprint: str = ""
     describe: Mapping[str, Any] | None = None
+    informed: Callable[[nn.Module], Task] | None = None
+
+    def __post_init__(self) -> None:
+        names = [m.name for m in self.metrics]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"task {self.name!r} needs at least one metric, each with a name of its own; got {names}")
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that decides."""
+        return self.metrics[0]
+
+    def named(self, metric: str) -> Metric | None:
+        """The metric of that name, if it has one."""
+        return next((m for m in self.metrics if m.name == metric), None)
 
     def sealed(self) -> Task:
         """This task for a search: touching the test split is an error."""

@@ -24,10 +24,12 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs, Tree
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut
 from sartor.supernet.mixed import fix_norms
@@ -116,9 +118,9 @@ class Darts(Strategy):
             return False
         rate = cosine(self.training.done / self.training.epochs, self.lr, self.last_lr)
 
-        def both(x: Tensor, y: Tensor) -> Tensor:
-            self.training.pace(rate * len(x) / 64)
-            arch_loss = self._learn((x, y), self.heldout.batch(len(x)), rate * len(x) / 64)
+        def both(x: Inputs, y: Tree) -> Tensor:
+            self.training.pace(rate * trees.size(x) / 64)
+            arch_loss = self._learn((x, y), self.heldout.batch(trees.size(x)), rate * trees.size(x) / 64)
             loss = self.training.loss(x, y, self._gates())
             self.training.descend(loss, self.clip)
             return torch.stack([loss.detach().cpu().double(), arch_loss])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed, numpy_rng
+from sartor.data.losses import cross_entropy, imitation
+from sartor.data.quality import accuracy
 
 Augmentation: TypeAlias = Literal["", "shift", "flip", "shift_flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
@@ -215,16 +215,6 @@ def draw(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (1,), generator=generator))
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each example, `(batch, classes), (batch,) -> (batch,)`."""
-    return functional.cross_entropy(logits, target, reduction="none")
-
-
-def accuracy(classes: int) -> Mapping[str, Callable[[], Any]]:
-    """The metrics of classification: the share of right answers."""
-    return {"accuracy": partial(MulticlassAccuracy, num_classes=classes, average="micro", validate_args=False)}
-
-
 def image_task(
     train: Images,
     valid: Images,
@@ -270,7 +260,9 @@ def image_task(
         valid=lambda: fixed(valid),
         test=lambda: fixed(test),
         loss=cross_entropy,
+        distance=imitation,
         metrics=accuracy(classes),
+        logits=True,
         example=normalise(valid.pixels[:1], mean, std),
         classes=classes,
         fingerprint=fingerprint(splits.values()),
