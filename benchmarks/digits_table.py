@@ -25,7 +25,7 @@ from sartor import archs, measure
 from sartor.core.contracts import Task
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng
-from sartor.jobs.parts import analytic_costs
+from sartor.jobs.fit.assemble import analytic_costs
 from sartor.latency.samples import Sample
 from sartor.latency.sweeps import Visit, combine
 from sartor.spaces.digits_widths import DigitsWidths

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sartor.core import state
-from sartor.jobs.compare import BASELINES, compare_recipe
+from sartor.jobs.compare.run import BASELINES, compare_recipe
 from sartor.report.compare import notes, overview, sentences, write
 from sartor.run.progress import console, display
 

@@ -36,11 +36,11 @@ from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
 from sartor.evaluators.inherited import Inherited
-from sartor.jobs.budget import aimed
-from sartor.jobs.comparing import interval
-from sartor.jobs.parts import Parts, assemble
-from sartor.jobs.pipeline import Pipeline
-from sartor.jobs.stages import Job, save_weights
+from sartor.jobs.fit.budget import aimed
+from sartor.jobs.compare.statistics import interval
+from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.pipeline import Pipeline
+from sartor.jobs.fit.stage import Job, save_weights
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, display

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartor.core.contracts import Task as Task
     from sartor.core.errors import SartorError as SartorError
-    from sartor.jobs.fit import Fit as Fit
-    from sartor.jobs.fit import fit as fit
+    from sartor.jobs.fit.api import Fit as Fit
+    from sartor.jobs.fit.api import fit as fit
 
 __version__ = "0.1.0"
 

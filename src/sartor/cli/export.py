@@ -42,7 +42,7 @@ def run(
 
 
 def _studies(folder: Path, out: Path, as_json: bool) -> int:
-    from sartor.jobs.studies import export_studies  # noqa: PLC0415 - torch is slow to import: not for --help
+    from sartor.jobs.optuna_study import export_studies  # noqa: PLC0415 - torch is slow to import: not for --help
 
     found = export_studies(folder, out)
     if as_json:

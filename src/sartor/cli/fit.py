@@ -52,7 +52,7 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.fit import fit_config  # noqa: PLC0415
+    from sartor.jobs.fit.api import fit_config  # noqa: PLC0415
     from sartor.report.table import summary  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415

@@ -90,7 +90,7 @@ def _target(name: str | None, threads: int | None) -> dict[str, Any]:
 def _measure(network: str, target: dict[str, Any], shape: str, rounds: int, screen: Any) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
-    from sartor.jobs.measuring import measure_network  # noqa: PLC0415
+    from sartor.jobs.measure.network import measure_network  # noqa: PLC0415
     from sartor.networks import input_shape  # noqa: PLC0415
 
     return measure_network(
@@ -104,7 +104,7 @@ def _measure(network: str, target: dict[str, Any], shape: str, rounds: int, scre
 
 def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], screen: Any) -> int:
     from sartor import config, recipes  # noqa: PLC0415 - torch is slow to import: not for --help
-    from sartor.jobs.measuring import write_plan  # noqa: PLC0415
+    from sartor.jobs.measure.network import write_plan  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--plan needs --out DIR, the folder for the networks")
@@ -125,7 +125,7 @@ def _operators(
 ) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.operators import Wish, measure_operators, space_of  # noqa: PLC0415
+    from sartor.jobs.measure.operators import Wish, measure_operators, space_of  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--operators needs --out FILE, the table, as in --out operators.json")
@@ -167,6 +167,6 @@ def _text(found: dict[str, Any]) -> str:
 
 
 def _count(value: float | None) -> str:
-    from sartor.jobs.budget import human  # noqa: PLC0415 - not for --help
+    from sartor.jobs.fit.budget import human  # noqa: PLC0415 - not for --help
 
     return "unknown " if value is None else human("count", value)

@@ -26,7 +26,7 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.budget import human, words  # noqa: PLC0415
+    from sartor.jobs.fit.budget import human, words  # noqa: PLC0415
     from sartor.jobs.search import search  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from sartor.core.errors import ConfigError
@@ -203,3 +203,20 @@ class Operators:
         """Every operator once, in order of appearance."""
         found = [*self.fixed, *(o for choice in self.options for option in choice for o in option)]
         return tuple({o.key: o for o in found}.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Estimate:
+        """In another unit, e.g. a ratio times the milliseconds of the reference."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        """As JSON-able data."""
+        return asdict(self)

@@ -25,7 +25,7 @@ from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
-from sartor.jobs.parts import analytic_costs
+from sartor.jobs.fit.assemble import analytic_costs
 from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
 from sartor.sampling.region import Price

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from sartor import config, exporting
 from sartor.core.errors import StateError
-from sartor.jobs.parts import assemble
+from sartor.jobs.fit.assemble import assemble
 from sartor.run.folder import read_config, read_json
 
 Role: TypeAlias = Literal["winner", "uniform", "searched", "reference"]

@@ -8,10 +8,10 @@ from typing import Any
 
 from sartor import archs
 from sartor.core.errors import BudgetError
-from sartor.jobs.delivery import environment
-from sartor.jobs.parts import assemble
-from sartor.jobs.pipeline import Pipeline
-from sartor.jobs.stages import Job
+from sartor.jobs.fit.deliver import environment
+from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.pipeline import Pipeline
+from sartor.jobs.fit.stage import Job
 from sartor.run.folder import RunFolder, read_json, write_json
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent

@@ -17,7 +17,7 @@ from sartor.core.tables import Tables
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
 from sartor.costs.params import Params
-from sartor.jobs.measuring import Show
+from sartor.jobs.measure.network import Show
 from sartor.spaces.widths import Widths
 
 ROUNDS = 24

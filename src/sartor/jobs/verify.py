@@ -11,8 +11,8 @@ import torch
 
 from sartor.core.contracts import Session, Target, Task
 from sartor.core.errors import StateError
-from sartor.jobs.parts import Parts, assemble
-from sartor.jobs.verification import judge, time_together
+from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.verify import judge, time_together
 from sartor.measure import Estimate
 from sartor.networks import macs_params
 from sartor.run.folder import read_config, read_json
