@@ -36,8 +36,8 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import recipes  # noqa: PLC0415
-    from sartor.jobs.compare.run import compare_recipe  # noqa: PLC0415
     from sartor.jobs.compare.folders import gather  # noqa: PLC0415
+    from sartor.jobs.compare.run import compare_recipe  # noqa: PLC0415
     from sartor.report.compare import notes, overview, sentences, write  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import console, display  # noqa: PLC0415

@@ -95,6 +95,10 @@ class Metric:
         """The number alone, as it is shown."""
         return f"{100 * value:.1f}" if self.unit == SHARE else f"{value:.4g}"
 
+    def precise(self, value: float) -> str:
+        """A value with more digits, where two are nearly equal: `98.61 %`, `31.2412 dB`."""
+        return f"{100 * value:.2f} %" if self.unit == SHARE else f"{value:.6g} {self.unit}".rstrip()
+
     def difference(self, value: float) -> str:
         """A difference of two values with sign and unit: `+1.4 points`, `-0.31 dB`."""
         if self.unit == SHARE:

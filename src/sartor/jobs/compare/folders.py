@@ -10,9 +10,9 @@ from typing import Any
 
 from sartor.core import plugins
 from sartor.core.errors import ConfigError, StateError
+from sartor.jobs.compare.allowance import FREE, evaluator_of, price_of
 from sartor.jobs.compare.run import RESULT
 from sartor.jobs.compare.statistics import Frame, Outcome, figures, history, summary
-from sartor.jobs.compare.allowance import FREE, evaluator_of, price_of
 from sartor.run.folder import read_config, read_json, write_json
 from sartor.run.journal import FileJournal
 

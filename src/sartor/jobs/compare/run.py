@@ -26,11 +26,11 @@ from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Arch, Trial
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs import searching, verification
-from sartor.jobs.fit.budget import constraints
-from sartor.jobs.compare.statistics import Frame, Outcome, figures, history, summary
 from sartor.jobs.compare.allowance import FREE, Allowance, Capped, Entrant, Price, Purse, pace_of, price_of
-from sartor.jobs.fit.deliver import environment
+from sartor.jobs.compare.statistics import Frame, Outcome, figures, history, summary
 from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.budget import constraints
+from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job, keep_network, train_network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,17 @@ from sartor import config, recipes
 from sartor.core import state
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
-from sartor.jobs.fit.deliver import deliver, environment
 from sartor.jobs.fit.assemble import Parts, assemble, stand_in
+from sartor.jobs.fit.deliver import deliver, environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
 from sartor.report.page import render
-from sartor.run.folder import RunFolder, read_json, write_json
+from sartor.run import result as results
+from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
+from sartor.run.result import Point, Result
 from sartor.tasks.loaders import loaders
-
-WORST_LAST = ("PASS", "UNSURE", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Fit:
         networks: The winners of all points of the budget, in the budget's order.
         metrics: The winner's metrics on the test split.
         verdict: PASS, FAIL or UNSURE: the worst of all points.
-        result: All of `result.json`.
+        result: All of `result.json`, with intervals, the other networks, and where the time went.
         folder: The run folder.
     """
 
@@ -46,7 +46,7 @@ class Fit:
     networks: tuple[nn.Module, ...]
     metrics: Mapping[str, float]
     verdict: str
-    result: Mapping[str, Any]
+    result: Result
     folder: Path
 
 
@@ -132,49 +132,48 @@ def fit_config(
 def _fit(job: Job, command: str) -> None:
     pipeline = Pipeline(job)
     try:
-        pipeline.run()
+        points = pipeline.run()
         with job.ledger.stage("report"):
-            _write(job, pipeline, command)
+            _write(job, pipeline, points, command)
     except BaseException:
         job.ledger.book()
         raise
 
 
-def _write(job: Job, pipeline: Pipeline, command: str) -> None:
-    folder, curve = job.folder.path, pipeline.curve()
-    for i, point in enumerate(curve):
-        deliver(job, pipeline.chosen[pipeline.delivered[i][0]], point["winner"], folder / point["folder"])
-    if len(curve) > 1:
-        deliver(job, pipeline.chosen[pipeline.delivered[0][0]], curve[0]["winner"], folder)
-    result = {
-        "title": job.parts.config.get("title", "sartor fit"),
-        "reference": pipeline.entries["reference"],
-        "budget": {m: [p["budget"][m] for p in curve] for m in curve[0]["budget"]},
-        "winner": curve[0]["winner"],
-        "uniform": curve[0]["uniform"],
-        "searched": curve[0]["searched"],
-        "curve": list(curve),
-        "latency_model": job.folder.stage_result("latency_model.fit"),
-        "search": pipeline.search.summary(),
-        "verdict": max((p["verdict"] for p in curve), key=WORST_LAST.index),
-        "environment": environment(job.parts, command),
-    }
+def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) -> None:
+    folder = job.folder.path
+    for point in points:
+        deliver(job, point.winner, folder / point.folder)
+    if len(points) > 1:
+        deliver(job, points[0].winner, folder)
+    result = Result(
+        title=job.parts.config.get("title", "sartor fit"),
+        task=job.parts.task.name,
+        metrics=job.parts.task.metrics,
+        reference=pipeline.entries["reference"],
+        points=tuple(points),
+        search=pipeline.search.summary(),
+        latency_model=pipeline.latency_model,
+        environment=environment(job.parts, command),
+    )
+    trace = results.read_trace(folder / "search")
     # The page shows the ledger, and takes time itself: it is drawn once to book that, and again to show it.
-    render({**result, "ledger": job.ledger.summary()}, folder)
-    result["ledger"] = job.ledger.summary()
-    page = render(result, folder)
+    render(replace(result, spent=job.ledger.summary()), trace, folder)
+    result = replace(result, spent=job.ledger.summary())
+    page = render(result, trace, folder)
     state.atomically(folder / "report.html", lambda part: part.write_text(page, encoding="utf-8"))
-    write_json(folder / "result.json", result)  # last: a run is finished when its result is there
+    results.write(folder, result)  # last: a run is finished when its result is there
 
 
 def _loaded(parts: Parts, run: RunFolder) -> Fit:
-    result = read_json(run.path / "result.json")
+    result = results.read_result(run.path)
     networks = []
-    for point in result["curve"]:
-        module = parts.build(tuple(point["winner"]["arch"]), "train")
-        module.load_state_dict(load_file(run.path / point["folder"] / "model.safetensors"))
+    for point in result.points:
+        module = parts.build(point.winner.arch, "train")
+        module.load_state_dict(load_file(run.path / point.folder / "model.safetensors"))
         networks.append(module.eval())
-    return Fit(networks[0], tuple(networks), result["winner"]["metrics"], result["verdict"], result, run.path)
+    metrics = {name: score.value for name, score in result.points[0].winner.scores.items()}
+    return Fit(networks[0], tuple(networks), metrics, result.verdict, result, run.path)
 
 
 def _base(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:

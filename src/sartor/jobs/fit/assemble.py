@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Informed, Operated, Space, Target, Task, require
-from sartor.core.errors import ConfigError
+from sartor.core.contracts import CostModel, Informed, Operated, Space, Target, Task, Trained, require
+from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.fit.budget import Budget
 from sartor.latency import models
@@ -114,8 +114,6 @@ def assemble(
             raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
     task = task or configs.build("tasks", config["task"])
     space = _space(space, config["space"], task)
-    if isinstance(space, Informed):
-        space.inform(task)
     _check_strategy(config["strategy"])
     parts = Parts(
         config=config,
@@ -130,8 +128,27 @@ def assemble(
     )
     if parts.latency_model.table:
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
-    check_fits(task, parts.build(space.reference, "check"))
+    parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
+    parts.recipe.check(parts.task)
+    check_fits(parts.task, parts.build(space.reference, "check"))
+    if isinstance(space, Informed):
+        space.inform(parts.task)
     return parts
+
+
+def _informed(task: Task, space: Space, network: Callable[[], nn.Module]) -> Task:
+    """The task; one that learns from the network as it comes gets to see it.
+
+    Raises:
+        CapabilityError: It does, and the network is untrained.
+    """
+    if task.informed is None:
+        return task
+    if not isinstance(space, Trained) or not space.trained:
+        raise CapabilityError(
+            f"the task {task.name} learns from the network as it comes, which is untrained; give a module, or weights"
+        )
+    return task.informed(network().eval())
 
 
 def _space(given: Space | nn.Module | None, table: Mapping[str, Any], task: Task) -> Space:
@@ -140,7 +157,7 @@ def _space(given: Space | nn.Module | None, table: Mapping[str, Any], task: Task
         return given
     if isinstance(given, nn.Module):
         widths = plugins.load("spaces", "widths")
-        space: Space = widths(network=given, input_shape=tuple(task.example.shape[1:]))
+        space: Space = widths(network=given, example=task.example)
         return space
     built: Space = configs.build("spaces", fitted_to_task(table, task))
     return built
@@ -152,10 +169,9 @@ def fitted_to_task(table: Mapping[str, Any], task: Task) -> dict[str, Any]:
     if "name" not in table:
         raise ConfigError(f"[space] has no name; known: {', '.join(plugins.names('spaces'))}")
     known = configs.keywords(plugins.load("spaces", table["name"]))
-    shape = tuple(task.example.shape)
-    facts: dict[str, Any] = {"classes": task.classes}
-    if len(shape) == 4:
-        facts |= {"in_channels": shape[1], "size": shape[2]}
+    facts: dict[str, Any] = {"classes": task.classes, "example": task.example}
+    if isinstance(task.example, Tensor) and task.example.dim() == 4:
+        facts |= {"in_channels": task.example.shape[1], "size": task.example.shape[2]}
     for name, value in facts.items():
         if name in known and value is not None:
             table.setdefault(name, value)

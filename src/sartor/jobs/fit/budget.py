@@ -145,6 +145,3 @@ def _absolute(value: Limit, reference: float) -> float:
 def words(point: Mapping[str, float]) -> str:
     """One point of the budget for a headline."""
     return ", ".join(f"{m} <= {human(m, v)}" for m, v in point.items())
-
-
-__all__ = ["METRICS", "Budget", "BudgetError", "aimed", "check_reachable", "constraints", "human", "words"]

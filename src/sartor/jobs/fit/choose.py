@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from sartor import archs
 from sartor.core.contracts import CostModel, Scalable, Solvable, Strategy
@@ -12,6 +12,7 @@ from sartor.core.records import Arch, Objective, Trial
 from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.stage import Job
+from sartor.run.result import Look
 
 ROUNDS = 40
 LOOKS = 6
@@ -56,6 +57,19 @@ def solve(
     return inside[0]
 
 
+@dataclass(frozen=True)
+class Pick:
+    """The network for one point of the budget.
+
+    Attributes:
+        arch: None if no network meets the budget.
+        looks: What was measured on the way.
+    """
+
+    arch: Arch | None
+    looks: tuple[Look, ...] = ()
+
+
 class Chooser:
     """Finds the best network whose *measured* latency is inside the budget, without training anything again.
 
@@ -76,7 +90,7 @@ class Chooser:
         """`propose(limits)` names the best arch under limits, or raises BudgetError; `trials`: see `ranked`."""
         self._job, self._meter, self._propose, self._costs, self._trials = job, meter, propose, costs, trials
 
-    def choose(self, limits: Mapping[str, float], *, start: float | None = None) -> dict[str, Any]:
+    def choose(self, limits: Mapping[str, float], *, start: float | None = None) -> Pick:
         """The arch for one point of the budget, and what was measured on the way.
 
         Args:
@@ -84,32 +98,33 @@ class Chooser:
             start: The modelled latency to begin with, instead of the bound itself.
         """
         if self._meter is None or "latency_ms" not in limits:
-            arch = self._propose(limits)
-            return {"arch": list(arch), "looks": [], "limit": None}
-        looks = list[dict[str, Any]]()
+            return Pick(tuple(self._propose(limits)))
+        looks = list[Look]()
         best = None if start else self._best_trial(limits, looks)
         best = best or self._closest(limits, start or limits["latency_ms"], looks)
         self._job.display.bar(1, 1, "measuring the choice")
-        return {"arch": best["arch"], "looks": looks, "limit": best["limit"]}
+        return Pick(best.arch, tuple(looks))
 
-    def _closest(self, limits: Mapping[str, float], start: float, looks: list[dict[str, Any]]) -> dict[str, Any]:
+    def _closest(self, limits: Mapping[str, float], start: float, looks: list[Look]) -> Look:
         """The answer under the limit that makes it as slow as the budget allows."""
-        budget, limit, best = limits["latency_ms"], start, None
+        budget, limit = limits["latency_ms"], start
+        best: Look | None = None
         low, high = 0.0, float("inf")  # limits known to give networks inside, and outside, the budget
         for number in range(LOOKS):
             self._job.display.bar(number, LOOKS, "measuring the choice")
             arch = self._ask({**limits, "latency_ms": limit}, first=not looks)
             if arch is None:
                 break
-            look = {**(self._seen(arch, looks) or self._look(arch, limit, looks)), "limit": limit}
-            if look["measured"]["high"] <= budget:
-                best, low = look if best is None or limit > best["limit"] else best, max(low, limit)
-                if look["measured"]["high"] >= SLACK * budget:
+            look = replace(self._seen(arch, looks) or self._look(arch, limit, looks), limit=limit)
+            longest = look.measured.high
+            if longest <= budget:
+                best, low = look if best is None or limit > best.limit else best, max(low, limit)
+                if longest >= SLACK * budget:
                     break
-                wish = limit * min(budget / look["measured"]["high"], 1.2)
+                wish = limit * min(budget / longest, 1.2)
             else:
                 high = min(high, limit)
-                wish = limit * budget / look["measured"]["high"] * MARGIN
+                wish = limit * budget / longest * MARGIN
             limit = wish if low < wish < high else (low + min(high, 2 * low)) / 2 if low else wish
             if low and high / low < 1.005:
                 break
@@ -117,7 +132,7 @@ class Chooser:
             raise BudgetError(_missed(budget, looks))
         return best
 
-    def _best_trial(self, limits: Mapping[str, float], looks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def _best_trial(self, limits: Mapping[str, float], looks: list[Look]) -> Look | None:
         """The best trial that is inside when measured; None if the strategy's answer is no trial, or none is inside."""
         budget = limits["latency_ms"]
         if self._trials is None or [self._ask(limits, first=False)] != list(self._trials(limits)[:1]):
@@ -125,7 +140,7 @@ class Chooser:
         for number, arch in enumerate(self._trials({**limits, "latency_ms": DOUBT * budget})[:TRIALS]):
             self._job.display.bar(number, TRIALS, "measuring the choice")
             look = self._look(arch, budget, looks)
-            if look["measured"]["high"] <= budget:
+            if look.measured.high <= budget:
                 return look
         return None
 
@@ -137,16 +152,16 @@ class Chooser:
             return archs.smallest(self._job.parts.space) if first else None
 
     @staticmethod
-    def _seen(arch: Arch, looks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        return next((x for x in looks if x["arch"] == list(arch)), None)
+    def _seen(arch: Arch, looks: Sequence[Look]) -> Look | None:
+        return next((x for x in looks if x.arch == arch), None)
 
-    def _look(self, arch: Arch, limit: float, looks: list[dict[str, Any]]) -> dict[str, Any]:
+    def _look(self, arch: Arch, limit: float, looks: list[Look]) -> Look:
         assert self._meter is not None
         measured = self._meter.compare({"candidate": arch}, rounds=ROUNDS)["candidate"]
         self._job.ledger.count(measured=1)
         self._job.ledger.book()
         modelled = float(self._costs["latency_ms"]([arch])[0])
-        looks.append({"arch": list(arch), "limit": limit, "modelled": modelled, "measured": measured.as_dict()})
+        looks.append(Look(arch, limit, modelled, measured))
         return looks[-1]
 
 
@@ -166,8 +181,8 @@ def uniform(job: Job, costs: Mapping[str, CostModel], limits: Mapping[str, float
     return max(inside, key=lambda a: float(costs[main]([a])[0]))
 
 
-def _missed(budget: float, looks: Sequence[Mapping[str, Any]]) -> str:
-    tried = ", ".join(f"{x['measured']['value']:.3g} ms" for x in looks)
+def _missed(budget: float, looks: Sequence[Look]) -> str:
+    tried = ", ".join(f"{x.measured.value:.3g} ms" for x in looks)
     return (
         f"no network was found whose measured latency is inside {budget:.3g} ms (measured: {tried}); "
         "raise the budget, or measure more networks for the latency model"

@@ -5,51 +5,48 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sartor import measure
-from sartor.core import state
+from sartor import exporting, measure
+from sartor.core import state, trees
 from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Chosen, Job
+from sartor.run.result import Entry
 
 PACKAGES = ("sartor", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "onnx", "onnxruntime", "openvino")
 
 
-def deliver(job: Job, chosen: Chosen, entry: Mapping[str, Any], folder: Path) -> None:
+def deliver(job: Job, entry: Entry, folder: Path) -> None:
     """Put the winner's files into `folder`: all that is needed without sartor.
 
     `model.safetensors` (the state dict), `model.pt2` (a program for `torch.export.load`), `architecture.json` (widths
     in words), and the target's own file (`model.onnx`, ...).
     """
     folder.mkdir(exist_ok=True)
-    shutil.copy(job.weights(chosen.name), folder / "model.safetensors")
-    file = entry["export"]["file"]
-    if file is not None:
-        source = job.folder.path / file
+    weights = job.folder.path / entry.weights
+    shutil.copy(weights, folder / "model.safetensors")
+    if entry.file is not None:
+        source = job.folder.path / entry.file
         shutil.copy(source, folder / f"model{source.suffix}")
-    program = torch.export.export(job.load(chosen), (job.parts.task.example,))
-    state.atomically(folder / "model.pt2", lambda part: _save_program(program, part))
+    example = job.parts.task.example
+    program = folder / "part.pt2"  # the exporter wants the ending
+    exporting.export_pt2(job.load(Chosen(weights.stem, entry.arch)), example, program)
+    program.replace(folder / "model.pt2")
     words = {
         "space": dict(job.parts.config["space"]),
-        "arch": list(chosen.arch),
-        "widths": entry["widths"],
-        "input_shape": list(job.parts.task.example.shape),
+        "arch": list(entry.arch),
+        "options": dict(entry.options),
+        "inputs": {name: list(t.shape) for name, t in trees.named(example, "input").items()},
         "classes": job.parts.task.classes,
-        "macs": entry["macs"],
-        "params": entry["params"],
+        "macs": entry.macs,
+        "params": entry.params,
     }
     text = json.dumps(words, indent=1) + "\n"
     state.atomically(folder / "architecture.json", lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _save_program(program: Any, part: Path) -> None:
-    with part.open("wb") as file:  # a path must end with .pt2, a file object need not
-        torch.export.save(program, file)
 
 
 def environment(parts: Parts, command: str) -> dict[str, Any]:

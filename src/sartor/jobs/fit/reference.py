@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 
 from sartor import archs, measure
 from sartor.core.contracts import Space
-from sartor.core.records import Arch
+from sartor.core.records import Arch, Estimate
 from sartor.core.rng import derive, numpy_rng
 from sartor.costs.fitted import Fitted
-from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.assemble import LatencyModelSettings
+from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.stage import Job
 from sartor.latency import samples as files
 from sartor.latency.operator_table import OperatorTable
@@ -24,13 +25,22 @@ from sartor.latency.plan import heldout, plan
 from sartor.latency.samples import Header, Sample, Split
 from sartor.latency.sweeps import Visit, combine
 from sartor.run.journal import FileJournal
+from sartor.run.result import LatencyModel, Predicted, Sums
 
 ANCHOR_ROUNDS = 60
 CHUNK = 48
 """Networks that are timed in the same rounds: enough to tell what slowed a round down from who is slow."""
 
 
-def measure_reference(job: Job, meter: Meter) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Ends:
+    """Milliseconds of the reference, which every later latency is a multiple of, and of the smallest network."""
+
+    anchor: Estimate
+    floor: Estimate
+
+
+def measure_reference(job: Job, meter: Meter) -> Ends:
     """Milliseconds of the reference, which every later latency is a multiple of, and of the smallest network."""
     show = job.bar("reference network")
     anchor = meter.set_anchor(rounds=ANCHOR_ROUNDS, on_round=show)
@@ -41,7 +51,7 @@ def measure_reference(job: Job, meter: Meter) -> dict[str, Any]:
         f"  reference {anchor.value:.3g} ms ({anchor.low:.3g}-{anchor.high:.3g}), "
         f"smallest network of the space {floor.value:.3g} ms"
     )
-    return {"anchor": anchor.as_dict(), "floor": floor.as_dict()}
+    return Ends(anchor, floor)
 
 
 def measured_model(job: Job, meter: Meter | None) -> Fitted:
@@ -57,19 +67,17 @@ def measured_model(job: Job, meter: Meter | None) -> Fitted:
     return model
 
 
-def facts(model: Fitted) -> dict[str, Any]:
+def facts(model: Fitted) -> LatencyModel:
     """What the report shows of a latency model."""
     intervals = {s.arch: s for s in model.heldout}
-    return {
-        "nrmse": model.nrmse if model.heldout_networks else None,
-        "kind": model.kind,
-        "training_networks": model.training_networks,
-        "heldout_networks": model.heldout_networks,
-        "heldout": [
-            {"predicted": p, "measured": m, "low": intervals[a].low, "high": intervals[a].high}
-            for a, m, p in model.predictions
-        ],
-    } | ({} if model.lookup is None else {"lookup": model.lookup.as_dict()})
+    return LatencyModel(
+        kind=model.kind,
+        nrmse=model.nrmse if model.heldout_networks else None,
+        training_networks=model.training_networks,
+        heldout_networks=model.heldout_networks,
+        heldout=tuple(Predicted(p, Estimate(m, intervals[a].low, intervals[a].high)) for a, m, p in model.predictions),
+        lookup=None if model.lookup is None else Sums(**asdict(model.lookup)),
+    )
 
 
 def latency_model(job: Job, meter: Meter | None) -> Fitted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,33 +9,33 @@ from typing import Any
 from sartor import config as configs
 from sartor.core import plugins
 from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
-from sartor.core.records import Arch, Constraint, Objective, Trial
+from sartor.core.records import Arch, Constraint, Trial
 from sartor.core.rng import derive
 from sartor.jobs.fit.choose import ranked, solve
 from sartor.jobs.fit.stage import Job
-from sartor.run.journal import FileJournal, read_logs, read_trials
+from sartor.run import result as results
+from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import Limits, restore, run
 
 SUPERNET = "supernet.safetensors"
-NARROWING, PREFERENCES = "narrowing.jsonl", "preferences.json"
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search that can be run, gone on with, and asked.
-
-    Attributes:
-        finished: False when a limit ended it; it can go on.
-    """
+    """A search that can be run, gone on with, and asked."""
 
     job: Job
     problem: Problem
     strategy: Strategy
     evaluator: Evaluator
-    shares_weights: bool
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether one network is trained for all trials."""
+        return self.strategy.shares_weights
 
     def run(self) -> bool:
-        """Run, or go on; a finished search only loads its state."""
+        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on."""
         job = self.job
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
@@ -65,7 +64,7 @@ class Search:
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
-        return read_trials(self._journal())
+        return read_trials(FileJournal(self.job.folder.path / "search" / "journal.jsonl"))
 
     def propose(self, limits: Mapping[str, float]) -> Arch:
         """The best arch under `limits`."""
@@ -77,57 +76,38 @@ class Search:
         """The networks under `limits` that were evaluated, the best first."""
         return ranked(self.trials(), self.problem.costs or {}, limits, self.problem.objectives[0])
 
-    def summary(self) -> dict[str, Any]:
-        """What the report shows of the search."""
+    def summary(self) -> results.Search:
+        """What the report shows of the search, beside its journal."""
         trials, parts = self.trials(), self.job.parts
-        settings = {k: v for k, v in parts.config["strategy"].items() if k != "name"}
-        return {
-            "strategy": parts.config["strategy"]["name"],
-            "settings": settings,
-            "evaluations": len(trials),
-            "failed": sum(not t.ok for t in trials),
-            "history": read_logs(self._journal()),
-            "narrowing": self._narrowing(),
-            "choices": [{"name": c.name, "options": list(c.options)} for c in parts.space.choices],
-            "trials": [{"arch": list(t.arch), **t.metrics, "error": t.error} for t in trials],
-        }
-
-    def _narrowing(self) -> list[dict[str, Any]]:
-        """How likely options were along the search, or at its end, where it wrote that down."""
-        along, learned = (self.job.folder.path / "search" / "artifacts" / n for n in (NARROWING, PREFERENCES))
-        if along.exists():
-            return [json.loads(line) for line in along.read_text().splitlines()]
-        if not learned.exists():
-            return []
-        epochs = [int(log["epoch"]) for log in read_logs(self._journal()) if "epoch" in log]
-        return [{"epoch": max(epochs, default=0), "probabilities": json.loads(learned.read_text())["probabilities"]}]
-
-    def _journal(self) -> FileJournal:
-        return FileJournal(self.job.folder.path / "search" / "journal.jsonl")
+        return results.Search(
+            strategy=parts.config["strategy"]["name"],
+            settings={k: v for k, v in parts.config["strategy"].items() if k != "name"},
+            evaluations=len(trials),
+            failed=sum(not t.ok for t in trials),
+            choices=tuple(parts.space.choices),
+        )
 
 
 def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
     """Build the search of a job."""
     parts = job.parts
-    metric = next(iter(parts.task.metrics))
     problem = Problem(
         space=parts.space,
-        objectives=(Objective(metric, "max"),),
+        objectives=(parts.task.metric.objective,),
         constraints=constraints,
         costs=dict(costs),
         task=parts.task.sealed(),
     )
     strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
-    table = _evaluator_table(job, type(strategy))
-    evaluator = configs.build("evaluators", table, problem)
-    return Search(job, problem, strategy, evaluator, shares_weights=table["name"] == "inherited")
+    evaluator = configs.build("evaluators", _evaluator_table(job, type(strategy)), problem)
+    return Search(job, problem, strategy, evaluator)
 
 
 def _evaluator_table(job: Job, strategy: type[Strategy]) -> dict[str, Any]:
     """The `[evaluator]` table, completed: which one the strategy works with, the supernet's file, the recipe."""
     table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
-    if "supernet" in known and strategy.evaluator == "inherited":  # the others train none and leave no file
+    if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
         table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
         table.setdefault("recipe", dict(job.parts.config.get("training", {})))

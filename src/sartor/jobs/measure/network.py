@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from sartor import archs, config, exporting, measure, networks
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
-from sartor.jobs.fit.reference import planned
-from sartor.jobs.fit.meter import opener
 from sartor.jobs.fit.assemble import LatencyModelSettings, fitted_to_task
+from sartor.jobs.fit.meter import opener
+from sartor.jobs.fit.reference import planned
 from sartor.latency.samples import write_manifest
 from sartor.targets.onnxruntime import OnnxRuntime
 

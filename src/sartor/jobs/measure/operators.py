@@ -19,9 +19,9 @@ from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng, torch_rng
 from sartor.exporting import with_sane_weights
-from sartor.jobs.fit.reference import CHUNK
-from sartor.jobs.fit.meter import BRIEF_SECONDS, opener
 from sartor.jobs.fit.assemble import fitted_to_task
+from sartor.jobs.fit.meter import BRIEF_SECONDS, opener
+from sartor.jobs.fit.reference import CHUNK
 from sartor.latency.agreement import Agreement
 from sartor.latency.operator_table import YAML, Entry, OperatorTable
 from sartor.latency.operators import OperatorDesign
