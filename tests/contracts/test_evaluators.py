@@ -22,7 +22,6 @@ from sartor.core.contracts import Evaluator, Problem
 from sartor.core.records import Proposal
 from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
-from sartor.tabular import key_of
 
 # Settings that make each affordable; none of the others needs any.
 MAKERS = {
@@ -52,7 +51,7 @@ def supernet(problem, folder):
 
 
 def table(problem, folder):
-    keys = [key_of(problem.space, a) for a in archs.enumerate_all(problem.space)]
+    keys = [problem.space.key(a) for a in archs.enumerate_all(problem.space)]
     rows = [f"{key},{40 + i / 8}" for i, key in enumerate(keys)]
     (folder / "table.csv").write_text("\n".join(["arch_str,bars_test_3", *rows]))
     return folder / "table.csv"

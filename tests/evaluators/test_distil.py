@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
-from sartor.core.contracts import Heritable, Problem, Task
+from sartor.core.abilities import Heritable
+from sartor.core.contracts import Problem, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError, DivergedError
 from sartor.core.records import Objective, Proposal
 from sartor.core.rng import derive, global_seed

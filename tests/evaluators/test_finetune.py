@@ -14,7 +14,8 @@ from torch import nn
 
 from cnn import graded_task
 from sartor.core import state as states
-from sartor.core.contracts import Heritable, Problem, Space
+from sartor.core.abilities import Heritable
+from sartor.core.contracts import Problem, Space
 from sartor.core.errors import CapabilityError, ConfigError, StateError
 from sartor.core.records import Choice, Constraint, Objective, Proposal
 from sartor.core.rng import derive, global_seed, torch_rng

@@ -12,7 +12,8 @@ from torch import nn
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Informed, Operated, Space, Target, Task, require
+from sartor.core.abilities import Operated, Pretrained, require
+from sartor.core.contracts import CostModel, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.budget import Budget
@@ -114,7 +115,7 @@ def assemble(
             raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
     task = task or configs.build("tasks", config["task"])
     space = _space(space, config["space"], task)
-    if isinstance(space, Informed):
+    if isinstance(space, Pretrained):
         space.inform(task)
     _check_strategy(config["strategy"])
     parts = Parts(

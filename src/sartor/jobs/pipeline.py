@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Scalable, Trained
+from sartor.core.abilities import Pretrained, Scalable
+from sartor.core.contracts import CostModel
 from sartor.core.errors import BudgetError
 from sartor.costs.fitted import Fitted
 from sartor.jobs import choice, latency, searching, verification
@@ -206,7 +207,7 @@ class Pipeline:
 
     def _train(self, role: str) -> None:
         chosen, label = self.chosen[role], f"training the {_spoken(role, len(self.points))}"
-        if role == "reference" and isinstance(self.space, Trained) and self.space.trained:
+        if role == "reference" and isinstance(self.space, Pretrained) and self.space.trained:
             self.job.stage("reference.weights", "The network as it is", lambda: keep_network(self.job, chosen))
             return
 

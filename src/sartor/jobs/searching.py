@@ -33,7 +33,11 @@ class Search:
     problem: Problem
     strategy: Strategy
     evaluator: Evaluator
-    shares_weights: bool
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether one network is trained for all trials."""
+        return self.strategy.shares_weights
 
     def run(self) -> bool:
         """Run, or go on; a finished search only loads its state."""
@@ -41,7 +45,7 @@ class Search:
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
         def on_trial(trial: Trial) -> None:
-            job.ledger.count(trained=0 if self.shares_weights or not trial.ok else 1)
+            job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
             job.ledger.book()
 
         def progress(done: float, total: float, label: str) -> None:
@@ -85,6 +89,7 @@ class Search:
             "strategy": parts.config["strategy"]["name"],
             "settings": settings,
             "evaluations": len(trials),
+            "epochs": [self.evaluator.epochs(t.fidelity) for t in trials],
             "failed": sum(not t.ok for t in trials),
             "history": read_logs(self._journal()),
             "narrowing": self._narrowing(),
@@ -106,29 +111,33 @@ class Search:
         return FileJournal(self.job.folder.path / "search" / "journal.jsonl")
 
 
-def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
-    """Build the search of a job."""
+def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+    """What a search of a job is told."""
     parts = job.parts
     metric = next(iter(parts.task.metrics))
-    problem = Problem(
+    return Problem(
         space=parts.space,
         objectives=(Objective(metric, "max"),),
         constraints=constraints,
         costs=dict(costs),
         task=parts.task.sealed(),
     )
+
+
+def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
+    """Build the search of a job."""
+    parts, problem = job.parts, problem_for(job, costs, constraints)
     strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
-    table = _evaluator_table(job, type(strategy))
-    evaluator = configs.build("evaluators", table, problem)
-    return Search(job, problem, strategy, evaluator, shares_weights=table["name"] == "inherited")
+    return Search(job, problem, strategy, evaluator_for(job, type(strategy), problem))
 
 
-def _evaluator_table(job: Job, strategy: type[Strategy]) -> dict[str, Any]:
-    """The `[evaluator]` table, completed: which one the strategy works with, the supernet's file, the recipe."""
+def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
+    """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
     table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
-    if "supernet" in known and strategy.evaluator == "inherited":  # the others train none and leave no file
+    if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
         table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
         table.setdefault("recipe", dict(job.parts.config.get("training", {})))
-    return table
+    evaluator: Evaluator = configs.build("evaluators", table, problem)
+    return evaluator
