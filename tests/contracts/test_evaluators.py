@@ -102,6 +102,14 @@ def test_the_seed_decides(evaluator, tmp_path):
     assert twin(Proposal((3, 0, 1)), 5) == first
 
 
+def test_a_trial_costs_no_more_epochs_at_a_lower_fidelity(evaluator):
+    costs = [evaluator.epochs(f) for f in (0.01, 0.3, 1.0)]
+    assert costs == sorted(costs)
+    assert costs[0] >= 0
+    assert all(type(v) is float and math.isfinite(v) for v in costs)
+    assert (costs[-1] > 0) == hasattr(evaluator, "recipe")
+
+
 def test_global_generators_are_left_alone(evaluator):
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     evaluator(Proposal((1, 1, 1)), 0)

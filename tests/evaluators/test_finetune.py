@@ -59,6 +59,20 @@ def test_it_is_heritable_and_without_a_parent_a_plain_evaluator(problem, tmp_pat
         assert json.loads(file.metadata()["arch"]) == list(WIDE)
 
 
+def test_it_costs_its_share_of_an_epoch(problem):
+    """Which has four batches, counted once."""
+    counts, train = [], problem.task.train
+
+    def counted(generator):
+        counts.append(1)
+        return iter(list(train(generator)))
+
+    evaluator = Finetune(replace(problem, task=replace(problem.task, train=counted)), steps=5)
+    assert [evaluator.epochs(f) for f in (1.0, 0.5, 0.01)] == [1.25, 0.5, 0.25]
+    assert len(counts) == 1
+    assert Finetune(problem, steps=0).epochs(1.0) == 0
+
+
 def test_without_steps_it_evaluates_the_networks_weights(problem):
     found = Finetune(problem, recipe=CPU, steps=0, calibrate=0)(Proposal(NARROW), 5)
     assert found == evaluate(supernet(problem).extract(NARROW), problem.task.valid(), problem.task)

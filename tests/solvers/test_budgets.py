@@ -89,6 +89,13 @@ def test_a_cost_without_tables_is_named():
     with pytest.raises(CapabilityError, match="Ows needs Terms, which Opaque does not offer"):
         Budget.of(problem, {"opaque": 1.0}, "Ows")
 
+    class Unable(Opaque):
+        def terms(self):
+            return ()
+
+    with pytest.raises(CapabilityError, match=r"Ows needs opaque as a sum .*, which Unable cannot give for this space"):
+        Budget.of(replace(problem, costs={"opaque": Unable()}), {"opaque": 1.0}, "Ows")
+
 
 def test_a_budget_that_nothing_meets():
     budget = Budget.of(small_problem(), {"macs": 1.0}, "a test")
