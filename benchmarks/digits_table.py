@@ -29,7 +29,7 @@ from sartor.jobs.fit.assemble import analytic_costs
 from sartor.latency.samples import Sample
 from sartor.latency.sweeps import Visit, combine
 from sartor.spaces.digits_widths import DigitsWidths
-from sartor.tabular import Table, keys_of
+from sartor.tabular import Table
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.tasks.digits import digits
 from sartor.training import Recipe, evaluate, fit
@@ -48,7 +48,7 @@ def task() -> Task:
 def train(folder: Path, seeds: int) -> None:
     """All trainings that are not there yet, those that a search sees first."""
     space, data, file = DigitsWidths(), task(), folder / "trainings.jsonl"
-    key, done = keys_of(space), {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
+    key, done = space.key, {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
     wanted = [(LONG, 0), (SHORT, 0), *((LONG, seed) for seed in range(1, seeds))]
     every = list(archs.enumerate_all(space))
     order = numpy_rng(0, "digits_table").permutation(len(every))  # wide networks take longest
@@ -64,7 +64,7 @@ def train(folder: Path, seeds: int) -> None:
 
 def trained(space: DigitsWidths, data: Task, arch: Arch, epochs: int, seed: int) -> dict[str, float]:
     """Accuracies in per cent, and the seconds, of one training."""
-    name = keys_of(space)(arch)
+    name = space.key(arch)
     with global_seed(derive(seed, "initialisation", name)):
         module = space.build(arch)
     begin = time.process_time()
@@ -80,7 +80,7 @@ def timed(folder: Path, sweeps: int, rounds: int) -> None:
     every, target = list(archs.enumerate_all(space)), OnnxRuntime()
     make = target.template(space.build(archs.largest(space)), example)
     for sweep in range(len(lines(file)), sweeps):
-        calls = {keys_of(space)(arch): make(on_meta(space, arch)).bind(example) for arch in every}
+        calls = {space.key(arch): make(on_meta(space, arch)).bind(example) for arch in every}
         found = measure.interleave(
             calls, rounds=rounds, seed=sweep, warmup=0.02, sample_seconds=BRIEF_SECONDS, on_round=progress(sweep)
         )
@@ -116,7 +116,7 @@ def latencies(folder: Path) -> tuple[list[Sample], int]:
 def write(folder: Path, out: Path, results: Path) -> None:
     """The table, and the facts about it."""
     space = DigitsWidths()
-    every, key = list(archs.enumerate_all(space)), keys_of(space)
+    every, key = list(archs.enumerate_all(space)), space.key
     runs = {(r["key"], r["epochs"], r["seed"]): r for r in lines(folder / "trainings.jsonl")}
     seeds = [s for s in range(100) if all((key(a), LONG, s) in runs for a in every)]
     samples, rounds = latencies(folder)

@@ -30,7 +30,6 @@ from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from torch.nn import functional
 
-from sartor import archs
 from sartor.core import state
 from sartor.core.contracts import Batch, Problem, Task
 from sartor.core.records import Arch, Objective, Proposal
@@ -185,7 +184,7 @@ def one(args: argparse.Namespace, problem: Problem, table: Table, method: str, s
     begun, loss = time.process_time(), None
     if method in ("untrained", "alone"):
         rng = numpy_rng(seed, "draws")  # as the strategy draws: the same networks
-        drawn = list(dict.fromkeys(archs.sample(problem.space, rng) for _ in range(args.archs)))
+        drawn = list(dict.fromkeys(problem.space.moves.draw(rng) for _ in range(args.archs)))
         own = method == "alone"
         found = alone(args, problem, seed, drawn[: args.few]) if own else untrained(args, problem, seed, drawn)
     else:

@@ -163,7 +163,7 @@ def shown(screen: Display, title: str, done: float, total: float, label: str) ->
 
 def answer(loss: Tables, place: Place) -> Arch:
     """The most preferred network within the target's limit, found exactly."""
-    return optimum(loss, [(place.model.tables(), place.aim)]).arch
+    return optimum(loss, [(place.model.terms()[0], place.aim)]).arch
 
 
 def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, screen: Display) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def described(place: Place) -> dict[str, Any]:
 def agreement(parts: Parts, places: Sequence[Place]) -> dict[str, float]:
     """Whether the targets order networks alike: how much there is to specialise on."""
     rng = numpy_rng(0, "agreement")
-    drawn = [archs.sample(parts.space, rng) for _ in range(DRAWN)]
+    drawn = [parts.space.moves.draw(rng) for _ in range(DRAWN)]
     a, b = (p.model(drawn) / p.anchor for p in places)
     spread = (a / b).quantile(torch.tensor([0.05, 0.5, 0.95], dtype=a.dtype)).tolist()
     names = ("ratio_5", "ratio_50", "ratio_95")
@@ -312,7 +312,7 @@ def verdict(ratio: measure.Estimate, *, same: bool) -> str:
 
 def promised(loss: Tables, place: Place, rival: Arch) -> float:
     """Modelled: the fastest network that is at least as preferred as `rival`, over `rival`."""
-    best = optimum(place.model.tables(), [(loss, float(loss.cost(rival)) + 1e-9)]).arch
+    best = optimum(place.model.terms()[0], [(loss, float(loss.cost(rival)) + 1e-9)]).arch
     return float(place.model([best])[0] / place.model([rival])[0])
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sartor import measure
 from sartor.core import plugins
-from sartor.core.contracts import Target, Templated
+from sartor.core.abilities import Templated
+from sartor.core.contracts import Target
 from sartor.core.errors import MissingExtraError, TargetError
 from sartor.core.rng import global_seed, torch_rng
 

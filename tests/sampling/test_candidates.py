@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sartor.core.errors import BudgetError, ConfigError
+from sartor.core.moves import Moves
 from sartor.sampling.candidates import Candidates
 from sartor.sampling.region import Region
 
@@ -52,25 +53,28 @@ def test_narrowed_networks_of_a_space_that_has_none():
 def test_a_short_list_is_not_drawn_from_for_long():
     """Twelve networks, a thousand wanted: two blocks of draws, not sixteen."""
 
-    class Few(Plain):
+    class Counting(Moves):
         calls = 0
 
         def draw(self, rng):
             self.calls += 1
-            return (int(rng.integers(12)),)
+            return super().draw(rng)
 
-    space = Few(12)
+    space = Plain(12)
+    space.moves = Counting(space.choices, space.canonical)
     drawn = Candidates(Region(replace(problem(2), space=space))).draw(1000, np.random.default_rng(0), {(0,)})
     assert len(drawn) == 11
-    assert space.calls < 2500
+    assert space.moves.calls < 2500
 
 
 def test_a_space_that_draws_is_asked():
-    class Even(Plain):
+    class Even(Moves):
         def draw(self, rng):
             return tuple(2 * int(k) for k in rng.integers(3, size=3))
 
-    region = Region(replace(problem(2), space=Even(6, 6, 6)))
+    space = Plain(6, 6, 6)
+    space.moves = Even(space.choices, space.canonical)
+    region = Region(replace(problem(2), space=space))
     drawn = Candidates(region).draw(20, np.random.default_rng(0), {(0, 0, 0)})
     assert len(set(drawn)) == 20
     assert all(k % 2 == 0 for a in drawn for k in a)
@@ -87,10 +91,12 @@ def test_fewer_where_few_are_left():
 
 
 def test_all_networks_of_a_list_are_drawn_before_any_twice():
-    class Few(Plain):
+    class Few(Moves):
         members = ((0, 1), (2, 2), (1, 1), (2, 0))
 
-    candidates = Candidates(Region(replace(problem(2, upper=3), space=Few(3, 3))))
+    space = Plain(3, 3)
+    space.moves = Few(space.choices, space.canonical)
+    candidates = Candidates(Region(replace(problem(2, upper=3), space=space)))
     assert set(candidates.draw(9, np.random.default_rng(0), {(1, 1)})) == {(0, 1), (2, 0)}
     firsts = {candidates.draw(1, np.random.default_rng(seed), ())[0] for seed in range(20)}
     assert firsts == {(0, 1), (1, 1), (2, 0)}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sartor.core.abilities import Described
 from sartor.core.errors import ConfigError
 from sartor.core.rng import global_seed
 from sartor.sampling.curves import plain
@@ -31,7 +32,7 @@ from strategies.searching import Plain  # isort: skip
 SMALL = Recipe(hidden=4, layers=2)
 
 
-class Deep(Plain):
+class Deep(Plain, Described):
     """Describes as many layers as its first choice says."""
 
     def description(self, arch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sartor.core.abilities import Described
 from sartor.core.errors import ConfigError
 from sartor.sampling import kernels
 from sartor.sampling.candidates import Candidates
@@ -20,7 +21,7 @@ RECIPE = Recipe(hidden=4, layers=1)
 KNOWN = [(0, 0, 0), (5, 5, 5), (2, 3, 4)]
 
 
-class Counted(Plain):
+class Counted(Plain, Described):
     """Says how often it has described each network."""
 
     def __init__(self, *sizes):

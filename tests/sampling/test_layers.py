@@ -40,8 +40,8 @@ class Asked(CostModel):
 
 
 class Told(Asked):
-    def tables(self):
-        return self.inner
+    def terms(self):
+        return (self.inner,)
 
 
 def tables(rng, sizes, widths):

@@ -28,8 +28,8 @@ class Price(CostModel):
     def __call__(self, archs):
         return self.inner(archs)
 
-    def tables(self):
-        return self.inner
+    def terms(self):
+        return (self.inner,)
 
 
 def layers_of(limit, *columns, buckets=20):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contracts import checks
+from sartor.core.abilities import Described
 from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, DataError
 from sartor.core.records import Proposal, Trial
@@ -187,7 +188,7 @@ def test_an_embedding_of_other_networks(tmp_path):
         Esnac(problem(9, 9), 0, **{**Esnac.smoke, "embedding": path})
 
 
-class Rows(Plain):
+class Rows(Plain, Described):
     """Describes as many layers as it has choices: another network's space if it has more."""
 
     def description(self, arch):
@@ -314,7 +315,7 @@ def test_an_earlier_search_of_another_space(tmp_path):
 
 
 def test_networks_of_different_depth():
-    class Deep(Plain):
+    class Deep(Plain, Described):
         def description(self, arch):
             return np.array([[1.0, i, arch[1]] for i in range(arch[0] + 1)])
 

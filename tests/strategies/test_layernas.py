@@ -47,8 +47,8 @@ class Tabled(Priced):
         self.inner = Tables(tuple(torch.tensor(c, dtype=torch.float64) for c in columns))
         super().__init__(metric, self.inner.cost)
 
-    def tables(self):
-        return self.inner
+    def terms(self):
+        return (self.inner,)
 
 
 def widths(count, options):

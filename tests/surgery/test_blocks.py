@@ -98,7 +98,7 @@ def test_costs_know_of_skipped_blocks(space):
 
 def test_examples_that_skip_and_examples_that_do_not_share_a_batch(space):
     net, x, rng = space.supernet().double().eval(), inputs().double(), numpy_rng(0)
-    mixed = [(1, 0, 1), (0, 2, 0), *(archs.sample(space, rng) for _ in range(2))]
+    mixed = [(1, 0, 1), (0, 2, 0), *(space.moves.draw(rng) for _ in range(2))]
     gates = [torch.stack(rows).double() for rows in zip(*(archs.gates(space, a) for a in mixed), strict=True)]
     alone = [net.extract(a)(x[i : i + 1]) for i, a in enumerate(mixed)]
     torch.testing.assert_close(net(x, gates), torch.cat(alone), rtol=1e-9, atol=1e-9)

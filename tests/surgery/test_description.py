@@ -44,7 +44,7 @@ def test_the_encoding_of_the_paper():
 def test_edges_are_those_described(encoding):
     space = Compression(network=random_(Stages()).eval(), size=8, steps=8, encoding=encoding)
     rng = np.random.default_rng(0)
-    for arch in (space.reference, *(space.draw(rng) for _ in range(10))):
+    for arch in (space.reference, *(space.moves.draw(rng) for _ in range(10))):
         rows, (a, b) = space.description(arch), space.edges(arch)
         assert (a < b).all()
         assert len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(a)
@@ -75,7 +75,7 @@ def test_networks_that_differ_are_described_differently():
             for i, c in enumerate(space.choices)
             for k in range(len(c.options))
         ]
-        drawn = {space.canonical(a) for a in (*one_off, *(space.draw(rng) for _ in range(200)))}
+        drawn = {space.canonical(a) for a in (*one_off, *(space.moves.draw(rng) for _ in range(200)))}
         seen = {}
         for arch in drawn:
             other = seen.setdefault(space.description(arch).tobytes(), arch)

@@ -85,7 +85,7 @@ def test_random_students_compute_what_the_patched_network_does(case):
     with torch.no_grad():
         whole = network(x)
         for _ in range(15):
-            arch = space.draw(rng)
+            arch = space.moves.draw(rng)
             found, wanted = space.build(arch)(x)[:2], patched(space, network, arch, x[:2])  # traced with two examples
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
             different += not torch.allclose(found, whole[:2])
@@ -125,7 +125,7 @@ def test_tensors_with_other_names_are_left_alone():
     x, rng = torch.randn(3, 3, 4, 4, dtype=torch.float64), np.random.default_rng(0)
     torch.testing.assert_close(space.build(space.reference)(x), network(x))
     for _ in range(10):
-        assert space.build(space.draw(rng))(x).isfinite().all()
+        assert space.build(space.moves.draw(rng))(x).isfinite().all()
 
 
 def wiring(network, size=8):

@@ -18,7 +18,7 @@ KINDS = [Residual, Branches, Numbers, Stages, Tokens]
 def test_macs_and_parameters_are_those_of_the_networks(kind):
     space = Compression(network=random_(kind()).eval(), size=8, steps=8)
     rng = np.random.default_rng(0)
-    drawn = [space.reference, *(space.draw(rng) for _ in range(15))]
+    drawn = [space.reference, *(space.moves.draw(rng) for _ in range(15))]
     drawn += [tuple(int(rng.integers(len(c.options))) for c in space.choices) for _ in range(5)]
     counted = [macs_params(space.build(arch), torch.zeros(1, 3, 8, 8)) for arch in drawn]
     found = zip(space.tally("macs", drawn).tolist(), space.tally("params", drawn).tolist(), strict=True)

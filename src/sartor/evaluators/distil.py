@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from sartor.core import trees
-from sartor.core.contracts import Batch, Evaluator, Problem, Task, Trained, require
+from sartor.core.abilities import Pretrained, require
+from sartor.core.contracts import Batch, Evaluator, Problem, Task
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
 from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Proposal
@@ -83,7 +84,7 @@ class Distil(Evaluator):
         self.loss, self.best, self.hopeless, self.patience, self.curve = loss, keep == "best", hopeless, patience, curve
         self.metric = self.task.metric
         self._file, self._master = teacher, _Teacher()
-        if not teacher and not require(problem.space, Trained, self).trained:
+        if not teacher and not require(problem.space, Pretrained, self).trained:
             raise CapabilityError(
                 "Distil needs a trained teacher, and the space's network has no weights; give them to the space "
                 "(weights = 'FILE'), or to the evaluator (teacher = 'FILE')"
@@ -119,6 +120,10 @@ class Distil(Evaluator):
             module.load_state_dict(watch.weights or module.state_dict())
             keep_weights(keep, arch, module)
         return metrics
+
+    def epochs(self, fidelity: float) -> float:
+        """Those of a student that is not stopped: that it would be, nobody knew before."""
+        return float(self.recipe.epochs_at(fidelity))
 
     def _report(self, seen: list[dict[str, float]]) -> dict[str, float]:
         for epoch, metrics in enumerate(seen, 1):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sartor.core import state
-from sartor.core.contracts import Operated
+from sartor.core.abilities import Operated
 from sartor.core.errors import DataError, MissingExtraError
 from sartor.core.records import Choice, Operator, Operators
 from sartor.core.tables import Tables

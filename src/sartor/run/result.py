@@ -94,7 +94,7 @@ class Point:
         budget: Cost, to its upper bound.
         delivered: Which of the two is delivered, the winner: `searched` or `uniform`.
         searched: The search's own network.
-        uniform: The reference made smaller evenly, to the same budget; null if none meets it, or there is no such thing.
+        uniform: The reference made smaller evenly to the same budget; null if none meets it, or there is no such thing.
         reason: Why the uniform one is delivered, or is not, of which "it" is that network.
         verdict: Whether the winner is inside the budget as measured: `PASS`, `FAIL`, or `UNSURE` if the interval holds
             the bound.
@@ -186,6 +186,19 @@ class LatencyModel:
 
 
 @dataclass(frozen=True)
+class Paid:
+    """What a trial costs.
+
+    Attributes:
+        fidelity: Of the trial.
+        epochs: Passes over the training data.
+    """
+
+    fidelity: float
+    epochs: float
+
+
+@dataclass(frozen=True)
 class Search:
     """How the network was looked for.
 
@@ -195,6 +208,7 @@ class Search:
         evaluations: Trials in the journal of the search.
         failed: Those that ended with an error.
         choices: The space, choice by choice: `name`, `options`, and whether they are `ordered`.
+        paid: What trials cost, by their fidelity; the training of a supernet is not in it.
     """
 
     strategy: str
@@ -202,6 +216,7 @@ class Search:
     evaluations: int
     failed: int
     choices: tuple[Choice, ...]
+    paid: tuple[Paid, ...] = ()
 
 
 @dataclass(frozen=True)

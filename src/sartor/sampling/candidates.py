@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sartor import archs as operations
-from sartor.core.contracts import Draws, Scalable
+from sartor.core.abilities import Scalable
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.sampling.region import Region
@@ -69,7 +69,7 @@ class Candidates:
             BudgetError: No network is within the budget.
         """
         found = dict[Arch, None]()
-        if members := operations.members(self.region.space):
+        if members := self.region.space.moves.members:
             self._take((members[i] for i in rng.permutation(len(members))), count, seen, found)
             return list(found)
         for _ in range(BLOCKS):
@@ -94,8 +94,8 @@ class Candidates:
     def _block(self, count: int, rng: np.random.Generator) -> Iterator[Arch]:
         """Networks as the space draws them, else uniform ones, of which some that are outside are left out."""
         space = self.region.space
-        if isinstance(space, Draws):
-            yield from (space.draw(rng) for _ in range(count))
+        if not space.moves.uniform:
+            yield from (space.moves.draw(rng) for _ in range(count))
             return
         index = rng.integers(self._sizes, size=(count, len(self._sizes)))
         yield from (space.canonical(tuple(row)) for row in index[self.region.inside(index)].tolist())
@@ -145,7 +145,7 @@ class Candidates:
             if crossed := bool(rng.random() < CROSSED):
                 child = operations.crossover(space, child, parents[int(rng.integers(len(parents)))], rng)
             for _ in range(int(rng.integers(0 if crossed else 1, 3))):
-                child = operations.mutate(space, child, rng)
+                child = space.moves.vary(child, rng)
             if child not in seen and child in self.region:
                 found[child] = None
             if len(found) == count:

@@ -26,7 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sartor.core.contracts import Described, Space, Wired
+from sartor.core.abilities import Described
+from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice
 from sartor.core.rng import global_seed
@@ -97,7 +98,7 @@ class Encoding:
     def __init__(self, space: Space, *, links: bool = False) -> None:
         self.space = space
         self._table = None if isinstance(space, Described) else options(space.choices)
-        self._wired = space if links and self._table is None and isinstance(space, Wired) else None
+        self._links = links
         self._read = lru_cache(MEMORY)(self._described)
 
     @property
@@ -114,18 +115,19 @@ class Encoding:
         read = [self._read(arch) for arch in archs]
         rows = nn.utils.rnn.pad_sequence([r for r, _ in read], batch_first=True)
         links = None
-        if self._wired is not None:
+        if any(edges is not None for _, edges in read):
             links = torch.zeros(len(read), rows.shape[1], rows.shape[1])
-            for i, (_, (before, after)) in enumerate(read):
-                links[i, before, after] = 1.0
+            for i, (_, edges) in enumerate(read):
+                if edges is not None:
+                    links[i, edges[0], edges[1]] = 1.0
         return Sequences(rows, torch.tensor([len(r) for r, _ in read]), links)
 
-    def _described(self, arch: Arch) -> tuple[Tensor, Tensor]:
-        """Rows, and the edges between them, `(2, edges)`."""
+    def _described(self, arch: Arch) -> tuple[Tensor, Tensor | None]:
+        """Rows, and the edges between them, `(2, edges)`, if they are wanted and known."""
         assert isinstance(self.space, Described)
         rows = torch.from_numpy(np.asarray(self.space.description(arch), dtype=np.float32))
-        edges = np.zeros((2, 0), dtype=np.int64) if self._wired is None else self._wired.edges(arch)
-        return rows, torch.from_numpy(np.asarray(edges, dtype=np.int64))
+        edges = self.space.edges(arch) if self._links else None
+        return rows, None if edges is None else torch.from_numpy(np.asarray(edges, dtype=np.int64))
 
 
 def options(choices: Sequence[Choice]) -> Tensor:

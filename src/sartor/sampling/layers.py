@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Peaked, Problem, Separable, Space
+from sartor.core.abilities import Terms
+from sartor.core.contracts import CostModel, Problem, Space
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -114,9 +115,10 @@ class AskedBound:
 
 
 def _bound(cost: CostModel, space: Space) -> TableBound | PeakBound | AskedBound:
-    if isinstance(cost, Peaked):
-        return PeakBound(cost.peaks())
-    return TableBound(cost.tables()) if isinstance(cost, Separable) else AskedBound(cost, space)
+    terms = cost.terms() if isinstance(cost, Terms) else ()
+    if len(terms) > 1:
+        return PeakBound(terms)
+    return TableBound(terms[0]) if terms else AskedBound(cost, space)
 
 
 class Layers:

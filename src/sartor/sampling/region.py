@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Peaked, Problem, Separable
+from sartor.core.abilities import Terms
+from sartor.core.contracts import CostModel, Problem
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Arch, Constraint, Trial
 from sartor.core.tables import Tables
@@ -28,11 +29,7 @@ class Price:
 
     def __init__(self, cost: CostModel) -> None:
         self._cost, self._known = cost, dict[Arch, float]()
-        tables: Sequence[Tables] = ()
-        if isinstance(cost, Peaked):
-            tables = cost.peaks()
-        elif isinstance(cost, Separable):
-            tables = (cost.tables(),)
+        tables = cost.terms() if isinstance(cost, Terms) else ()
         self._arrays = [
             (t.constant, [u.numpy() for u in t.unary], [(i, j, p.numpy()) for (i, j), p in t.pairwise.items()])
             for t in tables
@@ -123,7 +120,7 @@ class Region:
             BudgetError: No network is inside.
         """
         for _ in range(SINGLE):
-            arch = archs.sample(self.space, rng)
+            arch = self.space.moves.draw(rng)
             if arch in self:
                 return arch
         for _ in range(BLOCKS):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sartor.core.abilities import Accounted, Pretrained
 from sartor.core.contracts import Batch, Space, Supernet, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
@@ -43,7 +44,7 @@ _NOISE = 1e-6
 """What rounding adds, relative to the output."""
 
 
-class Widths(Space):
+class Widths(Space, Accounted, Pretrained):
     """Narrower versions of a network.
 
     Args:
@@ -64,6 +65,8 @@ class Widths(Space):
             further (fewer where inputs are large); 0 leaves them as they were cut.
         seed: Of the initial weights and of `random`.
     """
+
+    input_shape: tuple[int, ...]
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class Widths(Space):
         self._spec, self._classes, self._seed = network, classes, seed
         self._examples = reconstruct
         self.trained = isinstance(network, nn.Module) or bool(weights)
+        self.reconstructs = self.trained and reconstruct > 0
         whole = original(network, weights, seed=seed, classes=classes)
         self.coupling: Coupling = couple(whole, blank(whole, self.input_shape), ignore)
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
@@ -111,7 +115,7 @@ class Widths(Space):
         return self._supernet()
 
     def reconstruct(self, arch: Arch, module: nn.Module, batches: Iterable[Batch]) -> bool:
-        if not self.trained or not self._examples or arch == self.reference:
+        if not self.reconstructs or arch == self.reference:
             return False
         wanted = min(self._examples, max(1, _ENTRIES // prod(self.input_shape)))
         x = _examples(batches, wanted)

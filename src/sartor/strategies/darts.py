@@ -9,7 +9,7 @@ Deviations:
   `sartor.supernet.penalties`), and a `temperature` keeps preferences to scale; `penalty = "none"` and
   `temperature = 0` are the paper's.
 * Choices are the space's. The paper's rule for cells, two inputs per node and never `zero`, is for the space to say
-  (`Derives`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
+  (`Moves.derive`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
 * The virtual step is plain SGD, as in the paper's equations; its code adds momentum and weight decay.
 * Batch norms learn scales (the paper's, searching, do not: `affine = False`), since what was trained can be cut out.
 * Held-out batches are random ones of the validation split; the paper halves the training images.
@@ -50,7 +50,7 @@ class Darts(Strategy):
     """Differentiable search.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training; one is one step.
         order: 1, or 2 with the finite-difference Hessian-vector product.
@@ -71,6 +71,7 @@ class Darts(Strategy):
     saved = ("training", "controller", "penalty", "heldout")
     smoke = {"epochs": 3}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

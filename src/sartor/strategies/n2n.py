@@ -11,8 +11,8 @@ first stage and decides layer after layer, each given the one before. Deviations
   reference would add something, and stay.
 * Networks outside of the budget are drawn again and never evaluated; the gradient is that of the restricted policy, as
   in `reinforce`. With a budget the reward is the objective alone (`reward`).
-* A space that is a list of networks (`Listed`) is drawn from by the policy's probabilities of its networks: each stage
-  weighs them by its own choices, whatever the others are.
+* A space that is a list of networks (`Moves.members`) is drawn from by the policy's probabilities of its networks: each
+  stage weighs them by its own choices, whatever the others are.
 * Sizes and learning rates of the policies are ours, and so is the number of networks per step.
 """
 
@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sartor import archs
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Arch, Proposal, Trial
@@ -89,7 +88,7 @@ class N2n(AskTell):
         self.places, self.first = _stages(problem, self.worth.reference), round(removal * trials)
         if not all(self.places):
             self.first = trials if self.places[0] else 0
-        members = archs.members(problem.space)
+        members = problem.space.moves.members
         self._listed = [arch for arch in members if arch in self.region]
         if members and not self._listed:
             raise BudgetError(

@@ -45,7 +45,7 @@ class OneShot(Strategy):
     """Random networks with shared weights.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of supernet training; one is one step.
         paths: `dropout` of paths, one `uniform` path, or `fair` rounds of paths, whose gradients make one step.
@@ -64,6 +64,7 @@ class OneShot(Strategy):
     saved = ("training", "rng", "decks", "draws", "trials", "rounds")
     smoke = {"epochs": 2, "samples": 4, "batch": 3, "ghost": 8, "refine": 1}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class Proxyless(Strategy):
     """Binary path gates.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training in all; one is one step.
         warmup: Share of the epochs that train weights only, on uniform paths.
@@ -74,6 +74,7 @@ class Proxyless(Strategy):
     saved = ("training", "controller", "penalty", "heldout", "rng", "baselines", "steps")
     smoke = {"epochs": 4, "every": 2}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sartor import archs
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
@@ -99,7 +98,7 @@ class RegularizedEvolution(AskTell):
         if not self.movable:
             return arch
         if self.mutation == "neighbour":
-            return archs.mutate(self.problem.space, arch, self.rng)
+            return self.problem.space.moves.vary(arch, self.rng)
         i = self.movable[int(self.rng.integers(len(self.movable)))]
         options = len(self.problem.space.choices[i].options)
         if self.mutation == "any":

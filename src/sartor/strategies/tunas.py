@@ -53,7 +53,7 @@ class Tunas(Strategy):
     """REINFORCE with shared weights.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training; one is one step.
         warmup: Share of the training in which the policy rests and the warm-ups fade.
@@ -75,6 +75,7 @@ class Tunas(Strategy):
     saved = ("training", "controller", "penalty", "heldout", "rng", "baselines")
     smoke = {"epochs": 4}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sartor.core import trees
-from sartor.core.contracts import Lab, Problem, Shareable, require
+from sartor.core.abilities import Shareable, require
+from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import atomically, pack, unpack

@@ -45,7 +45,7 @@ class TorchCuda(Target):
         return _Session(load_pt2(artifact, self.device), self.device, self._type, artifact)
 
     def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
+        """See `sartor.core.abilities.Templated`; modules on the meta device get random weights."""
 
         def session(narrow: nn.Module) -> Session:
             ready = with_sane_weights(narrow, example).to(self.device, self._type)

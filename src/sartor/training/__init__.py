@@ -2,7 +2,7 @@
 
 from sartor.training.engine import Cluster
 from sartor.training.evaluation import check_fits, evaluate, score, score_outputs
-from sartor.training.loop import History, fit
+from sartor.training.loop import History, batches_of, fit
 from sartor.training.recipe import Recipe
 
-__all__ = ["Cluster", "History", "Recipe", "check_fits", "evaluate", "fit", "score", "score_outputs"]
+__all__ = ["Cluster", "History", "Recipe", "batches_of", "check_fits", "evaluate", "fit", "score", "score_outputs"]

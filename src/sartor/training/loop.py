@@ -38,6 +38,15 @@ class History:
         return self.epochs[-1]
 
 
+def batches_of(task: Task) -> int:
+    """Batches per epoch; an iterable that does not know is counted once, without training."""
+    batches: Iterable[Batch] = task.train(torch_rng(0, "length"))
+    try:
+        return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
+    except TypeError:
+        return sum(1 for _ in batches)
+
+
 def fit(
     module: nn.Module,
     task: Task,
@@ -108,7 +117,7 @@ class _Training:
         self.total = recipe.epochs_at(fidelity)
         self.generator = torch_rng(seed, "data")
         self.optimizer = recipe.make_optimizer(self.module)
-        self.schedule = recipe.make_schedule(self.optimizer, _length(task), self.total)
+        self.schedule = recipe.make_schedule(self.optimizer, batches_of(task), self.total)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
         self.network = engine.setup(self.module, self.optimizer)
         self.history: list[dict[str, float]] = []
@@ -222,12 +231,3 @@ class _Training:
         self.history = list(state["history"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-def _length(task: Task) -> int:
-    """Batches per epoch; an iterable that does not know is counted once, without training."""
-    batches: Iterable[Batch] = task.train(torch_rng(0, "length"))
-    try:
-        return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
-    except TypeError:
-        return sum(1 for _ in batches)

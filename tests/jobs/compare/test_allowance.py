@@ -8,16 +8,17 @@ from problems import small_problem
 from run.toys import Score
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Objective
-from sartor.jobs.compare.allowance import PLENTY, Allowance, Capped, Entrant, Purse, price_of
+from sartor.jobs.compare.allowance import PLENTY, Allowance, Capped, Entrant, Purse
 from sartor.run.journal import FileJournal, MemoryJournal, read_trials
 from sartor.run.runner import restore, run
 from sartor.spaces.tiny import Tiny
 from sartor.strategies.hyperband import Hyperband
 from sartor.strategies.random_search import RandomSearch
+from sartor.training import Recipe
 
 TRAINING = {"epochs": 9}
 CONFIG = {"training": TRAINING, "strategy": {"name": "aows", "epochs": 8, "lr": 0.2}}
-NINE = price_of({"name": "train"}, TRAINING)
+NINE = Recipe.of(TRAINING).epochs_at
 
 
 class Judge(Score):
@@ -35,18 +36,6 @@ def search(folder, strategy, allowance, judge=None, price=NINE):
     capped = Capped(strategy, Purse(allowance, price, FileJournal(folder / "spent.jsonl")))
     finished = run(capped, problem(), judge or Judge(), folder=folder, seed=0)
     return capped, finished, read_trials(FileJournal(folder / "journal.jsonl"))
-
-
-def test_prices_are_the_epochs_that_are_trained():
-    assert [NINE(f) for f in (1.0, 1 / 3, 1 / 9, 0.01)] == [9, 3, 1, 1]
-    shorter = price_of({"name": "train", "recipe": {"epochs": 4}}, TRAINING)
-    assert shorter(1.0) == 4
-    assert price_of({"name": "distil"}, {})(0.5) == 5
-    assert price_of({"name": "distil"}, TRAINING)(1.0) == 9
-    assert price_of({"name": "inherited"}, TRAINING)(1.0) == 0
-    assert price_of({"name": "finetune", "steps": 5}, TRAINING, batches=20)(1.0) == 0.25
-    assert price_of({"name": "finetune"}, TRAINING) is None  # how long is an epoch?
-    assert price_of({"name": "reconstructed"}, TRAINING) is None
 
 
 @pytest.mark.parametrize("amount", [13, 30])
@@ -127,8 +116,7 @@ def test_seconds_of_earlier_sessions_count(tmp_path):
 )
 def test_strategies_are_told_what_they_get(name, allowance, told):
     entrant = Entrant.of(name, {}, CONFIG, allowance)
-    price = price_of(entrant.evaluator, TRAINING)
-    assert entrant.table(allowance, price, 2.0) == {"name": name, **told}
+    assert entrant.table(allowance, NINE, 2.0) == {"name": name, **told}
 
 
 def test_a_recipes_evaluator_is_for_those_that_can_use_another():
@@ -165,18 +153,26 @@ def test_what_makes_no_sense_is_refused(name, table, allowance, message):
         Entrant.of(name, table, CONFIG, Allowance(*allowance))
 
 
-def test_an_evaluator_whose_epochs_nobody_knows_needs_seconds():
+def test_epochs_would_never_end_a_search_that_trains_nothing():
     config = {**CONFIG, "evaluator": {"name": "reconstructed"}}
-    with pytest.raises(ConfigError, match="--seconds"):
-        Entrant.of("ppo", {}, config, Allowance("epochs", 5))
-    assert Entrant.of("ppo", {}, config, Allowance("seconds", 5)).evaluator == {"name": "reconstructed"}
+    entrant, epochs = Entrant.of("ppo", {}, config, Allowance("epochs", 5)), Allowance("epochs", 5)
+    with pytest.raises(ConfigError, match=r"ppo takes no epochs .its evaluator is reconstructed.*--seconds"):
+        entrant.check_price(lambda _: 0.0, epochs)
+    entrant.check_price(lambda _: 0.25, epochs)
+    entrant.check_price(lambda _: 0.0, Allowance("seconds", 5))
+    for name in ("aows", "uniform_width"):  # their epochs are not those of their trials
+        Entrant.of(name, {}, CONFIG, epochs).check_price(lambda _: 0.0, epochs)
+
+
+def test_trials_of_any_evaluator_are_alike_if_all_have_it():
+    config = {**CONFIG, "evaluator": {"name": "reconstructed"}}
+    assert Entrant.of("ppo", {}, config, Allowance("trials", 5)).evaluator == {"name": "reconstructed"}
 
 
 def test_a_supernet_is_asked_of_the_space():
     Entrant.of("aows", {}, CONFIG, Allowance("epochs", 5)).check_space(Tiny())
-    for name in ("aows", "netadapt"):
-        with pytest.raises(CapabilityError, match=f"{name} needs Shareable"):
-            Entrant.of(name, {}, CONFIG, Allowance("epochs", 5)).check_space(_Plain())
+    with pytest.raises(CapabilityError, match="aows needs Shareable"):
+        Entrant.of("aows", {}, CONFIG, Allowance("epochs", 5)).check_space(_Plain())
 
 
 class _Plain:

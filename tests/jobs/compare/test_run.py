@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
+from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, StateError
 from sartor.core.rng import torch_rng
 from sartor.jobs.compare.run import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
@@ -142,6 +145,31 @@ def test_trials_have_a_greedy_search_that_trains_each(tmp_path):
     assert found["strategies"]["local_search"]["gain"]["verdict"] == "unknown"  # one seed says nothing
 
 
+class Halves(Evaluator):
+    """Somebody's own evaluator: a sum of options, said to cost half an epoch."""
+
+    def __init__(self, problem, *, bonus=0.0):
+        self.task, self.bonus = problem.task, bonus
+
+    def __call__(self, proposal, seed):
+        return {"accuracy": self.bonus + sum(proposal.arch) / 100}
+
+    def epochs(self, fidelity):
+        return 0.5
+
+
+@pytest.mark.parametrize(("unit", "trials"), [("epochs", 6), ("trials", 3)])
+def test_an_evaluator_of_ones_own(tmp_path, monkeypatch, unit, trials):
+    monkeypatch.setitem(sys.modules, "theirs", ModuleType("theirs"))
+    sys.modules["theirs"].Halves = Halves
+    recipe = {**RECIPE, "training": {"epochs": 1}, "evaluator": {"name": "theirs:Halves", "bonus": 0.5}}
+    found = compare(recipe, tmp_path / "out", Comparison({"ppo": {}}, Allowance(unit, 3), seeds=1))
+    for name in ("ppo", "random_search"):
+        (run,) = found["strategies"][name]["runs"]
+        assert run["spent"] | {"seconds": 0} == {"trials": trials, "epochs": trials / 2, "seconds": 0}
+        assert [t["accuracy"] >= 0.5 for t in run["trials"]] == [True] * trials
+
+
 def test_what_has_no_order_cannot_be_slimmed():
     parts = assemble({**RECIPE, "space": {"name": "mbconv", "preset": "small"}})
     entrants, absent = line_up(parts, Comparison({"tunas": {}}, Allowance("seconds", 5)))
@@ -168,7 +196,7 @@ def test_a_pace_is_the_mean_over_a_training(tmp_path):
         entrant = Entrant.of("aows", {}, recipe, allowance)
         contest = _Contest(job, Comparison({}, allowance, seeds=1), [entrant])
         contest.pipeline.pose()
-        assert entrant.table(allowance, None, pace_of(allowance, PROBE))["epochs"] == PROBE
+        assert entrant.table(allowance, contest.prices["aows"], pace_of(allowance, PROBE))["epochs"] == PROBE
         assert contest._pace(entrant) > 1e-3 / PROBE  # the probe is not ended by what the search may use
 
 
@@ -191,7 +219,9 @@ def test_seconds_pace_a_supernet(tmp_path):
         ({"budget": {}}, {}, ConfigError, r"no \[budget\]"),
         ({"budget": {"macs": ["50%", "60%"]}}, {}, ConfigError, "one budget"),
         ({"space": {"name": "nats_size"}}, {"aows": {}}, CapabilityError, "aows needs Shareable"),
+        ({"space": {"name": "nats_size", "size": 8}}, {"netadapt": {}}, CapabilityError, "Finetune needs Shareable"),
         ({"space": {"name": "nats_topology"}}, {"uniform_width": {}}, CapabilityError, "needs Scalable"),
+        ({"evaluator": {"name": "synthetic"}}, {"ppo": {}}, ConfigError, "a trial of ppo takes no epochs"),
         ({}, {"a/b": {"name": "ppo"}}, ConfigError, "cannot name"),
         ({}, {"randon_search": {}}, ConfigError, "random_search"),
     ],

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from sartor.jobs.compare.statistics import Frame, Outcome, best_so_far, gain, history, interval, summary, welch
-from sartor.jobs.compare.allowance import price_of
 from sartor.run.journal import FileJournal
+from sartor.training import Recipe
 
 FRAME = Frame("accuracy", {"macs": 60.0}, {"macs": 100.0, "params": 7.0})
 
@@ -141,10 +141,9 @@ def test_history_adds_up_what_trials_cost(tmp_path):
     journal.append({**fields, "index": 1, "fidelity": 1.0, "metrics": {"macs": 70}, "error": "diverged"})
     for trials, seconds in ((0, 1.0), (1, 2.0), (1, 0.5), (2, 4.0)):
         spent.append({"kind": "spent", "trials": trials, "seconds": seconds})
-    rows, total = history(tmp_path, FRAME, price_of({"name": "train"}, {"epochs": 9}))
+    rows, total = history(tmp_path, FRAME, Recipe(epochs=9).epochs_at)
     assert [r["epochs"] for r in rows] == [2 + 3, 2 + 3 + 9]
     assert [r["seconds"] for r in rows] == [3.5, 7.5]
     assert [(r["inside"], r["accuracy"]) for r in rows] == [(True, 0.5), (False, None)]
     assert total == {"trials": 2, "epochs": 14.0, "seconds": 7.5}
-    assert history(tmp_path, FRAME, None)[1]["epochs"] is None
-    assert history(tmp_path / "none", FRAME, None) == ([], {"trials": 0, "epochs": 0.0, "seconds": None})
+    assert history(tmp_path / "none", FRAME, Recipe().epochs_at) == ([], {"trials": 0, "epochs": 0.0, "seconds": None})

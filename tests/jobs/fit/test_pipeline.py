@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import sartor
 from sartor import measure
+from sartor.core.moves import Moves
 from sartor.jobs import verification
 from sartor.jobs.fit.api import fit_config
 from sartor.jobs.compare.folders import gather
@@ -44,11 +45,17 @@ def test_a_winner_that_misses_the_budget_is_replaced_without_searching_again(tmp
     assert fit.verdict == verdict
 
 
+class Smallest(Moves):
+    def draw(self, rng):
+        return (0,) * len(self.choices)
+
+
 class Poor(Tiny):
     """At random it names its smallest network only."""
 
-    def draw(self, rng):
-        return (0,) * len(self.choices)
+    @property
+    def moves(self):
+        return Smallest(self.choices, self.canonical)
 
 
 def badly_searched(folder):

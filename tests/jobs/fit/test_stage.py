@@ -79,7 +79,8 @@ def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(j
         seen.append((arch, next(iter(batches))[0].shape[1:]))
         return True
 
-    monkeypatch.setattr(space, "reconstruct", reconstruct, raising=False)
+    for name, value in {"trained": True, "reconstructs": True, "inform": print, "reconstruct": reconstruct}.items():
+        monkeypatch.setattr(space, name, value, raising=False)
     monkeypatch.setattr(job.display, "say", seen.append)
     train_network(job, Chosen("some", (1, 0, 2)), "training")
     assert seen[0] == ((1, 0, 2), (1, 8, 8))

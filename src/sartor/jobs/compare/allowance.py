@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,20 +11,18 @@ from typing import Any, TypeAlias
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import Lab, Shareable, Space, Strategy, require
+from sartor.core.abilities import Shareable, require
+from sartor.core.contracts import Lab, Space, Strategy
 from sartor.core.errors import BudgetSpentError, ConfigError
 from sartor.core.records import Proposal, Trial
 from sartor.run.journal import Journal
-from sartor.training import Recipe
 
 UNITS = ("trials", "epochs", "seconds")
 Price: TypeAlias = Callable[[float], float]
-"""Passes over the training data that a trial takes, by its fidelity."""
+"""Passes over the training data that a trial takes, by its fidelity: `Evaluator.epochs`."""
 
 FREE = "uniform_width"
 """It names its network without looking at any data."""
-TRAINERS: Mapping[str, Mapping[str, Any]] = {"train": {}, "distil": {"epochs": 10}}
-"""Evaluators that train one network per trial by a recipe, and what differs from its defaults."""
 PLENTY = 10**9
 """What a strategy is told where only the clock ends it."""
 SHARE = 0.9
@@ -97,17 +94,24 @@ class Entrant:
         kind = plugins.load("strategies", plugin)
         configs.validate(kind, {k: v for k, v in settings.items() if k != "name"})
         judge = evaluator_of(kind, config)
-        shares = kind.evaluator == "inherited"
         if plugin != FREE:
             _check_unit(name, kind, settings, judge, allowance)
-        return cls(name, settings, judge, shares)
+        return cls(name, settings, judge, kind.shares_weights)
 
     def check_space(self, space: Space) -> None:
-        """Raise CapabilityError if the space lacks the supernet that it needs."""
-        if self.shares_weights or self.evaluator["name"] in ("inherited", "finetune"):
+        """Raise CapabilityError if the space lacks the supernet that it trains."""
+        if self.shares_weights:
             require(space, Shareable, self.name)
 
-    def table(self, allowance: Allowance, price: Price | None, pace: float | None) -> dict[str, Any]:
+    def check_price(self, price: Price, allowance: Allowance) -> None:
+        """Raise ConfigError if its trials use nothing of an allowance of epochs, so that it would never end."""
+        if allowance.unit == "epochs" and not self.shares_weights and not self.free and not price(1.0) > 0:
+            raise ConfigError(
+                f"a trial of {self.name} takes no epochs (its evaluator is {self.evaluator['name']}), so that they "
+                "mean nothing for it; compare with --seconds"
+            )
+
+    def table(self, allowance: Allowance, price: Price, pace: float | None) -> dict[str, Any]:
         """Its table, told what it will get.
 
         Args:
@@ -123,7 +127,7 @@ class Entrant:
                 table["epochs"] = max(1, int(SHARE * allowance.amount / pace))
         elif "trials" in known:
             most = allowance.amount if allowance.unit == "trials" else float(PLENTY)
-            if allowance.unit == "epochs" and price is not None:
+            if allowance.unit == "epochs":
                 # all trials of a method with several fidelities may be cheap ones: it is stopped when all is used
                 most = allowance.amount / max(price(0.0 if "least" in known else 1.0), 1e-9)
             table.setdefault("trials", max(1, int(min(most + 1e-9, PLENTY))))
@@ -133,16 +137,11 @@ class Entrant:
 def _check_unit(
     name: str, kind: type[Strategy], settings: Mapping[str, Any], judge: Mapping[str, Any], allowance: Allowance
 ) -> None:
-    known, shares = _accepted(settings["name"]), kind.evaluator == "inherited"
-    if allowance.unit == "trials" and judge["name"] not in TRAINERS:
+    known, shares = _accepted(settings["name"]), kind.shares_weights
+    if allowance.unit == "trials" and kind.evaluator != Strategy.evaluator:
         raise ConfigError(
-            f"{name} does not train one network per trial (its evaluator is {judge['name']}), so that trials mean "
-            "nothing for it; compare with --epochs or --seconds"
-        )
-    if allowance.unit == "epochs" and judge["name"] not in (*TRAINERS, "finetune", "inherited"):
-        raise ConfigError(
-            f"nobody knows how many epochs a trial of {name} takes (its evaluator is {judge['name']}); "
-            "compare with --seconds"
+            f"the trials of {name} are not those of the others (it works with the evaluator {judge['name']} only), so "
+            "that trials mean nothing for it; compare with --epochs or --seconds"
         )
     if shares and "epochs" in settings:
         raise ConfigError(f"the epochs of {name} are what the comparison gives every strategy; leave the setting out")
@@ -158,35 +157,13 @@ def evaluator_of(kind: type[Strategy], config: Mapping[str, Any]) -> dict[str, A
     Without a name, settings that only networks trained one by one have are for strategies that do so.
     """
     given = dict(config.get("evaluator", {}))
-    if kind.evaluator != "train" and "name" not in given:
-        own, other = (configs.keywords(plugins.load("evaluators", name)) for name in (kind.evaluator, "train"))
+    usual = Strategy.evaluator
+    if kind.evaluator != usual and "name" not in given:
+        own, other = (configs.keywords(plugins.load("evaluators", name)) for name in (kind.evaluator, usual))
         given = {k: v for k, v in given.items() if k in own or k not in other}
-    elif given.get("name", kind.evaluator) != kind.evaluator and kind.evaluator != "train":
+    elif given.get("name", kind.evaluator) != kind.evaluator != usual:
         given = {}
     return {"name": kind.evaluator, **given}
-
-
-def price_of(evaluator: Mapping[str, Any], training: Mapping[str, Any], batches: int | None = None) -> Price | None:
-    """What a trial costs in passes over the training data.
-
-    Args:
-        evaluator: Its table, with the name.
-        training: The `[training]` table.
-        batches: Of one pass, if known: a fine-tune is counted in batches.
-
-    Returns:
-        None if nobody knows.
-    """
-    if evaluator["name"] in TRAINERS:  # a student that is stopped early counts in full: that it would be, nobody knew
-        recipe = Recipe.of({**TRAINERS[evaluator["name"]], **evaluator.get("recipe", training)})
-        return lambda fidelity: float(recipe.epochs_at(fidelity))
-    if evaluator["name"] == "inherited":
-        return lambda _: 0.0
-    if evaluator["name"] == "finetune" and batches:
-        default = inspect.signature(plugins.load("evaluators", "finetune")).parameters["steps"].default
-        steps = int(evaluator.get("steps", default))
-        return lambda fidelity: max(1, round(steps * fidelity)) / batches if steps else 0.0
-    return None
 
 
 def pace_of(allowance: Allowance, epochs: int) -> float:
@@ -201,11 +178,11 @@ class Purse:
 
     Args:
         allowance: What there is.
-        price: Of a trial, in epochs; None if nobody knows.
+        price: Of a trial, in epochs.
         journal: Keeps the seconds.
     """
 
-    def __init__(self, allowance: Allowance, price: Price | None, journal: Journal) -> None:
+    def __init__(self, allowance: Allowance, price: Price, journal: Journal) -> None:
         self.allowance, self.price, self.journal = allowance, price, journal
         self.seconds = sum(r["seconds"] for r in journal.read())
         self._since = time.process_time()
@@ -228,7 +205,7 @@ class Purse:
 
     def cost(self, proposal: Proposal) -> float:
         """Of a trial, in the unit of the allowance; seconds are known only afterwards."""
-        if self.allowance.unit == "epochs" and self.price is not None:
+        if self.allowance.unit == "epochs":
             return self.price(proposal.fidelity)
         return float(self.allowance.unit == "trials")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from sartor.core import plugins
 from sartor.core.errors import ConfigError, StateError
-from sartor.jobs.compare.allowance import FREE, evaluator_of, price_of
+from sartor.jobs.compare.allowance import FREE
 from sartor.jobs.compare.run import RESULT
 from sartor.jobs.compare.statistics import Frame, Outcome, figures, history, summary
 from sartor.run.folder import read_config, read_json, write_json
-from sartor.run.journal import FileJournal
+from sartor.run.journal import FileJournal, read_trials
 
 NAMES = {"fingerprint": "data", "choices": "space", "metrics": "metrics", "costs": "budgeted costs", "budget": "budget"}
 """What two runs must share, and what a person calls it."""
@@ -117,8 +117,9 @@ def _fit(folder: Path, raw: Mapping[str, Any], config: Mapping[str, Any], point:
     metric = next(iter(own["metrics"]))
     frame = Frame(metric, entry["budget"], {**_costs(reference), **_measured(reference, entry["budget"])})
     kind = plugins.load("strategies", search["strategy"])
-    price = price_of(evaluator_of(kind, config), config.get("training", {}))
-    trials, spent = history(folder / "search", frame, price)
+    tried = read_trials(FileJournal(folder / "search" / "journal.jsonl"))
+    paid = {t.fidelity: float(epochs) for t, epochs in zip(tried, search["epochs"], strict=False)}
+    trials, spent = history(folder / "search", frame, paid.__getitem__)
     spent = {**spent, "seconds": sum(s["seconds"] for s in raw["ledger"]["stages"] if s["name"] == "search")}
     answer = Outcome(
         strategy=search["strategy"],
@@ -128,7 +129,7 @@ def _fit(folder: Path, raw: Mapping[str, Any], config: Mapping[str, Any], point:
         valid=_valid(folder, f"winner_{point}", metric),
         spent=spent,
         trials=trials,
-        trained=kind.evaluator != "inherited",
+        trained=not kind.shares_weights,
         settings=search["settings"],
         others=[
             {"cost": _cost(network, frame.main), "accuracy": network["accuracy"]}

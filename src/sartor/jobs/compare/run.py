@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +22,14 @@ import torch
 
 from sartor import archs, recipes
 from sartor import config as configs
-from sartor.core.contracts import Batch, Scalable, Shareable, Task, Trained
+from sartor.core import plugins
+from sartor.core.abilities import Pretrained, Scalable, Shareable
+from sartor.core.contracts import Batch, Task
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Arch, Trial
-from sartor.core.rng import derive, torch_rng
+from sartor.core.rng import derive
 from sartor.jobs import searching, verification
-from sartor.jobs.compare.allowance import FREE, Allowance, Capped, Entrant, Price, Purse, pace_of, price_of
+from sartor.jobs.compare.allowance import FREE, Allowance, Capped, Entrant, Price, Purse, pace_of
 from sartor.jobs.compare.statistics import Frame, Outcome, figures, history, summary
 from sartor.jobs.fit.assemble import Parts, assemble
 from sartor.jobs.fit.budget import constraints
@@ -40,6 +43,7 @@ from sartor.run.lab import JournaledLab
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
 from sartor.run.runner import Limits, restore, run
+from sartor.training import batches_of
 
 Answers: TypeAlias = Mapping[tuple[str, int], Mapping[str, Any]]
 """(strategy, seed) -> the `arch` that its search has named, or None and the `reason`."""
@@ -202,7 +206,6 @@ class _Contest:
         self.allowance = comparison.allowance
         self.seeds = [job.parts.seed + i for i in range(comparison.seeds)]
         self.pipeline = Pipeline(job)
-        self.prices = {e.name: self._price(e) for e in entrants}
 
     def run(self) -> dict[str, Any]:
         """Search, train, test and time everything."""
@@ -219,14 +222,19 @@ class _Contest:
     def _check(self) -> None:
         """Build every strategy once: what one lacks shows before any of them runs."""
         for entrant in self.entrants:
+            entrant.check_price(self.prices[entrant.name], self.allowance)
             with suppress(BudgetError) if entrant.free else nullcontext():  # uniform scaling may not go down far enough
                 self._prepare(self._job(entrant, self.seeds[0], self.job.folder, pace=1.0))
 
-    def _price(self, entrant: Entrant) -> Price | None:
-        batches = None
-        if entrant.evaluator["name"] == "finetune":
-            batches = _batches(self.parts.task)
-        return price_of(entrant.evaluator, self.parts.config.get("training", {}), batches)
+    @cached_property
+    def prices(self) -> dict[str, Price]:
+        """Of the trials of every strategy, once the problem is posed."""
+        return {e.name: self._price(e) for e in self.entrants}
+
+    def _price(self, entrant: Entrant) -> Price:
+        job = replace(self.job, parts=replace(self.parts, config={**self.parts.config, "evaluator": entrant.evaluator}))
+        problem = searching.problem_for(job, self.pipeline.costs, constraints(self.pipeline.points))
+        return searching.evaluator_for(job, plugins.load("strategies", entrant.strategy["name"]), problem).epochs
 
     def _job(self, entrant: Entrant, seed: int, place: RunFolder, *, pace: float | None) -> Job:
         """The job of one search: the recipe with its strategy, its evaluator and its seed."""
@@ -255,7 +263,7 @@ class _Contest:
             search = self._prepare(replace(job, parts=replace(job.parts, task=task)))
             with TemporaryDirectory(prefix="sartor-") as folder:
                 lab = JournaledLab(search.problem, search.evaluator, MemoryJournal(), 0, artifacts=Path(folder))
-                purse = Purse(Allowance("seconds", sys.float_info.max), None, MemoryJournal())
+                purse = Purse(Allowance("seconds", sys.float_info.max), search.evaluator.epochs, MemoryJournal())
                 capped = Capped(search.strategy, purse)
                 for _ in range(PROBE):
                     capped.step(lab)
@@ -292,7 +300,7 @@ class _Contest:
         capped = Capped(search.strategy, purse)
 
         def on_trial(trial: Trial) -> None:
-            job.ledger.count(trained=int(trial.ok and not entrant.shares_weights))
+            job.ledger.count(trained=int(trial.ok and self.prices[entrant.name](trial.fidelity) > 0))
             job.ledger.book()
             if not entrant.shares_weights:
                 job.display.bar(capped.used, self.allowance.amount, label)
@@ -329,7 +337,7 @@ class _Contest:
         reference = Chosen(_name(space.reference), space.reference)
 
         def work() -> dict[str, Any]:
-            if first and isinstance(space, Trained) and space.trained:
+            if first and isinstance(space, Pretrained) and space.trained:
                 return keep_network(job, chosen)
             taught = self.parts.config.get("training", {}).get("distil_weight", 0) and not first
             return train_network(job, chosen, label, teacher=job.load(reference) if taught else None)
@@ -409,19 +417,13 @@ class _Contest:
 
 def thinned(task: Task, parts: int) -> tuple[Task, float]:
     """The task with a `parts`-th of its batches in an epoch, rounded up; and what share of them that really is."""
-    whole = _batches(task)
+    whole = batches_of(task)
     count = -(-whole // parts)
 
     def train(generator: torch.Generator) -> list[Batch]:
         return list(islice(task.train(generator), count))
 
     return replace(task, train=train), count / whole
-
-
-def _batches(task: Task) -> int:
-    """Batches of an epoch."""
-    once = task.train(torch_rng(0, "length"))
-    return len(once) if isinstance(once, Sized) else sum(1 for _ in once)
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:

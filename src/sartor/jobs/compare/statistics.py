@@ -81,15 +81,15 @@ class Frame:
         return next(iter(self.limits))
 
 
-def history(folder: Path, frame: Frame, price: Price | None) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+def history(folder: Path, frame: Frame, price: Price) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
     """The trials of a search folder, each with what had been spent when it was done; and what was spent in all."""
     journal, spent = FileJournal(folder / "journal.jsonl"), FileJournal(folder / "spent.jsonl")
     trained = sum("epoch" in log for log in read_logs(journal))
     booked = [(int(r["trials"]), float(r["seconds"])) for r in spent.read()]
-    epochs: float | None = float(trained)
+    epochs = float(trained)
     rows = []
     for i, trial in enumerate(read_trials(journal)):
-        epochs = None if price is None or epochs is None else epochs + price(trial.fidelity)
+        epochs += price(trial.fidelity)
         known = {m: trial.metrics.get(m) for m in frame.limits}
         rows.append(
             {

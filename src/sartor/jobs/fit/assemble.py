@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sartor import config as configs
 from sartor.core import plugins
-from sartor.core.contracts import CostModel, Informed, Operated, Space, Target, Task, Trained, require
+from sartor.core.abilities import Operated, Pretrained, require
+from sartor.core.contracts import CostModel, Space, Target, Task
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.fit.budget import Budget
@@ -131,7 +132,7 @@ def assemble(
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
     check_fits(parts.task, parts.build(space.reference, "check"))
-    if isinstance(space, Informed):
+    if isinstance(space, Pretrained):
         space.inform(parts.task)
     return parts
 
@@ -144,7 +145,7 @@ def _informed(task: Task, space: Space, network: Callable[[], nn.Module]) -> Tas
     """
     if task.informed is None:
         return task
-    if not isinstance(space, Trained) or not space.trained:
+    if not isinstance(space, Pretrained) or not space.trained:
         raise CapabilityError(
             f"the task {task.name} learns from the network as it comes, which is untrained; give a module, or weights"
         )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Scalable, Solvable, Strategy
+from sartor.core.abilities import Scalable, Solvable
+from sartor.core.contracts import CostModel, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Objective, Trial
 from sartor.jobs.fit.budget import human

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sartor import archs, measure
-from sartor.core.contracts import Operated, Session, Target, Templated
+from sartor.core.abilities import Operated, Templated
+from sartor.core.contracts import Session, Target
 from sartor.core.records import Arch
 from sartor.exporting import with_sane_weights
 from sartor.jobs.fit.assemble import Parts

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sartor import archs
-from sartor.core.contracts import CostModel, Scalable, Trained
+from sartor.core.abilities import Pretrained, Scalable
+from sartor.core.contracts import CostModel
 from sartor.core.errors import BudgetError
 from sartor.core.records import Estimate
 from sartor.costs.fitted import Fitted
-from sartor.jobs.fit import choose, reference, search, verify
+from sartor.jobs.fit.api import choose, reference, search, verify
 from sartor.jobs.fit.assemble import analytic_costs
 from sartor.jobs.fit.budget import aimed, check_reachable, constraints, words
 from sartor.jobs.fit.choose import Chooser, Pick
@@ -209,7 +210,7 @@ class Pipeline:
     def _train(self, role: str) -> None:
         chosen, label = self.chosen[role], f"training the {_spoken(role, len(self.limits))}"
         stage = self._training(role)
-        if role == "reference" and isinstance(self.space, Trained) and self.space.trained:
+        if role == "reference" and isinstance(self.space, Pretrained) and self.space.trained:
             self.job.stage(stage, "The network as it is", TrainedNetwork, lambda: keep_network(self.job, chosen))
             return
 

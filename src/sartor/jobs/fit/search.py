@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sartor import config as configs
 from sartor.core import plugins
@@ -40,7 +39,7 @@ class Search:
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
         def on_trial(trial: Trial) -> None:
-            job.ledger.count(trained=0 if self.shares_weights or not trial.ok else 1)
+            job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
             job.ledger.book()
 
         def progress(done: float, total: float, label: str) -> None:
@@ -85,30 +84,39 @@ class Search:
             evaluations=len(trials),
             failed=sum(not t.ok for t in trials),
             choices=tuple(parts.space.choices),
+            paid=tuple(
+                results.Paid(fidelity, self.evaluator.epochs(fidelity))
+                for fidelity in sorted({t.fidelity for t in trials})
+            ),
         )
 
 
-def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
-    """Build the search of a job."""
+def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+    """What a search of a job is told."""
     parts = job.parts
-    problem = Problem(
+    return Problem(
         space=parts.space,
         objectives=(parts.task.metric.objective,),
         constraints=constraints,
         costs=dict(costs),
         task=parts.task.sealed(),
     )
+
+
+def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
+    """Build the search of a job."""
+    parts, problem = job.parts, problem_for(job, costs, constraints)
     strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
-    evaluator = configs.build("evaluators", _evaluator_table(job, type(strategy)), problem)
-    return Search(job, problem, strategy, evaluator)
+    return Search(job, problem, strategy, evaluator_for(job, type(strategy), problem))
 
 
-def _evaluator_table(job: Job, strategy: type[Strategy]) -> dict[str, Any]:
-    """The `[evaluator]` table, completed: which one the strategy works with, the supernet's file, the recipe."""
+def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
+    """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
     table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
     if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
         table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
         table.setdefault("recipe", dict(job.parts.config.get("training", {})))
-    return table
+    evaluator: Evaluator = configs.build("evaluators", table, problem)
+    return evaluator

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sartor import training
 from sartor.core import state
-from sartor.core.contracts import Reconstructs
+from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
 
@@ -37,7 +37,7 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     task = parts.task.sealed()
     module = parts.build(chosen.arch, "train")
     checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.pt"
-    if isinstance(parts.space, Reconstructs) and not checkpoint.exists():
+    if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not checkpoint.exists():
         batches = task.train(torch_rng(parts.seed, "reconstruct"))
         if parts.space.reconstruct(chosen.arch, module, batches):
             _judged(job, module, "with its layers fitted to the original's")

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from sartor import config, measure
-from sartor.core.contracts import Operated, Session, Shaped, Space, Target, require
-from sartor.core.errors import ConfigError, DataError
+from sartor.core.abilities import Operated, require
+from sartor.core.contracts import Session, Space, Target
+from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng, torch_rng
 from sartor.exporting import with_sane_weights
@@ -154,7 +155,11 @@ class _Bench:
         self.operators = operated.operators().all()
         work = OperatorDesign(operated).macs()
         self.anchor = int(np.argsort(work, kind="stable")[len(work) // 2])
-        whole = require(space, Shaped, "--check").input_shape if networks else ()
+        if networks and space.input_shape is None:
+            raise CapabilityError(
+                f"--check runs whole networks, and {type(space).__name__} has no input_shape; leave it out"
+            )
+        whole = space.input_shape or ()
         self.subjects = [
             *(Subject(o.key, o.input_shape, partial(operated.operator, o)) for o in self.operators),
             *(Subject(_name(a), whole, partial(space.build, a)) for a in networks),
