@@ -1,7 +1,7 @@
 """Metrics of a network cut out of a trained one once its layers are fitted to the original's; nothing is trained.
 
 Seconds per network, without gradients: for strategies that try some hundred networks. See
-`sartor.surgery.reconstruction` for the method and its source.
+`sartor.surgery.cutting.reconstruction` for the method and its source.
 """
 
 from __future__ import annotations

@@ -32,16 +32,17 @@ from sartor.core.records import Arch
 from sartor.networks import blank, original, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._pool import Pool
-from sartor.surgery.blocks import skippable
-from sartor.surgery.coupling import couple
-from sartor.surgery.description import Describer, Encoding
-from sartor.surgery.extraction import as_graph
-from sartor.surgery.importance import Importance, reorder, scores
-from sartor.surgery.ladders import grouped, ladders
-from sartor.surgery.rewiring import Wiring, functional
-from sartor.surgery.slicing import Engine, Skeleton
-from sartor.surgery.students import Students
-from sartor.surgery.tally import Tally
+from sartor.surgery.analysis.blocks import skippable
+from sartor.surgery.analysis.coupling import couple
+from sartor.surgery.analysis.ladders import grouped, ladders
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.extraction import as_graph
+from sartor.surgery.cutting.importance import Importance, reorder, scores
+from sartor.surgery.cutting.slicing import Engine
+from sartor.surgery.students.choices import Students
+from sartor.surgery.students.description import Describer, Encoding
+from sartor.surgery.students.rewiring import Wiring, functional
+from sartor.surgery.students.tally import Tally
 
 __all__ = ["Compression"]
 

@@ -1,6 +1,7 @@
 """The widths of any PyTorch network: every group of coupled channels is one choice, the weights are shared.
 
-The groups come from `sartor.surgery.coupling`. Channels are ordered by importance, so that the first ones are kept.
+The groups come from `sartor.surgery.analysis.coupling`. Channels are ordered by importance, so that the first ones are
+kept.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
 from sartor.networks import blank, original, untrained
 from sartor.spaces._options import nearest
-from sartor.surgery.accounting import Accounts
-from sartor.surgery.blocks import Skippable, skippable
-from sartor.surgery.coupling import Coupling, couple
-from sartor.surgery.importance import Importance, Scores, reorder, scores
-from sartor.surgery.ladders import ladders
-from sartor.surgery.slicing import Skeleton
-from sartor.surgery.supernet import CutSupernet
+from sartor.surgery.analysis.accounting import Accounts
+from sartor.surgery.analysis.blocks import Skippable, skippable
+from sartor.surgery.analysis.coupling import Coupling, couple
+from sartor.surgery.analysis.ladders import ladders
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
+from sartor.surgery.cutting.supernet import CutSupernet
 
 __all__ = ["Widths"]
 
