@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from sartor import archs
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem, Space, Strategy, Supernet, Task
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Choice, Constraint, Objective, Operator, Operators, Trial
 from sartor.core.rng import derive, numpy_rng, torch_rng
-from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.costs.lookup import Lookup
 from sartor.evaluators.inherited import Inherited

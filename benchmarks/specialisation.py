@@ -29,16 +29,16 @@ from safetensors.torch import load_file
 from scipy.stats import kendalltau
 
 from sartor import archs, config, measure
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Problem
 from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
 from sartor.evaluators.inherited import Inherited
-from sartor.jobs.fit.budget import aimed
 from sartor.jobs.compare.statistics import interval
 from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.budget import aimed
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job, save_weights
 from sartor.run.folder import RunFolder
@@ -98,7 +98,7 @@ def main() -> None:
     found["summary"] = summary(found["seeds"], args.targets)
     print(json.dumps(found, indent=1))
     if args.out:
-        state.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+        files.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
 
 
 def arguments() -> argparse.Namespace:
@@ -180,7 +180,7 @@ def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, scree
         accuracy = evaluate(module, parts.task.test(), parts.task)["accuracy"]
         low, high = accuracy_interval(accuracy, sum(len(y) for _, y in parts.task.test()))
         text = json.dumps({"accuracy": accuracy, "low": low, "high": high})
-        state.atomically(folder / "result.json", lambda part: part.write_text(text))
+        files.atomically(folder / "result.json", lambda part: part.write_text(text))
         checkpoint.unlink(missing_ok=True)
     return {**json.loads((folder / "result.json").read_text()), "weights": str(folder / "model.safetensors")}
 
@@ -217,7 +217,7 @@ def together(
                 calls[key(target, arch)] = [runtime.load(artifact).bind(example) for _ in range(3)]
         bar = partial(counted, screen, "all winners on both targets")
         timed = measure.interleave(calls, rounds=args.rounds, on_round=bar)
-    state.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
+    files.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
     return timed
 
 

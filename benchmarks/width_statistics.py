@@ -21,9 +21,9 @@ import torch
 from scipy.stats import spearmanr
 
 from sartor.core.contracts import Problem, Space
+from sartor.core.files import atomically
 from sartor.core.records import Objective
 from sartor.core.rng import numpy_rng, torch_rng
-from sartor.core.state import atomically
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.spaces.tiny import Tiny
 from sartor.supernet.calibrate import recalibrate

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter, perf_counter_ns, thread_time_ns
@@ -30,6 +30,7 @@ from scipy import stats
 
 from sartor.core import plugins
 from sartor.core.errors import ConfigError, TargetError
+from sartor.core.records import Estimate
 from sartor.core.rng import numpy_rng
 
 if sys.platform == "linux":
@@ -47,23 +48,6 @@ SAMPLE_SECONDS = 0.005
 """A sample repeats its call until about this much time has passed (3 to 200 calls)."""
 CONFIDENCE = 0.95
 DRAWS = 500
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def scaled(self, factor: float) -> Estimate:
-        """In another unit, e.g. a ratio times the milliseconds of the reference."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
-
-    def as_dict(self) -> dict[str, float]:
-        """As JSON-able data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

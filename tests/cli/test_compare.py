@@ -8,8 +8,8 @@ import tomli_w
 
 from sartor import config
 from sartor.cli import main
-from sartor.jobs.compare.run import Comparison, line_up
 from sartor.jobs.compare.allowance import Allowance
+from sartor.jobs.compare.run import Comparison, line_up
 from sartor.jobs.fit.assemble import assemble
 from small import settings
 

@@ -10,8 +10,8 @@ import tomli_w
 
 from sartor.core.errors import StateError
 from sartor.core.records import Trial
-from sartor.jobs.search import search
 from sartor.jobs.optuna_study import export_studies
+from sartor.jobs.search import search
 from small import settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

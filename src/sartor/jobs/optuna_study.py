@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sartor.core.errors import ConfigError, MissingExtraError, StateError
+from sartor.core.files import atomically
 from sartor.core.records import Choice, Constraint, Objective, Trial
-from sartor.core.state import atomically
 from sartor.jobs.fit.assemble import analytic_costs, assemble
 from sartor.jobs.fit.budget import METRICS, constraints
 from sartor.run.folder import read_config, read_json

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from sartor.core.abilities import Described
 from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Choice
 from sartor.core.rng import global_seed
-from sartor.core.state import atomically
 from sartor.sampling.curves import Targets
 from sartor.sampling.gaussian import rbf
 

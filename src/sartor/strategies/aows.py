@@ -20,8 +20,8 @@ import torch
 
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Proposal
-from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.solvers.budgets import Budget, Decoder, levels
 from sartor.supernet.slimmable import Probabilities, Schedule, Slimmable, uniform

@@ -12,8 +12,9 @@ from torch import Tensor
 from sartor.core.abilities import Operated
 from sartor.core.contracts import Lab, Problem, Space
 from sartor.core.errors import ConfigError, DivergedError
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Proposal
-from sartor.core.state import atomically, pack, unpack
+from sartor.core.state import pack, unpack
 from sartor.solvers.budgets import Budget, feasible_levels, within
 from sartor.supernet.preferences import Preferences
 from sartor.supernet.slimmable import Schedule

@@ -25,9 +25,9 @@ from sartor import archs
 from sartor.core import trees
 from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import ConfigError
+from sartor.core.files import atomically
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
-from sartor.core.state import atomically
 from sartor.core.trees import Inputs, Tree
 from sartor.supernet.paths import pick
 from sartor.supernet.statistics import Estimator, Statistics

@@ -17,8 +17,9 @@ from sartor.core import trees
 from sartor.core.abilities import Shareable, require
 from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
+from sartor.core.files import atomically
 from sartor.core.rng import derive, global_seed, torch_rng
-from sartor.core.state import atomically, pack, unpack
+from sartor.core.state import pack, unpack
 from sartor.core.trees import Inputs, Tree
 
 

@@ -7,9 +7,9 @@ import pytest
 import tomli_w
 
 from sartor.core.errors import ConfigError, StateError
-from sartor.jobs.compare.run import Comparison, compare
 from sartor.jobs.compare.allowance import Allowance
 from sartor.jobs.compare.folders import gather
+from sartor.jobs.compare.run import Comparison, compare
 from sartor.run.folder import read_config
 from sartor.run.journal import FileJournal
 from small import latency_settings

@@ -12,8 +12,8 @@ import torch
 from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, StateError
 from sartor.core.rng import torch_rng
-from sartor.jobs.compare.run import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
 from sartor.jobs.compare.allowance import Allowance, Entrant, pace_of
+from sartor.jobs.compare.run import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Job
 from sartor.run.folder import RunFolder, read_config

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 
-from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.deliver import environment
 from small import settings
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from operated import Operations
-from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.meter import Meter
 from small import latency_settings
 
 

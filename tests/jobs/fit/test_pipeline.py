@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 import sartor
 from sartor import measure
 from sartor.core.moves import Moves
+from sartor.core.records import Estimate
 from sartor.jobs import verification
-from sartor.jobs.fit.api import fit_config
 from sartor.jobs.compare.folders import gather
-from sartor.measure import Estimate
+from sartor.jobs.fit.api import fit_config
 from sartor.report.table import summary_text
 from sartor.spaces.tiny import Tiny
 from small import latency_settings, settings

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sartor import config, recipes
-from sartor.core import state
+from sartor.core import files
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.jobs.fit.assemble import Parts, assemble, stand_in
@@ -161,7 +161,7 @@ def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) 
     render(replace(result, spent=job.ledger.summary()), trace, folder)
     result = replace(result, spent=job.ledger.summary())
     page = render(result, trace, folder)
-    state.atomically(folder / "report.html", lambda part: part.write_text(page, encoding="utf-8"))
+    files.atomically(folder / "report.html", lambda part: part.write_text(page, encoding="utf-8"))
     results.write(folder, result)  # last: a run is finished when its result is there
 
 

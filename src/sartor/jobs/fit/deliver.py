@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sartor import exporting, measure
-from sartor.core import state, trees
+from sartor.core import files, trees
 from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.result import Entry
@@ -46,7 +46,7 @@ def deliver(job: Job, entry: Entry, folder: Path) -> None:
         "params": entry.params,
     }
     text = json.dumps(words, indent=1) + "\n"
-    state.atomically(folder / "architecture.json", lambda part: part.write_text(text, encoding="utf-8"))
+    files.atomically(folder / "architecture.json", lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def environment(parts: Parts, command: str) -> dict[str, Any]:

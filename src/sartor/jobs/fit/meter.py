@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from sartor import archs, measure
 from sartor.core.abilities import Operated, Templated
 from sartor.core.contracts import Session, Target
-from sartor.core.records import Arch
+from sartor.core.records import Arch, Estimate
 from sartor.exporting import with_sane_weights
 from sartor.jobs.fit.assemble import Parts
-from sartor.measure import Estimate
 
 OnRound = Callable[[int, int], None]
 

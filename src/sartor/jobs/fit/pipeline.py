@@ -13,7 +13,7 @@ from sartor.core.contracts import CostModel
 from sartor.core.errors import BudgetError
 from sartor.core.records import Estimate
 from sartor.costs.fitted import Fitted
-from sartor.jobs.fit.api import choose, reference, search, verify
+from sartor.jobs.fit import choose, reference, search, verify
 from sartor.jobs.fit.assemble import analytic_costs
 from sartor.jobs.fit.budget import aimed, check_reachable, constraints, words
 from sartor.jobs.fit.choose import Chooser, Pick

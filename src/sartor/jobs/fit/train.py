@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sartor import training
-from sartor.core import state
+from sartor.core import files
 from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
@@ -75,4 +75,4 @@ def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
 def save_weights(module: nn.Module, path: Path) -> None:
     """The state dict as safetensors, atomically."""
     tensors: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    state.atomically(path, lambda part: save_file(tensors, part))
+    files.atomically(path, lambda part: save_file(tensors, part))
