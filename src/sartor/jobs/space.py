@@ -69,7 +69,7 @@ def _alone(space: Widths, full: Arch) -> list[float]:
     return [1 - float(value) / whole for value in cost(cut)]
 
 
-def _timed(space: Widths, wanted: dict[str, Arch], target: Target, show: Show | None) -> dict[str, measure.Estimate]:
+def _timed(space: Widths, wanted: dict[str, Arch], target: Target, show: Show | None) -> dict[str, Estimate]:
     example = torch.randn(1, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         calls: dict[str, list[Callable[[], object]]] = {}
