@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from sartor.core.errors import BudgetError
-from sartor.core.records import Objective, Trial
+from sartor.core.records import Estimate, Objective, Trial
 from sartor.jobs.choice import Chooser, ranked, solve, uniform
-from sartor.measure import Estimate
 from sartor.run.progress import Silent
 from sartor.spaces.tiny import Tiny
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from sartor import measure
 from sartor.core import state
 from sartor.jobs.parts import Parts
 from sartor.jobs.stages import Chosen, Job
+from sartor.timing.machine import machine
 
 PACKAGES = ("sartor", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "onnx", "onnxruntime", "openvino")
 
@@ -62,7 +62,7 @@ def environment(parts: Parts, command: str) -> dict[str, Any]:
             continue
     return {
         **versions,
-        **measure.machine(),
+        **machine(),
         "python": platform.python_version(),
         "training_threads": torch.get_num_threads(),
         "threads": int(parts.target.describe().get("threads", torch.get_num_threads())),

@@ -10,6 +10,7 @@ from torch import nn
 from sartor import archs
 from sartor.core.contracts import CostModel, Scalable, Trained
 from sartor.core.errors import BudgetError
+from sartor.core.records import Estimate
 from sartor.costs.fitted import Fitted
 from sartor.jobs import choice, latency, searching, verification
 from sartor.jobs.budget import aimed, check_reachable, constraints, words
@@ -17,7 +18,6 @@ from sartor.jobs.choice import Chooser
 from sartor.jobs.meter import Meter
 from sartor.jobs.parts import analytic_costs
 from sartor.jobs.stages import Chosen, Job, costs_of, keep_network, train_network
-from sartor.measure import Estimate
 
 Point = Mapping[str, float]
 Entries = dict[str, dict[str, Any]]
@@ -228,20 +228,14 @@ class Pipeline:
 
         def work() -> dict[str, Any]:
             exports = {role: verification.export(job, chosen) for role, chosen in self.chosen.items()}
-            makers = verification.session_makers(job, self.chosen, {r: e["file"] for r, e in exports.items()})
+            subjects = verification.subjects_of(job, self.chosen, {r: e["file"] for r, e in exports.items()})
             times: dict[str, Estimate] = {}
-            for factor in (1, 2):  # unsure verdicts get a second, longer look
-                times = verification.time_together(
-                    makers,
-                    self.parts.task.example,
-                    anchor,
-                    rounds=settings.rounds * factor,
-                    each=settings.sessions * factor,
-                    show=job.bar("interleaved rounds"),
-                )
+            for effort in (settings.effort, settings.effort.doubled()):  # unsure verdicts get a second, longer look
+                show, say = job.bar("interleaved rounds"), job.display.say
+                times = verification.latencies(subjects, anchor, effort, show=show, say=say)
                 if not self._unsure(times):
                     break
-            job.ledger.count(measured=len(makers))
+            job.ledger.count(measured=len(subjects))
             return {"exports": exports, "times": {n: t.as_dict() for n, t in times.items()}}
 
         found = job.stage(f"verification.{attempt}", "Verification on the target", work)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
-from sartor import exporting, measure
+from sartor import exporting
 from sartor.core.contracts import Session
+from sartor.core.records import Estimate
 from sartor.jobs.budget import human
 from sartor.jobs.stages import Chosen, Job
-from sartor.measure import Estimate
+from sartor.timing import estimate
+from sartor.timing.meter import Effort, Subject, time_together
 from sartor.training import accuracy_interval, evaluate
 
 Point = Mapping[str, float]
@@ -35,46 +35,46 @@ def export(job: Job, chosen: Chosen) -> dict[str, Any]:
     return {"file": str(artifact.relative_to(job.folder.path)) if artifact else None, "relative_error": error}
 
 
-def time_together(
-    makers: Mapping[str, Callable[[], Session]],
-    example: Tensor,
+def latencies(
+    subjects: Mapping[str, Subject],
     anchor: Estimate | None,
+    effort: Effort,
     *,
-    rounds: int,
-    each: int,
-    show: Callable[[float, float], None],
+    show: Callable[[int, int], None],
+    say: Callable[[str], None],
 ) -> dict[str, Estimate]:
-    """Time networks in the same rounds, `each` fresh sessions of every one.
+    """Time networks in the same rounds, for a verdict.
 
     Args:
-        makers: Name -> maker of a session; `reference` must be among them.
-        example: The input, `(1, ...)`.
+        subjects: What is timed; `reference` must be among them.
         anchor: Milliseconds of the reference; None measures them here.
-        rounds: Rounds at most.
-        each: Sessions per network.
+        effort: How well.
         show: Progress.
+        say: Told if no other processes took part although they should have.
 
     Returns:
         Milliseconds by name: the ratio to the reference times the anchor.
     """
-    calls = {name: [make().bind(example) for _ in range(each)] for name, make in makers.items()}
-    timed = measure.interleave(calls, rounds=rounds, on_round=show)
-    anchor = anchor or measure.absolute(timed, "reference")
-    times = {n: measure.ratio(timed, n, "reference").scaled(anchor.value) for n in calls if n != "reference"}
-    return {"reference": anchor, **times}
+    timed = time_together(subjects, effort, reference="reference", on_round=show)
+    if timed.note:
+        say(f"  {timed.note}: what other processes would measure is not in the intervals")
+    return timed.latencies(anchor)
 
 
-def session_makers(job: Job, chosen: Mapping[str, Chosen], files: Mapping[str, str | None]) -> dict[str, Any]:
-    """How to make fresh sessions of the exported networks, role -> maker."""
+def subjects_of(job: Job, chosen: Mapping[str, Chosen], files: Mapping[str, str | None]) -> dict[str, Subject]:
+    """The exported networks, by role, as they can be timed."""
+    target, example = job.parts.target, job.parts.task.example
 
-    def make(role: str) -> Session:
+    def prepared(role: str) -> Session:
+        return target.prepare(job.load(chosen[role]), example, job.folder.artifacts / chosen[role].name)
+
+    def subject(role: str) -> Subject:
         file = files[role]
-        if file is not None:
-            return job.parts.target.load(job.folder.path / file)
-        folder = job.folder.artifacts / chosen[role].name
-        return job.parts.target.prepare(job.load(chosen[role]), job.parts.task.example, folder)
+        if file is None:
+            return Subject(lambda: prepared(role), example)
+        return Subject.of_file(target, job.folder.path / file, example)
 
-    return {role: (lambda r=role: make(r)) for role in chosen}
+    return {role: subject(role) for role in chosen}
 
 
 def judge(network: Mapping[str, Any], point: Point) -> tuple[str, str]:
@@ -101,7 +101,7 @@ def _elsewhere(modelled: float, limit: float) -> tuple[str, str]:
 def _judged(metric: str, value: Any, limit: float) -> tuple[str, str]:
     """One metric: "PASS: 0.94 ms (0.93-0.95) <= 0.96 ms"."""
     if isinstance(value, Mapping):
-        verdict: str = measure.verdict(Estimate(value["value"], value["low"], value["high"]), limit)
+        verdict: str = estimate.verdict(Estimate(value["value"], value["low"], value["high"]), limit)
         digits = 3 if limit < 0.3 else 2 if limit < 10 else 1
         numbers = " ".join(
             (f"{value['value']:.{digits}f} ms", f"({value['low']:.{digits}f}-{value['high']:.{digits}f})")

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from sartor.core.contracts import Session, Target, Task
+from sartor.core.contracts import Session, Task
 from sartor.core.errors import StateError
+from sartor.core.records import Estimate
 from sartor.jobs.parts import Parts, assemble
-from sartor.jobs.verification import judge, time_together
-from sartor.measure import Estimate
+from sartor.jobs.verification import judge, latencies
 from sartor.networks import macs_params
 from sartor.run.folder import read_config, read_json
 from sartor.run.progress import Display, Silent
+from sartor.timing.meter import Subject
 from sartor.training import accuracy_interval
 
 TOLERANCE = 0.03
@@ -68,21 +69,20 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     parts = assemble(read_config(folder / "config.toml"), **(objects or {}))
     entries = networks_of(result)
     same = _first_with_the_file(entries)
-    makers = {role: _maker(parts.target, folder, entries[role]) for role in dict.fromkeys(same.values())}
+    subjects = {role: _subject(parts, folder, entries[role]) for role in dict.fromkeys(same.values())}
     display.stage("Timing the exported files")
-    times = time_together(
-        makers,
-        parts.task.example,
+    times = latencies(
+        subjects,
         Estimate(**entries["reference"]["latency_ms"]),
-        rounds=parts.verification.rounds,
-        each=parts.verification.sessions,
+        parts.verification.effort,
         show=lambda done, total: display.bar(done, total, "interleaved rounds"),
+        say=display.say,
     )
     display.stage("Testing the exported files")
     found = {}
-    for number, (role, make) in enumerate(makers.items()):
-        display.bar(number, len(makers), "accuracy on the target")
-        found[role] = {**_again(parts, entries[role], make()), "latency_ms": times[role].as_dict()}
+    for number, (role, subject) in enumerate(subjects.items()):
+        display.bar(number, len(subjects), "accuracy on the target")
+        found[role] = {**_again(parts, entries[role], subject.open()), "latency_ms": times[role].as_dict()}
     display.bar(1, 1, "accuracy on the target")
     now = {role: found[first] for role, first in same.items()}
     checks = [check for role, entry in entries.items() for check in _checks(role, entry, now[role])]
@@ -107,11 +107,11 @@ def _first_with_the_file(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return {role: first.setdefault((entry.get("export") or {}).get("file"), role) for role, entry in entries.items()}
 
 
-def _maker(target: Target, folder: Path, entry: Mapping[str, Any]) -> Any:
+def _subject(parts: Parts, folder: Path, entry: Mapping[str, Any]) -> Subject:
     file = (entry.get("export") or {}).get("file")
     if not file or not (folder / file).exists():
         raise StateError(f"{folder / str(file)} is missing; run the fit again in a new folder")
-    return lambda: target.load(folder / file)
+    return Subject.of_file(parts.target, folder / file, parts.task.example)
 
 
 def _again(parts: Parts, entry: Mapping[str, Any], session: Session) -> dict[str, Any]:
