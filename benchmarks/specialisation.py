@@ -28,10 +28,10 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import kendalltau
 
-from sartor import archs, config, measure
+from sartor import archs, config
 from sartor.core import files, plugins
 from sartor.core.contracts import Problem
-from sartor.core.records import Arch, Constraint, Objective
+from sartor.core.records import Arch, Constraint, Estimate, Objective
 from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
@@ -47,6 +47,9 @@ from sartor.run.progress import Display, display
 from sartor.run.runner import run
 from sartor.solvers.constrained import optimum
 from sartor.strategies.proxyless import Proxyless
+from sartor.timing.estimate import ratio
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.timing.rounds import Rounds
 from sartor.training import accuracy_interval, evaluate, fit
 
 RECIPE = Path(__file__).parent / "operations_cifar10.toml"
@@ -196,27 +199,25 @@ def built(parts: Parts, seed: int, arch: Arch) -> torch.nn.Module:
 
 def together(
     args: argparse.Namespace, parts: Parts, winners: Mapping[int, Mapping[str, Arch]], screen: Display
-) -> measure.Rounds:
+) -> Rounds:
     """All winners and the reference, on both targets, in the same rounds; columns are `TARGET/ARCH`."""
     wanted = dict.fromkeys([parts.space.reference, *(a for found in winners.values() for a in found.values())])
     names = [key(target, arch) for target in args.targets for arch in wanted]
     file = args.work / "rounds.json"
     if file.exists():
-        timed = measure.Rounds.of(json.loads(file.read_text()))
+        timed = Rounds.of(json.loads(file.read_text()))
         if set(names) <= set(timed.columns):
             return timed
     example = parts.task.example
     with TemporaryDirectory() as folder:
-        calls: dict[str, Any] = {}
+        subjects: dict[str, Subject] = {}
         for target in args.targets:
             runtime = plugins.load("targets", target)(threads=1)
             for arch in wanted:
-                place = Path(folder) / key(target, arch)
-                place.mkdir(parents=True)
-                artifact = runtime.prepare(module_of(args, parts, winners, arch), example, place).artifact
-                calls[key(target, arch)] = [runtime.load(artifact).bind(example) for _ in range(3)]
+                name, module = key(target, arch), module_of(args, parts, winners, arch)
+                subjects[name] = Subject.prepared(runtime, module, example, Path(folder) / name)
         bar = partial(counted, screen, "all winners on both targets")
-        timed = measure.interleave(calls, rounds=args.rounds, on_round=bar)
+        (timed,) = time_together(subjects, Effort(args.rounds, sessions=3), on_round=bar).runs
     files.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
     return timed
 
@@ -278,7 +279,7 @@ def row(
     places: Sequence[Place],
     loss: Tables,
     tested: Mapping[tuple[int, Arch], Mapping[str, Any]],
-    timed: measure.Rounds,
+    timed: Rounds,
 ) -> dict[str, Any]:
     """The 2x2 table of one seed, and how the two networks differ."""
     words = {name: archs.describe(parts.space, arch) for name, arch in winners.items()}
@@ -288,10 +289,10 @@ def row(
     for place, other in zip(places, (second, first), strict=True):
         own, rival = key(place.name, winners[place.name]), key(place.name, winners[other])
         share = {
-            f"for {name}": measure.ratio(timed, key(place.name, arch), key(place.name, parts.space.reference)).as_dict()
+            f"for {name}": ratio(timed, key(place.name, arch), key(place.name, parts.space.reference)).as_dict()
             for name, arch in winners.items()
         }
-        against = measure.ratio(timed, own, rival) if own != rival else measure.Estimate(1, 1, 1)
+        against = ratio(timed, own, rival) if own != rival else Estimate(1, 1, 1)
         table[f"on {place.name}"] = {
             "of_reference": share,
             "own_over_other": against.as_dict(),
@@ -304,7 +305,7 @@ def row(
     return {"seed": seed, "networks": words, "differ": differ, "accuracy": accuracies, "latency": table}
 
 
-def verdict(ratio: measure.Estimate, *, same: bool) -> str:
+def verdict(ratio: Estimate, *, same: bool) -> str:
     if same:
         return "one network for both"
     return "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "no difference"

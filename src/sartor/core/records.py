@@ -98,6 +98,23 @@ class Constraint:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Estimate:
+        """In another unit, e.g. a ratio times the milliseconds of the reference."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        """As JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Axis:
     """A number of channels: fixed (`choice` is None, one size), or set by a choice (one size per option)."""
 
@@ -203,20 +220,3 @@ class Operators:
         """Every operator once, in order of appearance."""
         found = [*self.fixed, *(o for choice in self.options for option in choice for o in option)]
         return tuple({o.key: o for o in found}.values())
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def scaled(self, factor: float) -> Estimate:
-        """In another unit, e.g. a ratio times the milliseconds of the reference."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
-
-    def as_dict(self) -> dict[str, float]:
-        """As JSON-able data."""
-        return asdict(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from safetensors.torch import load_file
 
 from sartor import training
 from sartor.core import trees
-from sartor.core.contracts import Session, Target
+from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
 from sartor.jobs.fit.assemble import Parts, assemble
-from sartor.jobs.fit.verify import judge, time_together
+from sartor.jobs.fit.verify import judge, latencies
 from sartor.networks import macs_params
 from sartor.run.folder import read_config
 from sartor.run.progress import Display, Silent
 from sartor.run.result import Entry, read_result
+from sartor.timing.meter import Subject
 
 TOLERANCE = 0.03
 """By how much a latency may differ from the one in the result beyond both intervals."""
@@ -83,21 +84,20 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     result = read_result(folder)
     parts = assemble(read_config(folder / "config.toml"), **(objects or {}))
     entries = result.networks
-    makers = {role: _maker(parts.target, folder, entry) for role, entry in entries.items()}
+    subjects = {role: _subject(parts, folder, entry) for role, entry in entries.items()}
     display.stage("Timing the exported files")
-    times = time_together(
-        makers,
-        parts.task.example,
+    times = latencies(
+        subjects,
         result.reference.latency_ms,
-        rounds=parts.verification.rounds,
-        each=parts.verification.sessions,
+        parts.verification.effort,
         show=lambda done, total: display.bar(done, total, "interleaved rounds"),
+        say=display.say,
     )
     display.stage("Testing the exported files")
     now = {}
-    for number, (role, make) in enumerate(makers.items()):
-        display.bar(number, len(makers), f"{result.metric.name} on the target")
-        now[role] = _again(parts, entries[role], make(), folder, times[role])
+    for number, (role, subject) in enumerate(subjects.items()):
+        display.bar(number, len(subjects), f"{result.metric.name} on the target")
+        now[role] = _again(parts, entries[role], subject.open(), folder, times[role])
     display.bar(1, 1, f"{result.metric.name} on the target")
     checks = [c for role, entry in entries.items() for c in _checks(role, entry, now[role], result.metrics)]
     judged = [
@@ -107,11 +107,10 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     return Verification(tuple(checks), tuple(s for _, s in judged), tuple(v for v, _ in judged), now)
 
 
-def _maker(target: Target, folder: Path, entry: Entry) -> Callable[[], Session]:
+def _subject(parts: Parts, folder: Path, entry: Entry) -> Subject:
     if entry.file is None or not (folder / entry.file).exists():
         raise StateError(f"{folder / str(entry.file)} is missing; run the fit again in a new folder")
-    path = folder / entry.file
-    return lambda: target.load(path)
+    return Subject.of_file(parts.target, folder / entry.file, parts.task.example)
 
 
 def _again(parts: Parts, entry: Entry, session: Session, folder: Path, latency: Estimate) -> Again:

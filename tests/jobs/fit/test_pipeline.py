@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 import sartor
-from sartor import measure
 from sartor.core.moves import Moves
 from sartor.core.records import Estimate
 from sartor.jobs import verification
@@ -17,22 +16,23 @@ from sartor.jobs.compare.folders import gather
 from sartor.jobs.fit.api import fit_config
 from sartor.report.table import summary_text
 from sartor.spaces.tiny import Tiny
+from sartor.timing import estimate
 from small import latency_settings, settings
 
 
 def test_a_winner_that_misses_the_budget_is_replaced_without_searching_again(tmp_path, monkeypatch):
-    real = verification.time_together
+    real = verification.latencies
     seen = []
 
-    def slow_at_first(makers, example, anchor, **settings):
+    def slow_at_first(subjects, anchor, effort, **settings):
         """The first verified winner takes three times as long as it did when it was chosen."""
-        times = real(makers, example, anchor, **settings)
+        times = real(subjects, anchor, effort, **settings)
         seen.append(times["winner_0"])
         if len(seen) == 1:
             times["winner_0"] = times["winner_0"].scaled(3.0)
         return times
 
-    monkeypatch.setattr(verification, "time_together", slow_at_first)
+    monkeypatch.setattr(verification, "latencies", slow_at_first)
     fit = fit_config(latency_settings(), tmp_path / "run")
     stages = {s["name"]: s for s in fit.result["ledger"]["stages"]}
     assert stages["training"]["networks_trained"] == 3
@@ -41,7 +41,7 @@ def test_a_winner_that_misses_the_budget_is_replaced_without_searching_again(tmp
     assert names == ["winner_0.safetensors", "winner_0_1.safetensors"]
     assert (fit.result["searched"] or fit.result["winner"])["weights"] == "artifacts/winner_0_1.safetensors"
     winner = fit.result["winner"]
-    verdict = measure.verdict(Estimate(**winner["latency_ms"]), fit.result["budget"]["latency_ms"][0])
+    verdict = estimate.verdict(Estimate(**winner["latency_ms"]), fit.result["budget"]["latency_ms"][0])
     assert fit.verdict == verdict
 
 

@@ -8,15 +8,16 @@ import pytest
 
 from operated import Operations, device
 from sartor.core.errors import CapabilityError, DataError
+from sartor.core.records import Estimate
 from sartor.jobs import latency
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Job
 from sartor.latency.operator_table import Entry, OperatorTable
 from sartor.latency.samples import Header, Sample, append
-from sartor.measure import Estimate, Rounds
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
+from sartor.timing.rounds import Rounds
 from small import latency_settings
 
 

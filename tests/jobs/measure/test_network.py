@@ -20,14 +20,18 @@ def small():
 
 def test_a_network_by_name_and_the_same_as_a_file(tmp_path):
     target = OnnxRuntime(threads=1)
-    found = measure_network("jobs.test_measuring:small", target, (1, 3, 16, 16), rounds=5, sessions=2)
+    found = measure_network("jobs.test_measuring:small", target, (1, 3, 16, 16), rounds=6, sessions=2)
+    assert (found["processes"], found["note"]) == (3, ""), "a verdict takes several by default"
     assert found["macs"] == 14 * 14 * 4 * 27 + 8
     assert found["params"] == 4 * 27 + 4 + 10
     assert found["memory_bytes"] >= 0
     assert found["latency_ms"]["low"] <= found["latency_ms"]["value"] <= found["latency_ms"]["high"]
     assert found["target"]["runtime"] == "onnxruntime"
     target.prepare(small(), torch.zeros(1, 3, 16, 16), tmp_path)
-    file = measure_network(str(tmp_path / "model.onnx"), target, (1, 3, 16, 16), rounds=5, sessions=2, peak=False)
+    file = measure_network(
+        str(tmp_path / "model.onnx"), target, (1, 3, 16, 16), rounds=5, sessions=2, processes=1, peak=False
+    )
+    assert file["processes"] == 1
     assert file["macs"] is None
     assert file["relative"]["value"] > 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from sartor.core.contracts import Lab, Space, Strategy
 from sartor.core.errors import BudgetSpentError, ConfigError
 from sartor.core.records import Proposal, Trial
 from sartor.run.journal import Journal
+from sartor.run.stopwatch import Stopwatch
 
 UNITS = ("trials", "epochs", "seconds")
 Price: TypeAlias = Callable[[float], float]
@@ -185,18 +185,17 @@ class Purse:
     def __init__(self, allowance: Allowance, price: Price, journal: Journal) -> None:
         self.allowance, self.price, self.journal = allowance, price, journal
         self.seconds = sum(r["seconds"] for r in journal.read())
-        self._since = time.process_time()
+        self._watch = Stopwatch(own=True)
 
     def start(self) -> None:
         """Time runs from now."""
-        self._since = time.process_time()
+        self._watch.lap()
 
     def book(self, trials: int) -> None:
         """Write down the seconds since the last booking: they led to so many trials."""
-        now = time.process_time()
-        self.journal.append({"kind": "spent", "trials": trials, "seconds": now - self._since})
-        self.seconds += now - self._since
-        self._since = now
+        seconds = self._watch.lap()
+        self.journal.append({"kind": "spent", "trials": trials, "seconds": seconds})
+        self.seconds += seconds
 
     @property
     def late(self) -> bool:

@@ -20,6 +20,7 @@ from sartor.jobs.fit.budget import Budget
 from sartor.latency import models
 from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import Kind
+from sartor.timing.meter import Effort
 from sartor.training import Recipe, check_fits
 
 ANALYTIC = ("macs", "params", "memory")
@@ -64,16 +65,26 @@ class VerificationSettings:
     """The `[verification]` table.
 
     Attributes:
-        rounds: Interleaved rounds of the final measurement.
-        sessions: Fresh sessions of each network: memory layout makes sessions of one file differ.
+        rounds: Interleaved rounds of the final measurement, shared by the processes.
+        sessions: Fresh sessions of each network, in each process: memory layout makes sessions of one file differ.
+        processes: Fresh processes that take part, for it makes processes differ, too; 1 times in this one alone.
         attempts: How often a network that misses the budget is replaced by a smaller one.
         tolerance: Largest relative difference between the prepared network's outputs and PyTorch's.
     """
 
     rounds: int = 40
     sessions: int = 5
+    processes: int = 3
     attempts: int = 3
     tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _ = self.effort  # raises now, not after hours of search
+
+    @property
+    def effort(self) -> Effort:
+        """How well the final measurement times."""
+        return Effort(self.rounds, self.sessions, self.processes)
 
 
 @dataclass(frozen=True)

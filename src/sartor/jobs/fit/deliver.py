@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from sartor import exporting, measure
+from sartor import exporting
 from sartor.core import files, trees
 from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.result import Entry
+from sartor.timing.machine import machine
 
 PACKAGES = ("sartor", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "onnx", "onnxruntime", "openvino")
 
@@ -59,7 +60,7 @@ def environment(parts: Parts, command: str) -> dict[str, Any]:
             continue
     return {
         **versions,
-        **measure.machine(),
+        **machine(),
         "python": platform.python_version(),
         "training_threads": torch.get_num_threads(),
         "threads": int(parts.target.describe().get("threads", torch.get_num_threads())),

@@ -240,20 +240,14 @@ class Pipeline:
 
         def work() -> Verified:
             exports = {role: verify.export(job, chosen) for role, chosen in self.chosen.items()}
-            makers = verify.session_makers(job, self.chosen, {r: e.file for r, e in exports.items()})
+            subjects = verify.subjects_of(job, self.chosen, {r: e.file for r, e in exports.items()})
             times: dict[str, Estimate] = {}
-            for factor in (1, 2):  # unsure verdicts get a second, longer look
-                times = verify.time_together(
-                    makers,
-                    self.parts.task.example,
-                    anchor,
-                    rounds=settings.rounds * factor,
-                    each=settings.sessions * factor,
-                    show=job.bar("interleaved rounds"),
-                )
+            for effort in (settings.effort, settings.effort.doubled()):  # unsure verdicts get a second, longer look
+                show, say = job.bar("interleaved rounds"), job.display.say
+                times = verify.latencies(subjects, anchor, effort, show=show, say=say)
                 if not self._unsure(times):
                     break
-            job.ledger.count(measured=len(makers))
+            job.ledger.count(measured=len(subjects))
             return Verified(exports, times)
 
         found = job.stage(f"verification.{attempt}", "Verification on the target", Verified, work)

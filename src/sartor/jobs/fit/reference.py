@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sartor import archs, measure
+from sartor import archs
 from sartor.core.contracts import Space
 from sartor.core.records import Arch, Estimate
 from sartor.core.rng import derive, numpy_rng
@@ -26,6 +26,7 @@ from sartor.latency.samples import Header, Sample, Split
 from sartor.latency.sweeps import Visit, combine
 from sartor.run.journal import FileJournal
 from sartor.run.result import LatencyModel, Predicted, Sums
+from sartor.timing.machine import machine
 
 ANCHOR_ROUNDS = 60
 CHUNK = 48
@@ -109,7 +110,7 @@ def samples_path(job: Job) -> Path:
 def measure_samples(job: Job, meter: Meter | None) -> None:
     """Fill the samples file: with what the user brought, or by measuring what the plan wants."""
     path = samples_path(job)
-    header = Header.of(job.parts.space, job.parts.target.describe(), str(measure.machine()["processor"]))
+    header = Header.of(job.parts.space, job.parts.target.describe(), str(machine()["processor"]))
     _adopt(job, path, header)
     if path.exists() or meter is None:
         return

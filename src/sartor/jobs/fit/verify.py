@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sartor import exporting, measure, training
+from sartor import exporting, training
 from sartor.core.contracts import Session
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
-from sartor.core.trees import Inputs
 from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.result import WORST_LAST, Entry, Verdict
+from sartor.timing import estimate
+from sartor.timing.meter import Effort, Subject, time_together
 
 Point = Mapping[str, float]
 
@@ -59,48 +60,46 @@ def export(job: Job, chosen: Chosen) -> Export:
     return Export(str(artifact.relative_to(job.folder.path)) if artifact else None, error)
 
 
-def time_together(
-    makers: Mapping[str, Callable[[], Session]],
-    example: Inputs,
+def latencies(
+    subjects: Mapping[str, Subject],
     anchor: Estimate | None,
+    effort: Effort,
     *,
-    rounds: int,
-    each: int,
-    show: Callable[[float, float], None],
+    show: Callable[[int, int], None],
+    say: Callable[[str], None],
 ) -> dict[str, Estimate]:
-    """Time networks in the same rounds, `each` fresh sessions of every one.
+    """Time networks in the same rounds, for a verdict.
 
     Args:
-        makers: Name -> maker of a session; `reference` must be among them.
-        example: The inputs, each `(1, ...)`.
+        subjects: What is timed; `reference` must be among them.
         anchor: Milliseconds of the reference; None measures them here.
-        rounds: Rounds at most.
-        each: Sessions per network.
+        effort: How well.
         show: Progress.
+        say: Told if no other processes took part although they should have.
 
     Returns:
         Milliseconds by name: the ratio to the reference times the anchor.
     """
-    calls = {name: [make().bind(example) for _ in range(each)] for name, make in makers.items()}
-    timed = measure.interleave(calls, rounds=rounds, on_round=show)
-    anchor = anchor or measure.absolute(timed, "reference")
-    times = {n: measure.ratio(timed, n, "reference").scaled(anchor.value) for n in calls if n != "reference"}
-    return {"reference": anchor, **times}
+    timed = time_together(subjects, effort, reference="reference", on_round=show)
+    if timed.note:
+        say(f"  {timed.note}: what other processes would measure is not in the intervals")
+    return timed.latencies(anchor)
 
 
-def session_makers(
-    job: Job, chosen: Mapping[str, Chosen], files: Mapping[str, str | None]
-) -> dict[str, Callable[[], Session]]:
-    """How to make fresh sessions of the exported networks, role -> maker."""
+def subjects_of(job: Job, chosen: Mapping[str, Chosen], files: Mapping[str, str | None]) -> dict[str, Subject]:
+    """The exported networks, by role, as they can be timed."""
+    target, example = job.parts.target, job.parts.task.example
 
-    def make(role: str) -> Session:
+    def prepared(role: str) -> Session:
+        return target.prepare(job.load(chosen[role]), example, job.folder.artifacts / chosen[role].name)
+
+    def subject(role: str) -> Subject:
         file = files[role]
-        if file is not None:
-            return job.parts.target.load(job.folder.path / file)
-        folder = job.folder.artifacts / chosen[role].name
-        return job.parts.target.prepare(job.load(chosen[role]), job.parts.task.example, folder)
+        if file is None:
+            return Subject(lambda: prepared(role), example)
+        return Subject.of_file(target, job.folder.path / file, example)
 
-    return {role: (lambda r=role: make(r)) for role in chosen}
+    return {role: subject(role) for role in chosen}
 
 
 def judge(network: Entry, point: Point) -> tuple[Verdict, str]:
@@ -119,7 +118,7 @@ def judge(network: Entry, point: Point) -> tuple[Verdict, str]:
 
 def judge_latency(latency: Estimate, limit: float) -> tuple[Verdict, str]:
     """Only an interval wholly on one side of the limit decides: "PASS: 0.94 ms (0.93-0.95) <= 0.96 ms"."""
-    verdict = measure.verdict(latency, limit)
+    verdict = estimate.verdict(latency, limit)
     digits = 3 if limit < 0.3 else 2 if limit < 10 else 1
     value, low, high = (f"{v:.{digits}f}" for v in (latency.value, latency.low, latency.high))
     return verdict, f"{verdict}: {value} ms ({low}-{high}) {_sign(verdict)} {limit:.{digits}f} ms"

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartor import archs, config, exporting, measure, networks
+from sartor import archs, config, exporting, networks
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.fit.assemble import LatencyModelSettings, fitted_to_task
-from sartor.jobs.fit.meter import opener
 from sartor.jobs.fit.reference import planned
 from sartor.latency.samples import write_manifest
 from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.machine import machine
+from sartor.timing.memory import peak_memory
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.timing.processes import StrangerError
 
 Show = Callable[[float, float], None]
 
@@ -30,6 +33,7 @@ def measure_network(
     *,
     rounds: int = 40,
     sessions: int = 5,
+    processes: int = 3,
     peak: bool = True,
     show: Show | None = None,
 ) -> dict[str, Any]:
@@ -39,36 +43,37 @@ def measure_network(
         spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` file.
         target: Where it runs.
         shape: Of the input, batch first.
-        rounds: Interleaved rounds with the yardstick.
-        sessions: Fresh sessions of the network, and of the yardstick.
+        rounds: Interleaved rounds with the yardstick, shared by the processes.
+        sessions: Fresh sessions of the network, and of the yardstick, in each process.
+        processes: Fresh processes that take part; 1 times in this one.
         peak: Whether to measure peak memory in a process of its own.
         show: Progress.
 
     Returns:
         `latency_ms` (of one batch, on this machine as it is), `relative` (ratio to the yardstick, which repeats where
-        milliseconds do not), `macs` and `params` (null for a file), `memory_bytes`, `target`, `machine`.
+        milliseconds do not), `macs` and `params` (null for a file), `memory_bytes`, `target`, `machine`,
+        `processes` that took part, and a `note` on why it was this one alone.
     """
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
-        make, module = _sessions(spec, target, example, Path(folder))
-        make_yard = opener(target, yardstick(), _YARD, Path(folder) / "yardstick")
-        calls: measure.Calls = {
-            "yardstick": [make_yard().bind(_YARD) for _ in range(sessions)],
-            "network": [make().bind(example) for _ in range(sessions)],
-        }
-        timed = measure.interleave(calls, rounds=rounds, on_round=show)
-        memory = _peak(target, make(), shape) if peak else None
+        subject, module = _subject(spec, target, example, Path(folder))
+        yard = Subject.prepared(target, yardstick(), _YARD, Path(folder) / "yardstick")
+        subjects, effort = {"yardstick": yard, "network": subject}, Effort(rounds, sessions, processes)
+        timed = time_together(subjects, effort, reference="yardstick", on_round=show)
+        memory = _peak(subject) if peak else None
     counted = networks.macs_params(module, example) if module is not None else (None, None)
     return {
         "network": spec,
         "input": list(shape),
-        "latency_ms": measure.absolute(timed, "network").as_dict(),
-        "relative": measure.ratio(timed, "network", "yardstick").as_dict(),
+        "latency_ms": timed.milliseconds("network").as_dict(),
+        "relative": timed.ratio("network").as_dict(),
         "macs": counted[0],
         "params": counted[1],
         "memory_bytes": memory,
         "target": dict(target.describe()),
-        "machine": measure.machine(),
+        "machine": machine(),
+        "processes": len(timed.runs),
+        "note": timed.note,
     }
 
 
@@ -126,18 +131,17 @@ def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: 
         return write_manifest(folder, space, wanted, export), len(wanted)
 
 
-def _sessions(
-    spec: str, target: Target, example: Tensor, folder: Path
-) -> tuple[Callable[[], Session], nn.Module | None]:
+def _subject(spec: str, target: Target, example: Tensor, folder: Path) -> tuple[Subject, nn.Module | None]:
     if spec.endswith((".onnx", ".pt2", ".xml")):
-        return (lambda: target.load(Path(spec))), None
+        return Subject.of_file(target, Path(spec), example), None
     module = networks.load_network(spec).eval()
-    return opener(target, module, example, folder / "network"), module
+    return Subject.prepared(target, module, example, folder / "network"), module
 
 
-def _peak(target: Target, session: Session, shape: tuple[int, ...]) -> int | None:
-    if session.artifact is None:
+def _peak(subject: Subject) -> int | None:
+    if subject.source is None:
         return None
-    facts = {k: getattr(target, k) for k in config.keywords(type(target)) if hasattr(target, k)}
-    name = f"{type(target).__module__}:{type(target).__name__}"
-    return measure.peak_memory(name, session.artifact, shape, settings=facts)
+    try:
+        return peak_memory(subject.source, subject.inputs)
+    except StrangerError:
+        return None

@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from sartor import config, measure
+from sartor import config
 from sartor.core.abilities import Operated, require
-from sartor.core.contracts import Session, Space, Target
+from sartor.core.contracts import Space, Target
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng, torch_rng
 from sartor.exporting import with_sane_weights
 from sartor.jobs.fit.assemble import fitted_to_task
-from sartor.jobs.fit.meter import BRIEF_SECONDS, opener
 from sartor.jobs.fit.reference import CHUNK
 from sartor.latency.agreement import Agreement
 from sartor.latency.operator_table import YAML, Entry, OperatorTable
@@ -30,13 +29,11 @@ from sartor.latency.plan import heldout
 from sartor.latency.samples import Sample
 from sartor.latency.sweeps import Visit, combine
 from sartor.run.journal import FileJournal
+from sartor.timing.machine import machine
+from sartor.timing.meter import Effort, Subject, time_together
 
 QUIET = 0.1
-"""Quantile of the anchor's timings that stands for an undisturbed machine; see `sartor.measure.absolute`."""
-
-
-Maker: TypeAlias = Callable[[], measure.Call]
-"""Opens a fresh session, bound to its input."""
+"""Quantile of the anchor's timings that stands for an undisturbed machine; see `sartor.timing.estimate.absolute`."""
 
 
 class Show(Protocol):
@@ -69,7 +66,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Piece:
     """What is timed: an operator, or a whole network.
 
     Attributes:
@@ -130,7 +127,7 @@ def measure_operators(
     facts = {
         "space": type(space).__name__,
         "target": dict(target.describe()),
-        "machine": str(measure.machine()["processor"]),
+        "machine": str(machine()["processor"]),
         "anchor": anchor,
         "sessions": wish.sessions,
         "rounds": wish.rounds,
@@ -147,7 +144,7 @@ class _Bench:
     Attributes:
         operators: All of them.
         anchor: The index of the one that is in every round.
-        subjects: The operators, then the networks; a visit's arch is `(index,)`.
+        pieces: The operators, then the networks; a visit's arch is `(index,)`.
     """
 
     def __init__(self, operated: Operated, space: Space, target: Target, networks: Sequence[Arch]) -> None:
@@ -160,9 +157,9 @@ class _Bench:
                 f"--check runs whole networks, and {type(space).__name__} has no input_shape; leave it out"
             )
         whole = space.input_shape or ()
-        self.subjects = [
-            *(Subject(o.key, o.input_shape, partial(operated.operator, o)) for o in self.operators),
-            *(Subject(_name(a), whole, partial(space.build, a)) for a in networks),
+        self.pieces = [
+            *(Piece(o.key, o.input_shape, partial(operated.operator, o)) for o in self.operators),
+            *(Piece(_name(a), whole, partial(space.build, a)) for a in networks),
         ]
 
     def visits(self, path: Path, wish: Wish, show: Show) -> list[Visit]:
@@ -174,10 +171,12 @@ class _Bench:
         done = {(r["sweep"], r["chunk"]) for r in records[1:] if asked.items() <= r.items()}
         chunks = [c for c in self._chunks(wish) if c[:2] not in done]
         with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
-            make = self._openers(Path(folder), sorted({i for *_, chunk in chunks for i in chunk}), show)
+            subjects = self._prepared(Path(folder), sorted({i for *_, chunk in chunks for i in chunk}), show)
             for number, (sweep, chunk, indices) in enumerate(chunks):
-                seconds = self._visit(make, indices, wish, derive(wish.seed, "operators", sweep, chunk))
-                names = [self.subjects[i].name for i in indices]
+                seed = derive(wish.seed, "operators", sweep, chunk) % 2**31
+                timed = time_together({str(i): subjects[i] for i in indices}, Effort.brief(wish.rounds), seed=seed)
+                seconds = [list(row) for row in timed.runs[0].seconds]
+                names = [self.pieces[i].name for i in indices]
                 place = {"sweep": sweep, "chunk": chunk, **asked}
                 records.append({"kind": "visits", **place, "names": names, "seconds": seconds})
                 journal.append(records[-1])
@@ -185,32 +184,25 @@ class _Bench:
         return self._read(records[1:])
 
     def _chunks(self, wish: Wish) -> Iterator[tuple[int, int, list[int]]]:
-        """Sweep, number and subjects of each chunk; the anchor is in all of them."""
+        """Sweep, number and pieces of each chunk; the anchor is in all of them."""
         for sweep in range(wish.sessions):
-            mixed = numpy_rng(wish.seed, "operators", "sweep", sweep).permutation(len(self.subjects))
+            mixed = numpy_rng(wish.seed, "operators", "sweep", sweep).permutation(len(self.pieces))
             for number, piece in enumerate(np.array_split(mixed, -(-len(mixed) // CHUNK))):
                 yield sweep, number, [self.anchor, *(int(i) for i in piece if i != self.anchor)]
 
-    def _openers(self, folder: Path, wanted: Sequence[int], show: Show) -> dict[int, Maker]:
-        """Makers of calls of fresh sessions; each subject is prepared once."""
-        found: dict[int, Maker] = {}
+    def _prepared(self, folder: Path, wanted: Sequence[int], show: Show) -> dict[int, Subject]:
+        """Each piece, prepared once for all its sessions."""
+        found: dict[int, Subject] = {}
         for number, i in enumerate(wanted):
-            subject, example = self.subjects[i], self._example(i)
-            with global_seed(derive(0, "operators", subject.name)):
-                module = with_sane_weights(subject.build(), example)
-            found[i] = partial(_bound, opener(self._target, module, example, folder / str(i)), example)
+            piece, example = self.pieces[i], self._example(i)
+            with global_seed(derive(0, "operators", piece.name)):
+                module = with_sane_weights(piece.build(), example)
+            found[i] = Subject.prepared(self._target, module, example, folder / str(i))
             show(number + 1, len(wanted), "preparing operators")
         return found
 
     def _example(self, i: int) -> torch.Tensor:
-        return torch.randn(1, *self.subjects[i].shape, generator=torch_rng(0, "operators", "input"))
-
-    def _visit(self, make: Mapping[int, Maker], indices: Sequence[int], wish: Wish, seed: int) -> list[list[float]]:
-        calls = {str(i): make[i]() for i in indices}
-        timed = measure.interleave(
-            calls, rounds=wish.rounds, seed=seed % 2**31, warmup=0.05, sample_seconds=BRIEF_SECONDS
-        )
-        return [list(row) for row in timed.seconds]
+        return torch.randn(1, *self.pieces[i].shape, generator=torch_rng(0, "operators", "input"))
 
     def _same(self, path: Path, journal: FileJournal, records: list[dict[str, Any]]) -> None:
         """Visits of other operators or another target must not be mixed in."""
@@ -226,7 +218,7 @@ class _Bench:
             raise DataError(f"{path} holds visits of another space or target; give --out another name, or remove it")
 
     def _read(self, records: Sequence[Mapping[str, Any]]) -> list[Visit]:
-        index = {subject.name: i for i, subject in enumerate(self.subjects)}
+        index = {piece.name: i for i, piece in enumerate(self.pieces)}
         return [
             Visit((index[name],), (n, row), 1e3 * seconds)
             for n, record in enumerate(records)
@@ -236,12 +228,8 @@ class _Bench:
         ]
 
 
-def _bound(make: Callable[[], Session], example: torch.Tensor) -> Callable[[], object]:
-    return make().bind(example)
-
-
 def _quiet(samples: Sequence[Sample], visits: Sequence[Visit], anchor: int) -> dict[Arch, Sample]:
-    """Samples by subject, in milliseconds of an undisturbed machine: the ratio to the anchor is what is known."""
+    """Samples by piece, in milliseconds of an undisturbed machine: the ratio to the anchor is what is known."""
     own = [v.ms for v in visits if v.arch == (anchor,)]
     level = next(s.latency_ms for s in samples if s.arch == (anchor,))
     f = float(np.quantile(own, QUIET)) / level
