@@ -18,11 +18,11 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
+from sartor.cholesky import Factor, Floats
+from sartor.core.errors import SingularError
 from sartor.core.records import Arch, Choice
 
-Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 
 SCALES = (0.15, 0.4, 1.0, 2.5)
@@ -37,6 +37,8 @@ TREND = 0.5
 """Variance of all trends together, in the same unit."""
 GROWTH = 1.4
 """The three above are chosen anew whenever there are so many times as many trials as when they were last chosen."""
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
+"""Differences of values, as shares of the largest, that are none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +153,7 @@ def _centred(kernel: Floats) -> Floats:
 
 def _together(trends: Floats, offsets: Sequence[int]) -> Floats:
     """The covariance of trends, `(d, d)`."""
+    trends = trends / np.maximum(np.abs(trends).max(1, keepdims=True, initial=0.0), 1e-300)
     blocks = [trends[:, a:b] - trends[:, a:b].mean(1, keepdims=True) for a, b in pairwise(offsets)]
     sizes = np.sqrt(sum((b**2).mean(1) for b in blocks))
     moving = np.concatenate(blocks, 1)[sizes > 0] / sizes[sizes > 0, None]
@@ -159,6 +162,9 @@ def _together(trends: Floats, offsets: Sequence[int]) -> Floats:
 
 class Surrogate:
     """Learns values of networks one by one; equal sequences give equal bits.
+
+    One more of `n` values costs O(n^2): the Cholesky factor of the covariance grows by a row. The settings are chosen
+    anew, each in O(n^3), so seldom that this adds a constant number of such factors over all.
 
     Args:
         choices: Of the space.
@@ -176,7 +182,7 @@ class Surrogate:
         """Which of `SCALES`, `PAIRS` and `RESTS`."""
         self.count, self._next, self._weighed, d = 0, 0, 0, self.offsets[-1]
         self._columns: Ints = np.zeros((16, len(sizes)), dtype=np.int64)
-        self._hot, self._y, self._inverse = np.zeros((16, d)), np.zeros(16), np.zeros((16, 16))
+        self._hot, self._y, self._factor = np.zeros((16, d)), np.zeros(16), Factor()
 
     @property
     def kernel(self) -> Kernel:
@@ -193,32 +199,48 @@ class Surrogate:
     def rest(self) -> float:
         """Variance of what is left to each network, in units of `scale` squared."""
         self._weigh()
-        return RESTS[self.at[2]] * self._unit
+        return self._rest * self._unit
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can be asked: False before the first value, and when no nugget gives the covariance a factor."""
+        return self._factor.count == self.count > 0
+
+    @property
+    def nugget(self) -> float:
+        """What rounding has made necessary to add to the variances, as a share of their mean; 0 as a rule."""
+        return self._factor.share
+
+    @property
+    def _rest(self) -> float:
+        return RESTS[self.at[2]] + self._factor.nugget
 
     def add(self, arch: Arch, value: float) -> None:
-        """One more network whose value is known."""
+        """One more network whose value, finite, is known: O(n^2) for `n` before."""
         n = self.count
         if n == len(self._y):  # twice the room
             self._columns, self._hot, self._y = (np.concatenate([x, x]) for x in (self._columns, self._hot, self._y))
-            self._inverse = np.pad(self._inverse, (0, n))
         columns = np.array(arch, dtype=np.int64) + self.offsets[:-1]
         self._columns[n], self._hot[n], self._y[n] = columns, 0.0, value
         self._hot[n, columns] = 1.0
-        self.count = n + 1
-        if self.count >= self._next:
+        sound, self.count = self.sound, n + 1
+        if self.count >= self._next or (sound and not self._factor.append(self._row(columns))):
             self._standardise()
             self._choose()
             self._next = max(self.count + 1, math.ceil(self.count * GROWTH))
-        else:
-            self._grow(columns)
 
     def _standardise(self) -> None:
         """Failures nearly as bad as can be would hide all other differences: values are cut off below."""
         y = self._y[: self.count]
-        middle = float(np.median(y))
-        y = np.maximum(y, 2 * middle - float(y.max()))
-        self._scale = float(y.std()) or 1.0
-        self._z = (y - y.mean()) / self._scale
+        middle, high, largest = float(np.median(y)), float(y.max()), float(np.abs(y).max())
+        y = np.maximum(y, 2 * middle - high) - middle
+        spread = high - middle
+        if not spread > ROUNDING * largest:
+            self._scale, self._z = 1.0, np.zeros(self.count)
+            return
+        y = y / spread
+        deviation = float(y.std())
+        self._scale, self._z = spread * deviation, (y - y.mean()) / deviation
 
     def _weigh(self) -> None:
         """Bring up to date what depends on all values; several may have come since it was last asked for."""
@@ -226,28 +248,19 @@ class Surrogate:
             return
         self._standardise()
         self._weighed = self.count
-        self._weights = self._inverse[: self.count, : self.count] @ self._z
+        self._weights = self._factor.solve(self._z)
         self._unit = max(float(self._z @ self._weights) / self.count, 1e-9)
 
-    def _grow(self, columns: Ints) -> None:
-        """The inverse of the covariance with one more row and column."""
-        n = self.count - 1
-        row = self._row(columns)
-        inverse = self._inverse[:n, :n]
-        solved = inverse @ row[:n]
-        left = max(float(row[n] + RESTS[self.at[2]] - row[:n] @ solved), 1e-12)
-        inverse += np.outer(solved, solved / left)
-        self._inverse[n, :n] = self._inverse[:n, n] = -solved / left
-        self._inverse[n, n] = 1 / left
-
     def _row(self, columns: Ints) -> Floats:
-        """Prior covariances of one network with all that are known, `(count,)`."""
+        """Covariances of one value with all that are known, itself the last, `(count,)`."""
         known = self._columns[: self.count]
         whole = self.kernel.pair[columns].sum(0)[known].sum(1)
-        return np.asarray(LEVEL + self._sums[columns].sum(0)[known].sum(1) + PAIRS[self.at[1]] / 2 * (whole * whole))
+        found = LEVEL + self._sums[columns].sum(0)[known].sum(1) + PAIRS[self.at[1]] / 2 * (whole * whole)
+        found[-1] += RESTS[self.at[2]]
+        return np.asarray(found)
 
     def _choose(self) -> None:
-        """Climb the likelihood of the three settings, the variance profiled out, and invert the covariance anew."""
+        """Climb the likelihood of the three settings, the variance profiled out, and factor the covariance anew."""
         hot, n = self._hot[: self.count], self.count
         parts: dict[int, tuple[Floats, Floats]] = {}
         known: dict[tuple[int, int, int], float] = {}
@@ -262,9 +275,7 @@ class Surrogate:
 
         def likelihood(at: tuple[int, int, int]) -> float:
             if at not in known:
-                factor = np.linalg.cholesky(covariance(at))
-                white = solve_triangular(factor, self._z, lower=True, check_finite=False)
-                known[at] = -n / 2 * math.log(float(white @ white) / n + 1e-12) - float(np.log(factor.diagonal()).sum())
+                known[at] = self._likelihood(covariance(at))
             return known[at]
 
         sizes, best = (len(self.kernels), len(PAIRS), len(RESTS)), self.at
@@ -275,7 +286,16 @@ class Surrogate:
             best = better
         self.at = best
         self._sums = self.kernel.single - PAIRS[best[1]] / 2 * self.kernel.pair**2
-        self._inverse[:n, :n] = np.linalg.inv(covariance(best))
+        self._likelihood(covariance(best))
+
+    def _likelihood(self, covariance: Floats) -> float:
+        """Of the values, with this covariance from here on; minus infinity if it has no factor."""
+        try:
+            self._factor.start(covariance)
+        except SingularError:
+            return -math.inf
+        white = self._factor.whitened(self._z)
+        return -self.count / 2 * math.log(float(white @ white) / self.count + 1e-12) - self._factor.logarithm
 
     def values(self) -> Values:
         """The posterior mean, in units of `scale` and above the mean of the values."""
@@ -293,9 +313,9 @@ class Surrogate:
         constant = unit * math.sqrt(LEVEL) * float(rng.standard_normal())
         products = unit * math.sqrt(PAIRS[self.at[1]]) * pair @ rng.standard_normal((d, d)) @ pair
         prior = Values(constant, unit * single @ rng.standard_normal(d), products, self.offsets)
-        rests = unit * math.sqrt(RESTS[self.at[2]]) * rng.standard_normal(n)
+        rests = unit * math.sqrt(self._rest) * rng.standard_normal(n)
         off = self._z - prior.at(self._columns[:n] - self.offsets[:-1]) - rests
-        return prior + self._weighted(self._inverse[:n, :n] @ off)
+        return prior + self._weighted(self._factor.solve(off))
 
     def _weighted(self, weights: Floats) -> Values:
         """The sum of prior covariances with the networks known, as a function of the other network."""
@@ -308,19 +328,17 @@ class Surrogate:
         """Posterior covariance of `(m, choices)` networks, `(m, m)`, without their rests and in units of `scale`."""
         self._weigh()
         hot, single, pair = self._rows(index)
-        known = self._prior(single, pair, self._hot[: self.count])
-        explained = known @ self._inverse[: self.count, : self.count] @ known.T
-        return np.asarray(self._unit * (self._prior(single, pair, hot) - explained))
+        white = self._factor.whitened(self._prior(single, pair, self._hot[: self.count]).T)
+        return np.asarray(self._unit * (self._prior(single, pair, hot) - white.T @ white))
 
     def variance(self, index: Ints) -> Floats:
         """The diagonal of `covariance`, `(m,)`."""
         self._weigh()
         hot, single, pair = self._rows(index)
-        known = self._prior(single, pair, self._hot[: self.count])
-        explained = ((known @ self._inverse[: self.count, : self.count]) * known).sum(1)
+        white = self._factor.whitened(self._prior(single, pair, self._hot[: self.count]).T)
         whole = (pair * hot).sum(1)
         prior = LEVEL + (single * hot).sum(1) + PAIRS[self.at[1]] / 2 * (whole * whole)
-        return np.asarray(self._unit * (prior - explained))
+        return np.asarray(self._unit * (prior - (white * white).sum(0)))
 
     def _rows(self, index: Ints) -> tuple[Floats, Floats, Floats]:
         """One-hot vectors, and what they select of the two kernels."""
@@ -339,7 +357,7 @@ class Surrogate:
     def fitted(self, share: float) -> Floats:
         """Posterior means of the networks known, `(count,)`, with this share of what is left to them taken as noise."""
         self._weigh()
-        return np.asarray(self._z - share * RESTS[self.at[2]] * self._weights)
+        return np.asarray(self._z - share * self._rest * self._weights)
 
 
 def _parts(kernel: Kernel, hot: Floats) -> tuple[Floats, Floats]:
