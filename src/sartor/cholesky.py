@@ -87,9 +87,8 @@ class Factor:
         variances, mean = covariance.diagonal(), float(covariance.diagonal().mean())
 
         def attempt(share: float) -> Floats | None:
-            matrix = covariance
-            if share:
-                matrix = covariance + share * mean * np.eye(len(covariance))
+            matrix = covariance.copy()
+            matrix.flat[:: len(matrix) + 1] += share * mean
             try:
                 lower = np.linalg.cholesky(matrix)
             except np.linalg.LinAlgError:

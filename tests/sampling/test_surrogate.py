@@ -4,9 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sartor.core.records import Choice
-from sartor.sampling.surrogate import LEVEL, PAIRS, RESTS, Additive, Surrogate, Values
+from sartor.sampling.surrogate import LEVEL, PAIRS, RESTS, Additive, Kernel, Surrogate, Values
 
 ORDERED = [Choice(n, tuple(range(k)), ordered=True) for n, k in (("a", 5), ("b", 4), ("c", 6))]
 MIXED = [Choice("a", tuple(range(5)), ordered=True), Choice("op", ("x", "y", "z")), Choice("one", (1,))]
@@ -174,3 +176,102 @@ def test_what_is_no_sum_is_found_out():
     assert model.known(np.array([(1, 1)]))[0]
     model.add((1, 1), 2.001)
     assert not model.holds
+
+
+LARGE = [Choice(f"c{i}", tuple(range(k)), ordered=i % 2 == 0) for i, k in enumerate((5, 5, 4, 3, 4, 2))]
+
+
+def test_after_thousands_of_additions_it_is_still_the_textbooks():
+    """Random networks of 2,400, of which many come again, with values that depend on few choices and hardly any noise.
+
+    Cost per addition is that of a row, so that thousands are seconds; mean and covariance are compared with a solve.
+    """
+    rng, model = np.random.default_rng(3), Surrogate(LARGE)
+    archs = rng.permutation(every(LARGE))[rng.integers(1600, size=2200)]
+    y = np.array([a[0] + 0.5 * a[2] * a[3] + 1e-9 * rng.normal() for a in archs])
+    for arch, value in zip(archs, y, strict=True):
+        model.add(tuple(arch.tolist()), value)
+    others = every(LARGE)[::97]
+    gram = model._prior(*model._rows(archs)[1:], model._rows(archs)[0])
+    np.testing.assert_allclose(gram[:4, :50], prior(model, archs[:4], archs[:50]), atol=1e-10)
+    cross = model._prior(*model._rows(others)[1:], model._rows(archs)[0])
+    whole = gram + RESTS[model.at[2]] * np.eye(len(archs))
+    z = np.maximum(y, 2 * np.median(y) - y.max())
+    z = (z - z.mean()) / z.std()
+    assert model.sound
+    assert model.nugget == 0
+    assert RESTS[model.at[2]] == min(RESTS)  # as badly conditioned as it gets
+    np.testing.assert_allclose(model.values().at(others), cross @ np.linalg.solve(whole, z), atol=1e-6)
+    unit = z @ np.linalg.solve(whole, z) / len(z)
+    own = model._prior(*model._rows(others)[1:], model._rows(others)[0])
+    wanted = unit * (own - cross @ np.linalg.solve(whole, cross.T))
+    np.testing.assert_allclose(model.covariance(others), wanted, atol=1e-8 * unit)
+    np.testing.assert_allclose(model.variance(others), wanted.diagonal(), atol=1e-8 * unit)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=40),
+    st.sampled_from([1e-300, 1e-12, 1e-3, 1.0, 1e6, 1e12, 1e150]),
+    st.sampled_from([0.0, 1e-12, 1e-6, 1.0]),
+    st.sampled_from([0.0, 1.0, -1e3]),
+    st.integers(0, 99),
+)
+def test_no_data_upset_it(archs, scale, noise, offset, seed):
+    """Repeated, nearly equal and constant values of any size, against a direct solve."""
+    rng, model = np.random.default_rng(seed), Surrogate(ORDERED)
+    kind, archs = seed % 3, np.array(archs)
+    y = [scale * (offset + [0.1, float(a[0] % 2), float(a.sum())][kind] + noise * rng.normal()) for a in archs]
+    for arch, value in zip(archs, y, strict=True):
+        model.add(tuple(arch.tolist()), value)
+    assert model.sound
+    index = every(ORDERED)
+    mean, variance = model.values().at(index), model.variance(index)
+    whole = prior(model, archs, archs) + (RESTS[model.at[2]] + model._factor.nugget) * np.eye(len(archs))
+    cross, z = prior(model, index, archs), model._z
+    np.testing.assert_allclose(mean, cross @ np.linalg.solve(whole, z), atol=1e-5)
+    assert np.abs(z).max() < 10
+    assert np.isfinite(model.draw(rng).at(index)).all()
+    explained = (cross * np.linalg.solve(whole, cross.T).T).sum(1)
+    np.testing.assert_allclose(variance / model._unit, _own(model, index) - explained, atol=1e-6)
+
+
+def _own(model, index):
+    return np.array([prior(model, a[None], a[None])[0, 0] for a in index])
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 1.0, 2.0**40])
+def test_the_unit_of_the_values_changes_nothing(scale):
+    one, archs = learned(ORDERED, 30, bumpy)
+    other, _ = learned(ORDERED, 30, lambda a: scale * bumpy(a))
+    assert (one.values().grid() == other.values().grid()).all()
+    assert (one.variance(archs) == other.variance(archs)).all()
+    assert one.scale * scale == other.scale
+
+
+def test_rounding_is_no_difference():
+    """Ten times a tenth: equal numbers have a mean that is another one."""
+    model, _ = learned(ORDERED, 20, lambda a: 0.1)
+    assert not model.values().grid().any()
+    model, _ = learned(ORDERED, 20, lambda a: 1e12 + 1e-4 * int(a.sum() % 2))
+    assert not model.values().grid().any()
+
+
+def test_what_has_no_covariance_is_said_to_have_none():
+    model, _ = learned(ORDERED, 7, bumpy)
+    assert model.sound
+    bad = Kernel(model.kernel.single - 50 * np.eye(15), model.kernel.pair)
+    good, model.kernels = model.kernels, [bad] * len(model.kernels)
+    for arch in every(ORDERED)[:9]:
+        model.add(tuple(arch.tolist()), bumpy(arch))
+    assert not model.sound
+    model.kernels = good
+    for arch in every(ORDERED)[9:40]:
+        model.add(tuple(arch.tolist()), bumpy(arch))
+    assert model.sound
+
+
+def test_large_trends_do_not_overflow():
+    trend = np.arange(15.0)[None]
+    large, small = (Surrogate(ORDERED, scale * trend).kernel.single for scale in (1e200, 1.0))
+    np.testing.assert_allclose(large, small)

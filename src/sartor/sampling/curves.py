@@ -22,6 +22,10 @@ from torch import Tensor
 from sartor.sampling.gaussian import Posterior, predictive
 
 
+ROUNDING = 4 * torch.finfo(torch.float64).eps
+"""Differences of values, as shares of the largest, that are none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Targets:
     """Values of `n` networks as those of `m` independent processes.
@@ -78,6 +82,8 @@ class Joint:
 
     def __init__(self, parts: Sequence[Posterior], last: Tensor) -> None:
         self.parts, self.last = parts, last
+        self.nugget = max(part.nugget for part in parts)
+        """The largest of any part, as a share of the mean variance."""
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances, noise included, at `(n, d)`: `(n,)` each."""
@@ -128,5 +134,9 @@ def standardised(y: Tensor) -> Tensor:
     known = y[~y.isnan()]
     if not len(known):
         return y
-    y, known = (v.clamp_min(2 * known.median() - known.max()) for v in (y, known))
-    return (y - known.mean()) / (known.std(correction=0) + 1e-12)
+    middle, top, largest = known.median(), known.max(), float(known.abs().max())
+    spread = top - middle
+    if not float(spread) > ROUNDING * largest:  # median and top alike: all below is cut off
+        return torch.where(y.isnan(), y, 0.0)
+    y, known = ((v.clamp_min(2 * middle - top) - middle) / spread for v in (y, known))
+    return (y - known.mean()) / known.std(correction=0)

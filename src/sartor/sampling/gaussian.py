@@ -16,6 +16,10 @@ import math
 import torch
 from torch import Tensor
 
+from sartor.cholesky import factored
+
+JITTER = 1e-6
+"""Share of the mean variance that draws have of their own."""
 _LOG_ROOT = 0.5 * math.log(2 * math.pi)
 
 
@@ -34,8 +38,11 @@ def leave_one_out(covariance: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Means and variances, noise included, `(n,)` each: equations 5.12 of Rasmussen and Williams.
+
+    Raises:
+        SingularError: The covariance has no factor, whatever nugget is added.
     """
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    inverse = torch.cholesky_inverse(factored(covariance)[0])
     variance = 1 / inverse.diagonal()
     return y - (inverse @ y) * variance, variance
 
@@ -55,13 +62,16 @@ class Posterior:
         alpha: Of the kernel.
         beta: Variance of the noise.
         scale: Variance of the values before anything is known.
+
+    Raises:
+        SingularError: Their covariance has no factor, whatever nugget is added.
     """
 
     def __init__(self, points: Tensor, y: Tensor, alpha: float, beta: float, scale: float = 1.0) -> None:
         self.points, self.y, self.alpha, self.beta, self.scale = points, y, alpha, beta, scale
         noise = beta * torch.eye(len(points), dtype=points.dtype, device=points.device)
         noisy = scale * rbf(points, points, alpha) + noise
-        self._factor = torch.linalg.cholesky(noisy)
+        self._factor, self.nugget = factored(noisy)
         self._weights = torch.cholesky_solve(y[:, None], self._factor)[:, 0]
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,16 +87,24 @@ class Posterior:
         return cross.T @ self._weights, self.scale * rbf(points, points, self.alpha) - white.T @ white
 
     def believing(self, point: Tensor) -> Posterior:
-        """The same once the value at a point, `(d,)`, is what its mean says: what a batch's next pick is made with."""
+        """The same once the value at a point, `(d,)`, is what its mean says: what a batch's next pick is made with.
+
+        The covariance is factored anew, in O(n^3): nothing adds up from pick to pick.
+        """
         mean, _ = self(point[None])
         points, y = torch.cat([self.points, point[None]]), torch.cat([self.y, mean])
         return Posterior(points, y, self.alpha, self.beta, self.scale)
 
 
 def draw(mean: Tensor, covariance: Tensor, normal: Tensor) -> Tensor:
-    """A draw from a joint distribution, `(m,)`, made of `(m,)` standard normal numbers."""
-    jitter = 1e-6 * torch.eye(len(mean), dtype=mean.dtype)  # embedded networks may coincide
-    rest: Tensor = torch.linalg.cholesky(covariance + jitter) @ normal
+    """A draw from a joint distribution, `(m,)`, made of `(m,)` standard normal numbers.
+
+    Raises:
+        SingularError: The covariance has no factor, whatever nugget is added.
+    """
+    # embedded networks may coincide, and the distribution be a narrow one
+    jitter = JITTER * float(covariance.diagonal().mean().clamp_min(1e-300)) * torch.eye(len(mean), dtype=mean.dtype)
+    rest: Tensor = factored(covariance + jitter)[0] @ normal
     return mean + rest
 
 

@@ -181,11 +181,15 @@ class Layers:
         return arch
 
     def trends(self) -> Floats:
-        """Per cost its logarithm for each option, all other choices at their middle ones, `(m, d)`."""
+        """Per cost its logarithm for each option, all other choices at their middle ones, `(m, d)`.
+
+        What tables forbid, with an infinite cost, is taken as the dearest of the others.
+        """
         middle = [k // 2 for k in self.sizes]
         rows = [(*middle[:i], o, *middle[i + 1 :]) for i, k in enumerate(self.sizes) for o in range(k)]
         costs = np.array([bound.least(np.array(rows)) for bound, _, _ in self._spread]).reshape(-1, len(rows))
-        return np.asarray(np.log(np.maximum(costs, 1e-12)))
+        dearest = np.where(np.isfinite(costs), costs, -np.inf).max(1, keepdims=True, initial=0.0)
+        return np.asarray(np.log(np.maximum(np.minimum(costs, dearest), 1e-12)))
 
     def dense(self) -> bool:
         """Whether the space is small enough to be enumerated."""

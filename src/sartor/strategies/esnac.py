@@ -10,12 +10,15 @@ largest expected improvement among random ones. The defaults are the paper's. De
 * What was evaluated, or is already in the batch, is not proposed again; failed networks teach nothing.
 * The teacher's reward of 0 is data only where the teacher is known: with the reward `compression`.
 * Kernels of a step choose among the same random networks, which are described once; each has its own in the paper.
+* Where rounding leaves a covariance no factor it gets a nugget (`nugget` in the log); a kernel whose training diverged
+  names nothing (`failed_kernels`), and if all have, the batch is random.
 * The paper has no `encoder`, `acquisition`, `maximise`, `narrowed`, `warm`, `curve` and `earlier`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from sartor.core.contracts import Lab, Problem, Strategy
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.errors import CapabilityError, ConfigError, SingularError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import derive, numpy_rng
 from sartor.sampling.candidates import Candidates
@@ -225,24 +228,32 @@ class Esnac(Strategy):
 
     def _named(self, count: int, archs: list[Arch], targets: Targets, seen: set[Arch], lab: Lab | None) -> list[Arch]:
         """What the kernels name; one that names several takes each for as good as it expects when it names the next."""
-        sequences, kernels, ends = self.encoding(archs), list[Kernel](), list[float]()
-        for k in range(min(self.kernels, count)):
+        kernels, ends, wanted = list[Kernel](), list[float](), min(self.kernels, count)
+        sequences = self.encoding(archs)
+        for k in range(wanted):
             index, encoder = self._subset(len(archs)), self._encoder(k)
-            if not self.frozen:
-                ends.append(train(encoder, sequences[index], targets[index], self.recipe)[-1])
             told = [archs[i] for i in index.tolist()]
-            kernels.append(Kernel(encoder, self.encoding, self.recipe, told, targets[index]))
+            with suppress(SingularError):  # its training has diverged
+                if not self.frozen:
+                    ends.append(train(encoder, sequences[index], targets[index], self.recipe)[-1])
+                kernels.append(Kernel(encoder, self.encoding, self.recipe, told, targets[index]))
             if lab is not None:
-                lab.progress(k + 1, min(self.kernels, count), "kernels")
+                lab.progress(k + 1, wanted, "kernels")
         best = [archs[i] for i in targets.final.argsort(descending=True, stable=True).tolist()]
         tops = [arch for arch in best[: self.batch] if arch != self._teacher and arch in self.region]
         known = [t.arch for t in self.earlier if t.arch in self.region]
-        found = self.choose(count, kernels, self.rng, seen, tops, known)
+        found, failed = list[Arch](), wanted - len(kernels)
+        try:
+            found = self.choose(count, kernels, self.rng, seen, tops, known) if kernels else []
+        except SingularError:
+            kernels, failed = [], wanted
         self._trained = [kernel.encoder for kernel in kernels]
         if self.warm and not self.frozen:
             self.weights[: len(kernels)] = [{n: t.clone() for n, t in e.state_dict().items()} for e in self._trained]
         self._logs = {"likelihood": float(np.mean(ends))} if ends else {}
-        return found
+        nugget = max((kernel.posterior.nugget for kernel in kernels), default=0.0)
+        self._logs |= {name: v for name, v in (("nugget", nugget), ("failed_kernels", float(failed))) if v}
+        return found if kernels else self.choose.candidates.draw(count, self.rng, seen)
 
     def _encoder(self, k: int) -> nn.Module:
         """That of the k-th kernel before it is trained."""

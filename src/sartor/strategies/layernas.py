@@ -15,6 +15,8 @@ With `surrogate` on, the default, sweeps run on predictions, and few networks ar
 * The first networks are random ones in which no option can be exchanged for a dearer one inside the limits. The paper
   starts from the dearest options, too, outside of them.
 * Every network trained meets the limits. The paper trains the first layers with the dearest options in all others.
+* Where rounding leaves the process no covariance, it gets a nugget, and if that does not help, proposals are random
+  ones; the log has `surrogate_nugget` and `surrogate_failed` then.
 * While a sum of one number per option explains all trials exactly, one in `buckets` trials is one that such a sum does
   not tell; when it tells all, its best. So the optimum of a separable objective is found with at most layers x buckets
   x options trials, as by the paper's algorithm, in all spaces that are looked at as a whole.
@@ -113,6 +115,14 @@ class Layernas(AskTell):
         if not self.learns:
             self.sweeps.tell([(arch, self._seen[t.arch]) for arch, t in zip(self._asked, trials, strict=True)])
 
+    def notes(self) -> Mapping[str, float]:
+        """Whether the surrogate needed a nugget, or failed."""
+        if not (self.learns and self._good):
+            return {}
+        if not self._model.sound:
+            return {"surrogate_failed": 1.0}
+        return {"surrogate_nugget": self._model.nugget} if self._model.nugget else {}
+
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best evaluated network under `limits`, metric -> upper bound; a predicted one if none of them meets them.
 
@@ -125,7 +135,7 @@ class Layernas(AskTell):
         known = [(value, -i) for i, value in enumerate(worth) if self._good[i].arch in region]
         if known:
             return self._good[-max(known)[1]].arch
-        if self.learns and self._good:
+        if self.learns and self._model.sound:
             pool = self._pool(Layers(self.problem, limits, self.layers.buckets))
             for row in pool.best(self._model.values(), 1).tolist():
                 return tuple(row)
@@ -161,7 +171,7 @@ class Layernas(AskTell):
 
     def _blur(self) -> float:
         """The share of what is left to each network that is noise."""
-        if not (self.learns and self.noise and self._good):
+        if not (self.learns and self.noise and self._model.sound):
             return 0.0
         return min(1.0, (self.noise / self._model.scale) ** 2 / self._model.rest)
 
@@ -173,6 +183,8 @@ class Layernas(AskTell):
         count = min(count, self.children, 1 + len(self._good) // PACE)
         if len(self._good) < self.first:
             return self._drawn(min(count, self.first - len(self._good)))
+        if not self._model.sound:
+            return self._drawn(count)
         values = self._model.values()
         index = self._candidates.best(values, max(SHORT, count))
         if not len(index):
