@@ -117,7 +117,9 @@ def test_tensors_alike(scale):
     whole = torch.from_numpy(covariance(points, points, scale))
     lower, share = factored(whole)
     assert share in NUGGETS[1:]
-    torch.testing.assert_close(lower @ lower.T, whole + share * scale * torch.eye(30).double(), rtol=0, atol=scale / 1e12)
+    torch.testing.assert_close(
+        lower @ lower.T, whole + share * scale * torch.eye(30).double(), rtol=0, atol=scale / 1e12
+    )
     assert factored(whole + scale * torch.eye(30))[1] == 0
     both, shared = factored(torch.stack([whole, whole + scale * torch.eye(30)]))
     assert shared == share

@@ -153,3 +153,20 @@ def test_standardised():
     low = standardised(torch.tensor([0.9, 0.8, 0.7, -1e9]).double())
     assert low[0] - low[1] == pytest.approx(float(low[1] - low[2]))
     assert standardised(torch.tensor([math.nan, math.nan])).isnan().all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1.0, 1e12, 1e150])
+def test_standardised_at_any_scale(scale):
+    y = torch.tensor([1.0, 2.0, 4.0, 5.0], dtype=torch.float64)
+    assert torch.allclose(standardised(scale * y), standardised(y), rtol=1e-12)
+    assert float(standardised(scale * y).std(correction=0)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.7, 1e12])
+def test_equal_values_are_no_differences(value):
+    """Not even by rounding: ten times a tenth has a mean that is another number."""
+    y = torch.full((10,), value, dtype=torch.float64)
+    assert not standardised(y).any()
+    y[3] = math.nan
+    assert standardised(y).isnan().sum() == 1
+    assert curved(torch.stack([y, torch.full_like(y, value)], 1), BETA).columns.isfinite().all()

@@ -6,8 +6,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
 
+from sartor.core.errors import SingularError
 from sartor.sampling.gaussian import (
     Posterior,
     draw,
@@ -154,3 +157,55 @@ def test_same_as_botorch():
     z = torch.linspace(-60, 5, 300, dtype=torch.float64)
     ours = log_improvement(z, torch.ones_like(z), 0.0)
     assert torch.allclose(ours, analytic._log_ei_helper(z), rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    st.sampled_from([0.0, 1e-15, 1e-9, 0.1]),
+    st.sampled_from([1e-12, 1e-6, 1.0]),
+    st.sampled_from([1e-12, 1.0, 1e12]),
+    st.integers(0, 99),
+)
+def test_points_repeated_and_nearly_equal(places, apart, beta, scale, seed):
+    """Means, variances and leave-one-out predictions against direct solves of the same covariance, any unit."""
+    rng = torch.Generator().manual_seed(seed)
+    points = torch.tensor(places, dtype=torch.float64)[:, None] + apart * torch.rand(len(places), 1, generator=rng)
+    y, new = scale**0.5 * torch.sin(points[:, 0]), torch.tensor([[0.5], [3.0], [50.0]], dtype=torch.float64)
+    posterior = Posterior(points, y, ALPHA, scale * beta, scale)
+    whole = scale * rbf(points, points, ALPHA) + scale * (beta + posterior.nugget * (1 + beta)) * torch.eye(len(y))
+    cross = scale * rbf(points, new, ALPHA)
+    mean, variance = posterior(new)
+    assert (posterior.nugget > 0) <= (beta < 1e-6)
+    torch.testing.assert_close(mean, cross.T @ torch.linalg.solve(whole, y), rtol=0, atol=1e-3 * scale**0.5)
+    wanted = scale * (1 + beta) - (cross * torch.linalg.solve(whole, cross)).sum(0)
+    torch.testing.assert_close(variance, wanted, rtol=0, atol=1e-4 * scale)
+    assert (variance >= 0).all()
+    assert mean.abs().max() < 10 * scale**0.5
+    assert draw(*posterior.joint(new[[0, 0, 1]]), torch.ones(3).double()).isfinite().all()
+    if beta == 1.0 and len(y) > 1:
+        means, variances = leave_one_out(whole, y)
+        rest = list(range(1, len(y)))
+        part = torch.linalg.solve(whole[rest][:, rest], whole[rest, 0])
+        torch.testing.assert_close(means[0], part @ y[rest], rtol=1e-8, atol=1e-9 * scale**0.5)
+        torch.testing.assert_close(variances[0], whole[0, 0] - part @ whole[rest, 0])
+
+
+def test_beliefs_again_and_again_are_the_textbooks(data):
+    """Two hundred picks at few places, each believed: nothing drifts."""
+    points, y, new = data
+    posterior = Posterior(points, y, ALPHA, 1e-6)
+    for i in range(200):
+        posterior = posterior.believing(new[i % 5])
+    first, _ = Posterior(points, y, ALPHA, 1e-6)(points + 0.1)
+    again, _ = posterior(points + 0.1)
+    torch.testing.assert_close(again, first, rtol=0, atol=1e-5)
+
+
+def test_what_is_not_finite_is_an_error(data):
+    points, y, _ = data
+    points[3, 1] = math.nan
+    with pytest.raises(SingularError):
+        Posterior(points, y, ALPHA, BETA)
+    with pytest.raises(SingularError):
+        predictive(noisy(points), y)

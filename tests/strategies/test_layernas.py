@@ -300,8 +300,11 @@ def test_the_surrogate_does_not_overflow(columns, gains):
         return sum(row[k] for row, k in zip(table, arch, strict=True))
 
     buckets = sum(map(max, columns)) - sum(map(min, columns))
-    problem = problem_of(Plain(*(Choice(f"c{i}", tuple(range(len(c))), True) for i, c in enumerate(columns))), [22],
-                         Tabled("price", *columns))
+    problem = problem_of(
+        Plain(*(Choice(f"c{i}", tuple(range(len(c))), True) for i, c in enumerate(columns))),
+        [22],
+        Tabled("price", *columns),
+    )
     strategy = Layernas(problem, 78, trials=len(columns) * buckets * 5, buckets=buckets)
     searched(strategy, lambda a: total(gains, a))
     archs = product(*(range(len(c)) for c in columns))

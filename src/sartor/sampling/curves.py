@@ -21,7 +21,6 @@ from torch import Tensor
 
 from sartor.sampling.gaussian import Posterior, predictive
 
-
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 """Differences of values, as shares of the largest, that are none."""
 
