@@ -16,10 +16,10 @@ from sartor.evaluators.synthetic import Synthetic
 from sartor.run.journal import FileJournal
 from sartor.run.runner import Limits, run
 from sartor.run.simulated import SimulatedLab
-from sartor.sampling.embedding import load
 from sartor.spaces.tiny import Tiny
 from sartor.strategies.esnac import Esnac
 from sartor.strategies.random_search import RandomSearch
+from sartor.surrogates.embedding import load
 
 from problems import small_problem  # isort: skip
 from strategies.searching import Plain, judged, problem, search  # isort: skip

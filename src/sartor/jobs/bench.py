@@ -26,9 +26,9 @@ from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
 from sartor.jobs.parts import analytic_costs
+from sartor.regions.region import Price
 from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
-from sartor.sampling.region import Price
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
