@@ -119,5 +119,19 @@ def test_ask_tell_ends_with_an_empty_ask_and_is_not_told_then() -> None:
     assert [t.index for t in strategy.told] == [0, 1, 2]
 
 
+class Talkative(Draws):
+    """Says how many it knew when it was asked."""
+
+    def notes(self):
+        return {"known": len(self.told)} if self.told else {}
+
+
+def test_what_an_ask_tell_strategy_has_to_say_is_logged_once_per_step() -> None:
+    strategy, lab = Talkative(problem(), 0, batch=3, trials=7), JournaledLab(problem(), Score(), MemoryJournal(), 0)
+    while strategy.step(lab):
+        pass
+    assert lab.pending == [{"known": 3.0}, {"known": 6.0}]
+
+
 def test_a_choice_of_the_space_is_a_record() -> None:
     assert all(isinstance(c, Choice) for c in Toy.choices)

@@ -175,12 +175,19 @@ class AskTell(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         """The results of the last `ask`, in its order, failed ones included."""
 
+    def notes(self) -> Mapping[str, float]:
+        """What the log should say about the last `ask`: that its model had failed, say; empty as a rule."""
+        return {}
+
     @final
     def step(self, lab: Lab) -> bool:
-        """Ask, evaluate, tell."""
+        """Ask, evaluate, tell, and log what there is to say about it."""
         proposals = self.ask()
         if proposals:
+            notes = self.notes()
             self.tell(lab.evaluate(proposals))
+            if notes:
+                lab.log(**notes)
         return bool(proposals)
 
 

@@ -25,10 +25,10 @@ from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
 from sartor.jobs.fit.assemble import analytic_costs
+from sartor.regions.region import Price
 from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
 from sartor.run.stopwatch import Stopwatch
-from sartor.sampling.region import Price
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]

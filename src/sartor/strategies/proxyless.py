@@ -30,8 +30,8 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
+from sartor.policies.baselines import Baselines
 from sartor.rewards import mnas_soft
-from sartor.sampling.policies import Baselines
 from sartor.supernet import preferences as prefer
 from sartor.supernet.controller import Controller, skips
 from sartor.supernet.gates import GLANCE

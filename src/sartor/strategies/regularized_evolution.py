@@ -17,7 +17,7 @@ from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one
 
 __all__ = ["RegularizedEvolution"]
 

@@ -32,8 +32,8 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
+from sartor.policies.baselines import Baselines
 from sartor.rewards import WEIGHTS, Kind, reward
-from sartor.sampling.policies import Baselines
 from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality

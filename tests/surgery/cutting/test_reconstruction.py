@@ -10,7 +10,7 @@ from sartor.core.rng import global_seed
 from sartor.surgery.analysis.coupling import couple
 from sartor.surgery.analysis.ladders import ladders
 from sartor.surgery.analysis.skeleton import Skeleton
-from sartor.surgery.cutting.reconstruction import RIDGE, reconstruct
+from sartor.surgery.cutting.reconstruction import RIDGE, _ridge, reconstruct
 from sartor.surgery.cutting.supernet import CutSupernet
 
 
@@ -183,3 +183,26 @@ def test_weights_that_lead_away_from_the_outputs_are_not_taken(monkeypatch):
     monkeypatch.setattr("sartor.surgery.cutting.supernet.reconstruct", lambda *_: worse)
     assert not net.reconstruct(halved(net), narrow, x)
     assert all(torch.equal(v, before[k]) for k, v in narrow.state_dict().items())
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-6, 1.0, 1e6, 1e15])
+def test_the_change_of_a_layer_is_ridge_regressions_at_any_scale(scale):
+    """Repeated, nearly equal and silent inputs in float32, against a direct solve in float64."""
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 400, 5, generator=rng)
+    inputs = torch.cat([inputs, inputs[:, :, :2], inputs[:, :, 1:2] * (1 + 1e-6), torch.zeros(2, 400, 1)], 2)
+    wanted = torch.randn(2, 400, 3, generator=rng)
+    found = _ridge(scale * inputs, wanted)
+    x, y = (scale * inputs).double(), wanted.double()
+    square = x.mT @ x / 400
+    pull = RIDGE * square.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(9).double()
+    best = torch.linalg.solve((square + pull) / scale**2, x.mT @ y / 400 / scale**2)
+    assert torch.allclose(found * scale, best * scale, atol=1e-4)
+
+
+def test_silent_inputs_change_nothing_and_infinite_ones_are_not_used():
+    wanted = torch.ones(1, 10, 2)
+    assert not _ridge(torch.zeros(1, 10, 3), wanted).any()
+    bad = torch.ones(1, 10, 3)
+    bad[0, 0, 0] = torch.inf
+    assert _ridge(bad, wanted) is None

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.cholesky import factored
+from sartor.core.errors import SingularError
 from sartor.surgery.analysis.tracker import argument, operator_name
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
 from sartor.training.evaluation import mode
@@ -102,12 +104,9 @@ class _Pair:
         free = bias is not None or (len(node.users) == 1 and next(iter(node.users)) in self.engine.norms)
         means = [t.mean(1, keepdim=True) if free else torch.zeros_like(t[:, :1]) for t in rows]
         inputs, wanted = rows.inputs - means[0], rows.wanted - means[1]
-        square = (inputs.mT @ inputs).double() / inputs.shape[1]
-        rest = (inputs.mT @ (wanted - inputs @ start)).double() / inputs.shape[1]
-        diagonal = square.diagonal(dim1=1, dim2=2)
-        diagonal += RIDGE * diagonal.mean(1, keepdim=True) + 1e-12  # a view: this changes the matrix
-        new = start + torch.linalg.solve(square, rest).to(start)
-        if not new.isfinite().all():
+        change = _ridge(inputs, wanted - inputs @ start)
+        new = start if change is None else start + change.to(start)
+        if change is None or not new.isfinite().all():
             return
         self._replace(argument(node, 1, "weight", None), new.mT.reshape(old.shape).contiguous())
         if bias is not None:
@@ -163,6 +162,27 @@ class _Pair:
         after = _moments(self.small.value(x))
         self._replace(mean, self.small.value(mean) + after[1] - before[1])
         self._replace(var, self.small.value(var) * (after[0] / before[0].clamp(min=_SMALL)).clamp(min=_SMALL))
+
+
+def _ridge(inputs: Tensor, wanted: Tensor) -> Tensor | None:
+    """`(groups, inputs, outputs)`, float64, that come nearest to `wanted` for `inputs`, and are no larger than need be.
+
+    Inputs are brought to a mean square of 1 first: products of very small or large ones would be lost in float32.
+
+    Returns:
+        None where the numbers are not finite.
+    """
+    sizes = inputs.double().square().mean((1, 2), keepdim=True).sqrt()
+    sizes = torch.where(sizes > 0, sizes, 1.0)
+    inputs = inputs / sizes.to(inputs)
+    square = (inputs.mT @ inputs).double() / inputs.shape[1]
+    rest = (inputs.mT @ wanted).double() / inputs.shape[1]
+    square = square + RIDGE * torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
+    try:
+        lower, _ = factored(square)
+    except SingularError:
+        return None
+    return torch.cholesky_solve(rest, lower) / sizes
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
