@@ -99,10 +99,10 @@ class Metric:
         """A value with more digits, where two are nearly equal: `98.61 %`, `31.2412 dB`."""
         return f"{100 * value:.2f} %" if self.unit == SHARE else f"{value:.6g} {self.unit}".rstrip()
 
-    def difference(self, value: float) -> str:
-        """A difference of two values with sign and unit: `+1.4 points`, `-0.31 dB`."""
+    def difference(self, value: float, *, places: int = 1) -> str:
+        """A difference of two values with sign and unit: `+1.4 points` (to so many decimal places), `-0.31 dB`."""
         if self.unit == SHARE:
-            return f"{100 * value:+.1f} points"
+            return f"{round(100 * value, places) + 0.0:+.{places}f} points"  # no minus before a zero
         return f"{value:+.3g} {self.unit}".rstrip()
 
     @property
