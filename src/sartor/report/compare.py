@@ -187,10 +187,10 @@ def page(found: Comparison) -> str:
         _section(
             "anytime",
             "Best network so far",
-            f"{_esc(_capital(found.metric.name))} on the validation split of the network that each search would name, as "
-            "the search saw it: medians over seeds, bands from the worst to the best seed; beginnings may lie outside the "
-            "frame. Searches on a supernet have no line, their trials inherit weights; their answers, trained in full, "
-            "are markers.",
+            f"{_esc(_capital(found.metric.name))} on the validation split of the network that each search would name, "
+            "as the search saw it: medians over seeds, bands from the worst to the best seed; beginnings may lie "
+            "outside the frame. Searches on a supernet have no line, their trials inherit weights; their answers, "
+            "trained in full, are markers.",
             _curves(found, "best", f"{found.metric.name} (validation)"),
         ),
         _section(
