@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples $(wildcard docs/*.py)
 
 .PHONY: setup setup-dev fit check types test slow fmt bench docs clean
 
@@ -45,6 +45,9 @@ bench: setup-dev  ## what docs claim and needs no data from elsewhere; figures g
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/supernet_step.py
+
+docs: setup-dev  ## the pages that are written from the code
+	$(BIN)/python docs/abilities.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
