@@ -50,7 +50,7 @@ def named(tree: Tree, alone: str = "value") -> dict[str, Tensor]:
 def _named(tree: Tree, path: str, alone: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
-    for key, value in _children(tree) or ():
+    for key, value in children(tree) or ():
         name = f"{alone}_{key}" if isinstance(key, int) and not path else str(key)
         yield from _named(value, f"{path}.{name}" if path else name, alone)
 
@@ -59,15 +59,15 @@ def leaves(tree: Tree) -> list[Tensor]:
     """All tensors, in order."""
     if isinstance(tree, Tensor):
         return [tree]
-    return [leaf for _, value in _children(tree) or () for leaf in leaves(value)]
+    return [leaf for _, value in children(tree) or () for leaf in leaves(value)]
 
 
 def mapped(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
     """The same tree with `function` of every tensor in its place."""
     if isinstance(tree, Tensor):
         return function(tree)
-    children = _children(tree)
-    return tree if children is None else _rebuilt(tree, [(k, mapped(function, v)) for k, v in children])
+    inside = children(tree)
+    return tree if inside is None else _rebuilt(tree, [(k, mapped(function, v)) for k, v in inside])
 
 
 def combined(function: Callable[[list[Tensor]], Any], trees: Sequence[Tree]) -> Tree:
@@ -81,13 +81,13 @@ def combined(function: Callable[[list[Tensor]], Any], trees: Sequence[Tree]) -> 
         if not all(isinstance(tree, Tensor) for tree in trees):
             raise DataError(f"trees of tensors differ: {[type(t).__name__ for t in trees]} stand at one place")
         return function(list(trees))
-    children = [_children(tree) for tree in trees]
-    if children[0] is None:
+    inside = [children(tree) for tree in trees]
+    if inside[0] is None:
         return first
-    keys = [None if c is None else [k for k, _ in c] for c in children]
+    keys = [None if c is None else [k for k, _ in c] for c in inside]
     if any(k != keys[0] for k in keys):
         raise DataError(f"trees of tensors differ: their parts are called {keys[0]} and {keys[1:]}")
-    parts = zip(*([v for _, v in c or ()] for c in children), strict=True)
+    parts = zip(*([v for _, v in c or ()] for c in inside), strict=True)
     return _rebuilt(first, [(k, combined(function, p)) for k, p in zip(keys[0] or (), parts, strict=True)])
 
 
@@ -129,7 +129,7 @@ def shapes(tree: Tree) -> Any:
     return mapped(lambda t: tuple(t.shape), tree)
 
 
-def _children(tree: Tree) -> list[tuple[Any, Any]] | None:
+def children(tree: Tree) -> list[tuple[Any, Any]] | None:
     """Keys and values of a node; None for what is no node."""
     if isinstance(tree, Mapping):
         return list(tree.items())

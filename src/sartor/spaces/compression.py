@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from sartor.core.contracts import Space
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.moves import Moves
 from sartor.core.records import Arch
-from sartor.networks import blank, original, untrained
+from sartor.core.trees import Inputs
+from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._pool import Pool
 from sartor.surgery.analysis.blocks import skippable
@@ -61,7 +62,9 @@ class Compression(Space, Accounted, Described, Pretrained):
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module: the teacher.
         weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
             network by name is untrained; a module counts as trained.
-        input_shape: Shape of one input without the batch; by default `(in_channels, size, size)`.
+        input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
+            `(in_channels, size, size)`.
+        example: Inputs of one example, each `(1, ...)`, which say more than shapes: types, and which numbers occur.
         size: Height and width of the input.
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
@@ -84,7 +87,8 @@ class Compression(Space, Accounted, Described, Pretrained):
         *,
         network: str | nn.Module = "",
         weights: str = "",
-        input_shape: Sequence[int] | None = None,
+        input_shape: Shapes | None = None,
+        example: Inputs | None = None,
         size: int = 224,
         in_channels: int = 3,
         classes: int | None = None,
@@ -102,11 +106,12 @@ class Compression(Space, Accounted, Described, Pretrained):
         if not network:
             raise ConfigError("the space compression needs a network: network = 'torchvision:resnet18', say")
         _check(steps, coupled, importance, encoding)
-        self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
         whole = original(network, weights, seed=seed, classes=classes)
-        coupling = couple(whole, blank(whole, self.input_shape), ignore)
+        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.input_shape: Any = shapes(self.example)
+        coupling = couple(whole, self.example, ignore)
         functional(coupling.traced.graph)
         constants = reorder(coupling, whole, scores(coupling, whole, importance, seed=seed))
         self.coupling, self._whole = coupling.with_constants(constants), whole

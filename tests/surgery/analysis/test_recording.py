@@ -10,7 +10,9 @@ from torch.export import export
 from torch.nn import functional
 
 from nets import Branches, Gated, Numbers, Residual, Tokens, Waves
+from sartor.core import trees
 from sartor.surgery.analysis.recording import record
+from sartor.surgery.analysis.structure import filled
 from sartor.surgery.analysis.trace import line, place
 from sartor.surgery.analysis.tracker import operator_name
 
@@ -41,7 +43,7 @@ def test_it_sees_what_torch_export_sees(name):
     found = record(network, x)
     assert calls(found.graph) == [c for c in calls(program.graph) if not c[0].startswith("_assert")]
     assert set(found.weights.values()) == set(dict(network.named_parameters())) | set(dict(network.named_buffers()))
-    assert found.structure.num_leaves == program.call_spec.out_spec.num_leaves
+    assert len(trees.leaves(found.structure)) == program.call_spec.out_spec.num_leaves
 
 
 def run(found, network, x):
@@ -51,11 +53,9 @@ def run(found, network, x):
     for node in found.graph.nodes:
         if node.op == "placeholder":
             weight = found.weights.get(node.name)
-            values[node] = x if node.name == found.input else found.constants.get(node.name, state.get(weight))
+            values[node] = x if node.name == found.inputs["x"] else found.constants.get(node.name, state.get(weight))
         elif node.op == "output":
-            return torch.utils._pytree.tree_unflatten(
-                [values.get(a, a) if isinstance(a, torch.fx.Node) else a for a in node.args[0]], found.structure
-            )
+            return filled(found.structure, [values[a] for a in node.args[0]])
         else:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
             values[node] = node.target(*args, **kwargs)

@@ -51,7 +51,7 @@ def test_the_batch_folded_into_tokens_has_as_many_indices_per_example():
     assert found.period(rows) == 2
     assert found.period(features) == 0
     assert found.period(None) == 0
-    image = found.tracker.dims(next(n for n in found.nodes if n.name == found.coupling.traced.input))
+    image = found.tracker.dims(next(n for n in found.nodes if n.name in found.coupling.traced.inputs.values()))
     assert found.period(image[0]) == 1
 
 

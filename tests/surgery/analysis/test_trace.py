@@ -15,7 +15,7 @@ def _calls(traced):
 
 def test_the_input_is_found_whatever_its_name():
     traced = trace(nn.Sequential(nn.Linear(3, 4)).eval(), torch.zeros(1, 3))  # nn.Sequential calls it `input`
-    node = next(n for n in traced.graph.nodes if n.name == traced.input)
+    node = next(n for n in traced.graph.nodes if n.name == traced.inputs["input"])
     assert tuple(node.meta["val"].shape) == (BATCH, 3)
     assert sorted(traced.weights.values()) == ["0.bias", "0.weight"]
 

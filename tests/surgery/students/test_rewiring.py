@@ -37,7 +37,7 @@ def patched(space, network, arch, x):
     traced = space.coupling.traced
     for node in traced.graph.nodes:
         if node.op == "placeholder":
-            known = {traced.input: x, **traced.constants}
+            known = {next(iter(traced.inputs.values())): x, **traced.constants}
             values[node] = known[node.name] if node.name in known else state[traced.weights[node.name]]
         elif node.op == "output":
             return torch.fx.map_arg(node.args[0], value)[0]

@@ -180,6 +180,7 @@ class Accounts:
 
     def _storage(self) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, int]]:
         """Node -> the node whose memory it works in; and that node -> when it is needed last."""
+        entrances = set(self.skeleton.coupling.traced.inputs.values())
         storage: dict[fx.Node, fx.Node] = {}
         last: dict[fx.Node, int] = {}
         for i, node in enumerate(self.skeleton.nodes):
@@ -188,7 +189,7 @@ class Accounts:
             if node.op == "call_function":
                 fresh = operator_name(node) in ALLOCATES or not inputs
                 storage[node] = node if fresh else inputs[0]
-            elif node.name == self.skeleton.coupling.traced.input:
+            elif node.name in entrances:
                 storage[node] = node
         return storage, last
 

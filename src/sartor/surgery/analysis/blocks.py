@@ -34,11 +34,13 @@ def skippable(coupling: Coupling) -> Skippable:
     A block without channels of its own is left out: there is no choice that skipping it could be an option of.
     """
     nodes = list(coupling.traced.graph.nodes)
+    inputs = set(coupling.traced.inputs.values())
+    entrances = {node for node in nodes if node.op == "placeholder" and node.name in inputs}
     places = _places(coupling)
     groups, switches, blocks = list(coupling.groups), dict[str, int](), list[Block]()
     taken: set[fx.Node] = set()
     for node in nodes:
-        found = _block(node)
+        found = _block(node, entrances)
         if found is None or taken & found[1]:
             continue
         shortcut, members = found
@@ -61,7 +63,7 @@ def _join(groups: Sequence[Group], switch: int) -> Group:
     return replace(groups[0], families=(*families, np.array([switch])), layers=layers)
 
 
-def _block(node: fx.Node) -> tuple[fx.Node, set[fx.Node]] | None:
+def _block(node: fx.Node, entrances: set[fx.Node]) -> tuple[fx.Node, set[fx.Node]] | None:
     """Shortcut and members, if the node is a sum that ends a block."""
     inputs = tensors(node)
     if node.op != "call_function" or operator_name(node) != "add" or len(inputs) != 2 or inputs[0] is inputs[1]:
@@ -70,13 +72,13 @@ def _block(node: fx.Node) -> tuple[fx.Node, set[fx.Node]] | None:
     if shapes[0] != shapes[1] or any(i.op == "placeholder" for i in inputs):
         return None
     for shortcut, end in (inputs, inputs[::-1]):
-        members = _between(shortcut, end)
+        members = _between(shortcut, end, entrances)
         if members and all(user in members or user is node for m in members for user in m.users):
             return None if any(in_place(m) and m.args[0] is shortcut for m in members) else (shortcut, members)
     return None
 
 
-def _between(start: fx.Node, end: fx.Node) -> set[fx.Node]:
+def _between(start: fx.Node, end: fx.Node, entrances: set[fx.Node]) -> set[fx.Node]:
     """What lies on the way from `start` to `end`; empty if `end` needs anything else that depends on the input."""
     members: set[fx.Node] = set()
     reached, stack = False, [end]
@@ -92,13 +94,8 @@ def _between(start: fx.Node, end: fx.Node) -> set[fx.Node]:
             return set()
         stack += node.all_input_nodes
     weights_only = reached and all(n.op == "call_function" for n in members)
-    return members if weights_only and not _reads_input(members, start) else set()
-
-
-def _reads_input(members: set[fx.Node], start: fx.Node) -> bool:
-    """Whether the network's input itself is among what they read."""
-    entrance = next(reversed([n for n in start.graph.nodes if n.op == "placeholder"]))
-    return start is not entrance and any(entrance in m.all_input_nodes for m in members)
+    others = entrances - {start}
+    return members if weights_only and not any(others & set(m.all_input_nodes) for m in members) else set()
 
 
 def _places(coupling: Coupling) -> dict[str, set[fx.Node]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from sartor.core.trees import Inputs
 from sartor.surgery.analysis.operators import rule_of
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
@@ -90,17 +91,17 @@ class Coupling:
             yield name, [None if isinstance(dim, str) else dim for dim in dims]
 
 
-def couple(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Coupling:
+def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Coupling:
     """Analyse a network.
 
     Args:
         network: Its mode is put back.
-        example: One input, `(1, ...)`; only its shape and type count.
+        example: One example, each input `(1, ...)`; only shapes and types count.
         ignore: Names of modules to leave as they are; what enters and leaves them is not cut either.
 
     Raises:
         CapabilityError: It cannot be traced.
-        ConfigError: It does not run on such an input, or `ignore` names something that it does not have.
+        ConfigError: It does not run on such inputs, or `ignore` names something that it does not have.
     """
     modes = [(m, m.training) for m in network.modules()]
     try:
@@ -133,11 +134,12 @@ def _unseen(network: nn.Module, traced: Traced, ignore: Sequence[str]) -> bool:
 def _label(traced: Traced, units: Units, weights: dict[str, list[Dim | str]]) -> Tracker:
     fuse_permutations(traced.graph)
     tracker = Tracker(traced, units, weights)
+    entrances, batch = set(traced.inputs.values()), units.batch(BATCH)
     for node in traced.graph.nodes:
         if node.op == "placeholder":
-            if node.name == traced.input:
+            if node.name in entrances:
                 rank = node.meta["val"].dim()
-                tracker.of[node] = [units.batch(BATCH), *[None] * (rank - 1)]
+                tracker.of[node] = [batch, *[None] * (rank - 1)]
         elif node.op == "output":
             units.where = "output"
             for result in _results(node.args[0]):

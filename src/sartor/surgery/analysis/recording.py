@@ -25,9 +25,11 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import TreeSpec, tree_flatten
 
+from sartor.core import trees
+from sartor.core.trees import Inputs, Tree
 from sartor.networks import unfused
+from sartor.surgery.analysis.structure import arguments, outline
 
 
 class UnusualError(Exception):
@@ -35,26 +37,41 @@ class UnusualError(Exception):
 
 
 @dataclass(frozen=True)
+class Box:
+    """A module that is left as it is.
+
+    Attributes:
+        given: Its arguments, `(args, kwargs)`, with tensors without values.
+        result: What it returns, likewise.
+    """
+
+    given: tuple[tuple[Tree, ...], dict[str, Tree]]
+    result: Tree
+
+
+@dataclass(frozen=True)
 class Traced:
     """A network as a list of operators.
 
     Attributes:
-        graph: Placeholders first (weights, constants, the input), calls of aten operators, one output.
+        graph: Placeholders first (weights, constants, inputs), calls of aten operators, one output: the tensors.
         weights: Name of a placeholder -> name of the parameter or buffer; of several names of one tensor, the first.
         constants: Name of a placeholder -> a tensor that the network holds, or makes, itself.
-        input: Name of the placeholder of the input.
-        structure: How the outputs in the graph make the network's result.
+        inputs: Argument of `forward`, in the order of its signature -> name of its placeholder.
+        structure: The network's result with tensors without values (`structure.filled`).
+        boxes: Name of a module that is left as it is -> how it is called, and what it returns.
     """
 
     graph: fx.Graph
     weights: Mapping[str, str]
     constants: Mapping[str, Tensor]
-    input: str
-    structure: TreeSpec
+    inputs: Mapping[str, str]
+    structure: Tree
+    boxes: Mapping[str, Box] = field(default_factory=dict)
 
 
-def record(network: nn.Module, x: Tensor) -> Traced:
-    """Run `network` in its present mode on something shaped like `x`; it is not touched.
+def record(network: nn.Module, inputs: Inputs) -> Traced:
+    """Run `network` in its present mode on something shaped like `inputs`; it is not touched.
 
     Raises:
         Exception: It cannot be run without values, or does something unusual: whatever the run raised.
@@ -62,18 +79,18 @@ def record(network: nn.Module, x: Tensor) -> Traced:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tape = _Tape(mode)
     twin = _twin(network, tape)
-    given = mode.from_tensor(x)
-    entrance = tape.enter("x", given)
+    given = trees.mapped(mode.from_tensor, inputs)
+    entrances = {name: tape.enter(name, value).name for name, value in arguments(network, given).items()}
     with ExitStack() as around:
         # the fused attention that runs without gradients is one operator that nobody knows
         for context in (torch.no_grad(), unfused(), mode, enable_python_dispatcher(), _stack(twin, tape)):
             around.enter_context(context)
         with _Recorder(tape):
-            result = twin(given)
-    leaves, structure = tree_flatten(result)
-    tape.graph.output([tape.node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+            result = trees.call(twin, given)
+    structure = outline(result, type(network).__name__)
+    tape.graph.output([tape.node(leaf) for leaf in trees.leaves(result)])
     tape.graph.eliminate_dead_code()
-    return Traced(tape.graph, tape.weights, tape.constants, entrance.name, structure)
+    return Traced(tape.graph, tape.weights, tape.constants, entrances, structure)
 
 
 @dataclass

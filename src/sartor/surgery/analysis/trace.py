@@ -14,62 +14,75 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_unflatten
 
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core import trees
+from sartor.core.errors import CapabilityError, ConfigError, DataError
+from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.opaque import collapse, stand_ins
 from sartor.surgery.analysis.recording import Traced, record
+from sartor.surgery.analysis.structure import arguments, outline, same_batch
 
 BATCH = 2
 """Examples in the traced batch: one would be taken for a dimension that broadcasts."""
 
 
-def trace(network: nn.Module, example: Tensor, ignore: Sequence[str] = ()) -> Traced:
-    """The graph of `network` in its present mode, for inputs like `example`, `(1, ...)`.
+def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Traced:
+    """The graph of `network` in its present mode, for inputs like `example`, each `(1, ...)`.
 
     Args:
         network: Put back as it was.
-        example: Only its shape and type count, unless something is ignored.
+        example: Only shapes and types count, unless something is ignored.
         ignore: Names of modules that are not looked into.
 
     Raises:
-        ConfigError: It does not run on such an input, or `ignore` names something that it does not have.
+        ConfigError: It does not run on such inputs, they are no batch, or `ignore` names something that it does not
+            have.
         CapabilityError: Its Python code cannot be followed, because it depends on values, say. The message names the
             line.
     """
-    x = torch.cat([example] * BATCH)
+    try:
+        same_batch(arguments(network, example))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    inputs = trees.joined([example] * BATCH)
     with ExitStack() as quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet.enter_context(_silence())
-        with stand_ins(network, ignore, x):
-            traced = _recorded(network, x) or _exported(network, x)
-    collapse(traced.graph, ignore, {n: place(n) for n in traced.graph.nodes})
-    return traced
+        with stand_ins(network, ignore, inputs) as boxes:
+            traced = _recorded(network, inputs) or _exported(network, inputs)
+    collapse(traced.graph, boxes, {n: place(n) for n in traced.graph.nodes})
+    return replace(traced, boxes=boxes)
 
 
-def _recorded(network: nn.Module, x: Tensor) -> Traced | None:
+def _recorded(network: nn.Module, inputs: Inputs) -> Traced | None:
     """The quick way; None where it meets anything unusual."""
     try:
-        return record(network, x)
+        return record(network, inputs)
     except Exception:  # noqa: BLE001 - whatever it was, torch.export judges it
         return None
 
 
-def _exported(network: nn.Module, x: Tensor) -> Traced:
+def _exported(network: nn.Module, inputs: Inputs) -> Traced:
     """The thorough way."""
+    args, kwargs = trees.arguments(inputs)
     try:
-        program = torch.export.export(network, (x,), strict=False)
-    except ConfigError:
+        with _leaves_only(network) as structures:
+            program = torch.export.export(network, args, kwargs, strict=False)
+    except (ConfigError, CapabilityError):
         raise
     except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
-        _check_runs(network, x)
+        _check_runs(network, inputs)
         raise CapabilityError(_explain(network, error)) from error
     graph = _inlined(program.graph_module)
-    weights, constants, entrance = dict[str, str](), dict[str, Tensor](), ""
+    weights, constants, entrances = dict[str, str](), dict[str, Tensor](), list[str]()
     known = _first_names(network)
     entries = [node for node in graph.nodes if node.op == "placeholder"]  # under names of their own, in the same order
     for spec, entry in zip(program.graph_signature.input_specs, entries, strict=True):
@@ -81,11 +94,34 @@ def _exported(network: nn.Module, x: Tensor) -> Traced:
             assert spec.target is not None
             constants[name] = program.constants[spec.target]
         elif spec.kind == InputKind.USER_INPUT:
-            entrance = name
+            entrances.append(name)
         else:
             raise CapabilityError(f"{type(network).__name__} hands {spec.kind.name} objects around; only tensors work")
-    assert program.call_spec.out_spec is not None
-    return Traced(graph, weights, constants, entrance, program.call_spec.out_spec)
+    named = arguments(network, _as_given(inputs, *tree_unflatten(entrances, program.call_spec.in_spec)))
+    return Traced(graph, weights, constants, named, structures[-1])
+
+
+@contextmanager
+def _leaves_only(network: nn.Module) -> Iterator[list[Tree]]:
+    """Let the network return a list of its tensors: torch.export knows few containers; what it returned itself."""
+    forward, structures = network.forward, list[Tree]()
+
+    @wraps(forward)
+    def flat(*args: Any, **kwargs: Any) -> list[Tensor]:
+        result = forward(*args, **kwargs)
+        structures.append(outline(result, type(network).__name__))
+        return trees.leaves(result)
+
+    network.forward = flat
+    try:
+        yield structures
+    finally:
+        del network.forward
+
+
+def _as_given(inputs: Inputs, args: Any, kwargs: Any) -> Any:
+    """Arguments as they come in an `Inputs`."""
+    return args[0] if isinstance(inputs, Tensor) else kwargs if isinstance(inputs, dict) else tuple(args)
 
 
 def place(node: fx.Node) -> str:
@@ -114,7 +150,7 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
-def _check_runs(network: nn.Module, x: Tensor) -> None:
+def _check_runs(network: nn.Module, inputs: Inputs) -> None:
     """Tell a network that cannot be traced from one that does not run at all.
 
     Raises:
@@ -122,12 +158,22 @@ def _check_runs(network: nn.Module, x: Tensor) -> None:
     """
     try:
         with torch.no_grad():
-            network(x)
+            trees.call(network, inputs)
     except Exception as error:
         raise ConfigError(
-            f"{type(network).__name__} does not run on an input of shape {(1, *x.shape[1:])}: {error}; "
-            "give the shape that it was made for (--input 1,3,224,224, or size)"
+            f"{type(network).__name__} does not run on {_words(inputs)}: {error}; give "
+            "the shape that it was made for (--input 1,3,224,224, or size), of several inputs each with its name "
+            "(--input image=1,3,64,64 --input ids=1,16:int64)"
         ) from error
+
+
+def _words(inputs: Inputs) -> str:
+    """Shapes, and names of several inputs, of one example."""
+    if isinstance(inputs, Tensor):
+        return f"an input of shape {(1, *inputs.shape[1:])}"
+    return "inputs of the shapes " + ", ".join(
+        f"{name} {(1, *value.shape[1:])}" for name, value in trees.named(inputs, "input").items()
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ with the original's layers under their original names.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +22,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
+from sartor.core import trees
+from sartor.core.errors import CapabilityError
+from sartor.core.trees import Tree
 from sartor.surgery.analysis.opaque import opaque
 from sartor.surgery.analysis.skeleton import changed_later
+from sartor.surgery.analysis.structure import Step, paths
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.analysis.units import Dim
@@ -205,14 +210,13 @@ class _Builder:
     def build(self) -> nn.Module:
         traced = self.skeleton.coupling.traced
         owned = self._owned()
-        self.x = self.graph.placeholder("x")
+        self.inputs = {placed: self.graph.placeholder(name) for name, placed in traced.inputs.items()}
         for node in self.skeleton.nodes:
             if node.op == "output":
-                results = [self._copy(n) for n in node.all_input_nodes]
-                single = traced.structure.is_leaf() and len(results) == 1
-                self.graph.output(results[0] if single else tuple(results))
+                results: Any = fx.map_arg(node.args[0], self._copy)
+                self.graph.output(_written(self.graph, traced.structure, iter(results)))
             elif node.op == "placeholder":
-                self.copies[node] = self.x if node.name == traced.input else None
+                self.copies[node] = self.inputs.get(node.name)
             elif node in self.cut.skipped:
                 continue
             elif node in self.cut.shortcuts:
@@ -281,17 +285,31 @@ class _Builder:
             owner = owner.get_submodule(part)
         return owner, leaf
 
-    def _call(self, node: fx.Node) -> fx.Node:
+    def _call(self, node: fx.Node) -> Any:
         call = self.cut.call(node)
         if call.target is opaque:
-            name = str(call.kwargs["module"])
-            self._place(name, copy.deepcopy(self.modules[name]))
-            return self.graph.call_module(name, fx.map_arg(call.args, self._copy))
+            return self._box(str(call.kwargs["module"]), fx.map_arg(call.args, self._copy))  # type: ignore[arg-type]
         args, kwargs = call.args, dict(call.kwargs)
+        if call.target is operator.getitem and isinstance(self.copies.get(args[0]), tuple):
+            return self.copies[args[0]][args[1]]
         if node in self.skeleton.resized:
             args = tuple(self._sized(node, value) for value in args)
         target = _FUNCTIONS.get(operator_name(node), call.target)
         return self.graph.call_function(target, fx.map_arg(args, self._copy), fx.map_arg(kwargs, self._copy))
+
+    def _box(self, name: str, given: tuple[Any, ...]) -> Any:
+        """A module that is left as it is: its result if that is one tensor, else all tensors in it."""
+        box = self.skeleton.coupling.traced.boxes[name]
+        self._place(name, copy.deepcopy(self.modules[name]))
+        args, kwargs = _written(self.graph, box.given, iter(given))
+        result = self.graph.call_module(name, args, kwargs)
+        found = tuple(self._part(result, path) for path in paths(box.result))
+        return result if isinstance(box.result, Tensor) else found
+
+    def _part(self, whole: fx.Node, path: tuple[Step, ...]) -> fx.Node:
+        for kind, key in path:
+            whole = self.graph.call_function(operator.getitem if kind == "item" else getattr, (whole, key))
+        return whole
 
     def _sized(self, node: fx.Node, value: Any) -> Any:
         """A list of sizes with the batch's as a number that is known when the network runs."""
@@ -315,8 +333,9 @@ class _Builder:
 
     def _batched(self, size: int) -> Any:
         if self.size is None:
-            with self.graph.inserting_after(self.x):
-                self.size = self.graph.call_function(torch.ops.aten.sym_size.int, (self.x, 0))
+            first, *_, last = (*self.inputs.values(), *self.inputs.values())
+            with self.graph.inserting_after(last):
+                self.size = self.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
         return self.size if size == BATCH else self.graph.call_function(operator.mul, (self.size, size // BATCH))
 
     def _copy(self, node: fx.Node) -> Any:
@@ -346,6 +365,38 @@ class _Builder:
                 kept = holder is None or leaf not in holder._non_persistent_buffers_set
                 owner.register_buffer(leaf, value, persistent=kept)
         return self.graph.get_attr(name)
+
+
+def _written(graph: fx.Graph, outline: Tree, nodes: Iterator[Any]) -> Any:
+    """A tree of nodes as what a graph can hold: plain containers, and calls that make the others.
+
+    Raises:
+        CapabilityError: It has a mapping that its class cannot make of a dict.
+    """
+    if isinstance(outline, Tensor):
+        return next(nodes)
+    inside = trees.children(outline)
+    if inside is None:
+        return outline
+    parts, kind = {key: _written(graph, value, nodes) for key, value in inside}, type(outline)
+    if kind in (dict, tuple, list):
+        return parts if kind is dict else kind(parts.values())
+    if dataclasses.is_dataclass(outline):
+        return graph.call_function(kind, (), parts)
+    if isinstance(outline, Mapping):
+        _check_makes(kind, outline)
+        return graph.call_function(kind, (parts,))
+    values = tuple(parts.values())
+    return graph.call_function(kind, values if hasattr(outline, "_fields") else (values,))
+
+
+def _check_makes(kind: type, outline: Mapping[str, Any]) -> None:
+    try:
+        same = isinstance(kind(dict(outline)), kind)  # type: ignore[call-arg]
+    except Exception:  # noqa: BLE001 - whatever a foreign class raises
+        same = False
+    if not same:
+        raise CapabilityError(f"a {kind.__name__} cannot be made of a dict; give a dict or a dataclass instead of it")
 
 
 _FUNCTIONS: Mapping[str, Any] = MappingProxyType(

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from sartor.core import trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import ConfigError
 from sartor.core.rng import derive
+from sartor.core.trees import Tree
 from sartor.surgery.analysis.coupling import Coupling
 from sartor.surgery.analysis.units import Units
 from sartor.training.evaluation import mode
@@ -34,7 +36,7 @@ def scores(
     how: Importance,
     *,
     batches: Iterable[Batch] = (),
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: Callable[[Tree, Tree], Tensor] | None = None,
     seed: int = 0,
 ) -> Scores:
     """One number per unit, `(units,)`; only those of one family compare.
@@ -45,7 +47,7 @@ def scores(
         how: `l1` or `l2`: mean norms of the weights that read or write the unit; `bn`: scales of the norms behind it;
             `taylor`: squared sums of weight times gradient over `batches`; `random`; `none`: as they are.
         batches: For `taylor`: inputs and targets.
-        loss: For `taylor`: `(logits, target) -> (batch,)`.
+        loss: For `taylor`: `(output, target) -> (batch,)`.
         seed: For `random`.
     """
     if how not in get_args(Importance):
@@ -98,15 +100,15 @@ def _gather(
 
 
 def _gradients(
-    network: nn.Module, batches: Iterable[Batch], loss: Callable[[Tensor, Tensor], Tensor] | None
+    network: nn.Module, batches: Iterable[Batch], loss: Callable[[Tree, Tree], Tensor] | None
 ) -> dict[str, Tensor]:
     if loss is None:
         raise ConfigError("importance 'taylor' needs a task's loss and batches; use 'l2' without data")
     total: dict[str, Tensor] = {}
     with mode(network, training=False):
-        for x, y in batches:
+        for inputs, target in batches:
             names, weights = zip(*network.named_parameters(), strict=True)
-            slopes = torch.autograd.grad(loss(network(x), y).sum(), weights, allow_unused=True)
+            slopes = torch.autograd.grad(loss(trees.call(network, inputs), target).sum(), weights, allow_unused=True)
             for name, slope in zip(names, slopes, strict=True):
                 if slope is not None:
                     total[name] = total[name] + slope if name in total else slope

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from sartor.cholesky import factored
+from sartor.core import trees
 from sartor.core.errors import SingularError
+from sartor.core.trees import Inputs
 from sartor.surgery.analysis.tracker import argument, operator_name
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
 from sartor.training.evaluation import mode
@@ -35,18 +37,18 @@ _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
 @torch.no_grad()
-def reconstruct(engine: Engine, cut: Cut, x: Tensor) -> dict[str, Tensor]:
+def reconstruct(engine: Engine, cut: Cut, inputs: Inputs) -> dict[str, Tensor]:
     """New values for weights of the cut network, by name; all others stay as they were cut.
 
     Layers whose weight is used twice, or computed, stay; so do transposed convolutions.
 
     Args:
         engine: Of the original.
-        cut: What is left of it, for batches of `len(x)`.
-        x: Examples, `(batch, ...)`: a few hundred images.
+        cut: What is left of it, for batches of as many as `inputs`.
+        inputs: Examples, each `(batch, ...)`: a few hundred images.
     """
     with mode(engine.network, training=False):
-        return _Pair(engine, cut, x).run()
+        return _Pair(engine, cut, inputs).run()
 
 
 class _Rows(NamedTuple):
@@ -59,11 +61,11 @@ class _Rows(NamedTuple):
 class _Pair:
     """The original and the cut network, node by node."""
 
-    def __init__(self, engine: Engine, cut: Cut, x: Tensor) -> None:
+    def __init__(self, engine: Engine, cut: Cut, inputs: Inputs) -> None:
         self.engine, self.skeleton = engine, engine.skeleton
         everything = np.ones(len(self.skeleton.units) + 1, dtype=bool)
-        self.whole = Pass(engine, Cut(self.skeleton, everything, len(x)), x, None)
-        self.small = Pass(engine, cut, x.clone(), None)
+        self.whole = Pass(engine, Cut(self.skeleton, everything, trees.size(inputs)), inputs, None)
+        self.small = Pass(engine, cut, trees.mapped(torch.clone, inputs), None)
         self.found: dict[fx.Node, Tensor] = {}
         self.generator = torch.Generator().manual_seed(0)
 
@@ -145,7 +147,7 @@ class _Pair:
     def _kept(self, node: fx.Node, dim: int) -> Tensor | None:
         """Which indices of the original's output are left; None if all are."""
         mask = self.small.cut.mask(self.skeleton.tracker.dims(node)[dim])
-        return None if mask is None else torch.from_numpy(mask.nonzero()[0]).to(self.small.x.device)
+        return None if mask is None else torch.from_numpy(mask.nonzero()[0]).to(self.small.device)
 
     def _pick(self, rows: int, unknowns: int) -> Tensor:
         most = max(LEAST * unknowns, ENTRIES // unknowns)

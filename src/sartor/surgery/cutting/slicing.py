@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_unflatten
 
+from sartor.core import trees
 from sartor.core.errors import CapabilityError
-from sartor.surgery.analysis.opaque import opaque
+from sartor.core.trees import Inputs, Tree
+from sartor.surgery.analysis.opaque import opaque, run
 from sartor.surgery.analysis.operators import rule_of
 from sartor.surgery.analysis.operators.rule import Call
 from sartor.surgery.analysis.skeleton import Block, Skeleton, changed_later
+from sartor.surgery.analysis.structure import feed, filled
 from sartor.surgery.analysis.trace import BATCH
 from sartor.surgery.analysis.tracker import Dims, argument, operator_name, tensors
 from sartor.surgery.analysis.units import Dim, Labels
@@ -164,35 +166,41 @@ class Engine:
             self._cuts[key] = Cut(self.skeleton, kept, examples)
         return self._cuts[key]
 
-    def __call__(self, x: Tensor, kept: Kept, masks: Tensor | None = None) -> Any:
-        """The network's output.
+    def __call__(self, inputs: Inputs, kept: Kept, masks: Tensor | None = None) -> Tree:
+        """The network's output, in the structure in which the network gives it.
 
         Args:
-            x: `(batch, ...)`.
+            inputs: Each `(batch, ...)`.
             kept: Which units run, `(units + 1,)`.
             masks: What the channels of each unit are multiplied by, `(batch or 1, units + 1)`.
         """
-        cut = self.cut(kept, len(x))
-        return Pass(self, cut, x, masks).run()
+        cut = self.cut(kept, trees.size(inputs))
+        return Pass(self, cut, inputs, masks).run()
 
 
 class Pass:
     """One forward pass."""
 
-    def __init__(self, engine: Engine, cut: Cut, x: Tensor, masks: Tensor | None) -> None:
-        self.engine, self.cut, self.x, self.masks = engine, cut, x, masks
+    def __init__(self, engine: Engine, cut: Cut, inputs: Inputs, masks: Tensor | None) -> None:
+        self.engine, self.cut, self.masks = engine, cut, masks
         self.tracker = engine.skeleton.tracker
+        places = engine.skeleton.coupling.traced.inputs
+        self.inputs = {
+            places[name]: x for name, x in feed(tuple(places), inputs, type(engine.network).__name__).items()
+        }
+        first = next(iter(self.inputs.values()))
+        self.examples, self.device = len(first), first.device
         self.values: dict[fx.Node, Any] = {}
         state: dict[str, Tensor] = dict(engine.network.named_parameters(remove_duplicate=False))
         self.state = state | dict(engine.network.named_buffers(remove_duplicate=False))
         self.masked: dict[tuple[fx.Node, tuple[int, ...]], Tensor] = {}
 
-    def run(self) -> Any:
+    def run(self) -> Tree:
         skeleton = self.engine.skeleton
         for node in skeleton.nodes:
             if node.op == "output":
                 found: Any = map_arg(node.args[0], self.value)
-                return tree_unflatten(list(found), skeleton.coupling.traced.structure)
+                return filled(skeleton.coupling.traced.structure, found)
             if node.op != "placeholder":
                 self.step(node)
                 self.forget(node)
@@ -220,10 +228,10 @@ class Pass:
 
     def weight(self, node: fx.Node) -> Tensor:
         traced = self.engine.skeleton.coupling.traced
-        if node.name == traced.input:
-            return self.x
+        if node.name in self.inputs:
+            return self.inputs[node.name]
         if node.name in traced.constants:
-            whole = traced.constants[node.name].to(self.x.device)
+            whole = traced.constants[node.name].to(self.device)
             dims = self.tracker.dims(node)
         else:
             name = traced.weights[node.name]
@@ -237,7 +245,9 @@ class Pass:
             return self.norm(node, norm)
         args, kwargs = call.args, call.kwargs
         if call.target is opaque:
-            return engine.network.get_submodule(kwargs["module"])(*map_arg(args, self.value))
+            name = kwargs["module"]
+            box = engine.skeleton.coupling.traced.boxes[name]
+            return run(engine.network.get_submodule(name), box, map_arg(args, self.value))  # type: ignore[arg-type]
         if node in engine._dropouts and engine.network.training:
             args = (*args[:2], True, *args[3:])
         if self.masks is not None and node in engine.skeleton.blocks:
@@ -341,7 +351,7 @@ class Pass:
             return table[0].reshape(shape)
         if at is None or at == d:
             raise CapabilityError("examples with different widths cannot be told apart here; use one width per batch")
-        example = (torch.arange(value.shape[at]) // skeleton.period(labels[at])) % len(self.x)
+        example = (torch.arange(value.shape[at]) // skeleton.period(labels[at])) % self.examples
         shape[at] = value.shape[at]
         rows = table[example.to(table.device)]  # (positions, kept)
         return rows.reshape(shape) if at < d else rows.T.reshape(shape)

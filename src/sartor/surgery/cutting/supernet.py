@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from sartor.core import trees
 from sartor.core.contracts import Supernet
 from sartor.core.records import Arch
+from sartor.core.trees import Inputs, Tree
 from sartor.supernet.gates import cut
 from sartor.surgery.analysis.accounting import Ladder
 from sartor.surgery.analysis.skeleton import Skeleton
@@ -38,7 +38,7 @@ class CutSupernet(Supernet):
         self.network, self.plain = network, plain
         self._engine, self.ladders = Engine(skeleton, network), tuple(ladders)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tree:
         kept, masks = self._everything(), dict[int, list[tuple[np.ndarray, Tensor]]]()
         for i, (gate, ladder) in enumerate(zip(gates, self.ladders, strict=True)):
             for f, family in enumerate(ladder.families):
@@ -46,28 +46,27 @@ class CutSupernet(Supernet):
                 kept[family[here.width :]] = False
                 if here.mask is not None:
                     masks.setdefault(i, []).append((family[: here.width], here.mask))
-        result: Tensor = self._engine(x, kept, self._table(x, len(kept), masks))
-        return result
+        return self._engine(x, kept, self._table(x, len(kept), masks))
 
     def extract(self, arch: Arch) -> nn.Module:
         part = self.part(arch)
         return as_module(self._engine, part) if self.plain and not part.shortcuts else as_graph(self._engine, part)
 
     @torch.no_grad()
-    def reconstruct(self, arch: Arch, module: nn.Module, x: Tensor) -> bool:
-        """Fit the weights of `module`, which was extracted for `arch`, to what this network computes for `x`.
+    def reconstruct(self, arch: Arch, module: nn.Module, inputs: Inputs) -> bool:
+        """Fit the weights of `module`, which was extracted for `arch`, to what this network computes for `inputs`.
 
         Returns:
             Whether its outputs come nearer to this network's; if not, its weights stay as they are.
         """
         state = dict(module.named_parameters()) | dict(module.named_buffers())
-        found = reconstruct(self._engine, self.part(arch, len(x)), x)
+        found = reconstruct(self._engine, self.part(arch, trees.size(inputs)), inputs)
         old = {name: state[name].clone() for name in found}
         with mode(self.network, training=False), mode(module, training=False):
-            wanted, before = self.network(x), module(x)
+            wanted, before = trees.call(self.network, inputs), trees.call(module, inputs)
             for name, value in found.items():
                 state[name].copy_(value)
-            nearer = _distance(module(x), wanted) < _distance(before, wanted)
+            nearer = _distance(trees.call(module, inputs), wanted) < _distance(before, wanted)
         for name, value in ({} if nearer else old).items():
             state[name].copy_(value)
         return nearer
@@ -87,20 +86,25 @@ class CutSupernet(Supernet):
     def _everything(self) -> Kept:
         return np.ones(len(self._engine.skeleton.units) + 1, dtype=bool)
 
-    def _table(self, x: Tensor, units: int, masks: dict[int, list[tuple[np.ndarray, Tensor]]]) -> Tensor | None:
+    def _table(self, x: Inputs, units: int, masks: dict[int, list[tuple[np.ndarray, Tensor]]]) -> Tensor | None:
         if not masks:
             return None
         rows = max(len(mask) for parts in masks.values() for _, mask in parts)
-        table = torch.ones(rows, units, device=x.device, dtype=x.dtype)
+        at = self._like(x)
+        table = torch.ones(rows, units, device=at.device, dtype=at.dtype)
         for parts in masks.values():
             for family, mask in parts:
-                index = torch.from_numpy(family).to(x.device)
+                index = torch.from_numpy(family).to(at.device)
                 table = table.index_copy(1, index, mask.to(table).expand(rows, -1))
         return table
 
+    def _like(self, x: Inputs) -> Tensor:
+        """A tensor of the type that is computed in: inputs may be whole numbers."""
+        return next(t for t in (*trees.leaves(x), *self.network.parameters()) if t.is_floating_point())
 
-def _distance(found: Any, wanted: Any) -> float:
+
+def _distance(found: Tree, wanted: Tree) -> float:
     """Sum of squared differences; infinite if one is not a number."""
-    pairs = zip(tree_leaves(found), tree_leaves(wanted), strict=True)
-    miss = sum(float((one - two).square().sum()) for one, two in pairs if isinstance(one, Tensor))
+    pairs = zip(trees.leaves(found), trees.leaves(wanted), strict=True)
+    miss = sum(float((one - two).square().sum()) for one, two in pairs if one.is_floating_point())
     return miss if math.isfinite(miss) else math.inf

@@ -354,8 +354,9 @@ def _steady(node: fx.Node) -> bool:
 
 
 def _dependent(skeleton: Skeleton) -> frozenset[fx.Node]:
-    """What depends on the network's input."""
-    found = {n for n in skeleton.nodes if n.op == "placeholder" and n.name == skeleton.coupling.traced.input}
+    """What depends on the network's inputs."""
+    entrances = set(skeleton.coupling.traced.inputs.values())
+    found = {n for n in skeleton.nodes if n.op == "placeholder" and n.name in entrances}
     for node in skeleton.calls:
         if any(given in found for given in node.all_input_nodes):
             found.add(node)

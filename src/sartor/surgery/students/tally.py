@@ -88,8 +88,8 @@ class Tally:
         ]
         self._weights = self._read_weights(network)
         self._volumes, self._steps = self._volume(), self._order()
-        entrance = wiring.skeleton.coupling.traced.input
-        self._entrance = next(i for i, node in enumerate(self._nodes) if node.name == entrance)
+        entrances = set(wiring.skeleton.coupling.traced.inputs.values())
+        self._entrances = [i for i, node in enumerate(self._nodes) if node.name in entrances]
 
     def __call__(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
         """`macs`, `params` or `values` (alive at once, at the peak) of `n` archs, `(n,)`, float64; else None."""
@@ -171,10 +171,10 @@ class Tally:
         A convolution and the like writes to new memory; whatever else works over its first input, unless that is
         needed again; so does the sum of a skip.
         """
-        entrance = self._entrance
         steps = self._rewired(plan)
         last = {g: at for at, (_, given, _) in enumerate(steps) for g in given}
-        home, until, held = {entrance: entrance}, {entrance: last.get(entrance, 0)}, {entrance: volume[entrance]}
+        home = {i: i for i in self._entrances}
+        until, held = {i: last.get(i, 0) for i in home}, {i: volume[i] for i in home}
         peak = 0.0
         for at, (i, given, kind) in enumerate(steps[:-1]):  # the last is the output, which makes nothing
             over = next((home[g] for g in given if kind == "over" and until[home[g]] <= at), None)
