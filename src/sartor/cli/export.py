@@ -49,7 +49,7 @@ def _studies(folder: Path, out: Path, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(asdict(found)) + "\n")
         return 0
-    for study in found["studies"]:
-        sys.stdout.write(f"study {study['name']}: {study['trials']} trials, {study['failed']} of them failed\n")
-    sys.stdout.write(f"{found['file']} is written; to look at it: {found['open']}\n")
+    for study in found.studies:
+        sys.stdout.write(f"study {study.name}: {study.trials} trials, {study.failed} of them failed\n")
+    sys.stdout.write(f"{found.file} is written; to look at it: {found.open}\n")
     return 0

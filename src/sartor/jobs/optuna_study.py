@@ -21,9 +21,12 @@ from sartor.core.errors import ConfigError, MissingExtraError, StateError
 from sartor.core.files import atomically
 from sartor.core.records import Choice, Constraint, Objective, Trial
 from sartor.jobs.fit.assemble import analytic_costs, assemble
-from sartor.jobs.fit.budget import METRICS, constraints
-from sartor.run.folder import read_config, read_json
+from sartor.jobs.fit.budget import constraints
+from sartor.jobs.fit.reference import Ends
+from sartor.run.folder import read_config
 from sartor.run.journal import FileJournal, read_trials
+from sartor.run.result import FILE, SEARCH_FILE, read_result, read_searched
+from sartor.run.schema import decode
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +54,34 @@ class Searched:
     about: Mapping[str, Any]
 
 
-def export_studies(folder: Path, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Posed:
+    """What a search was told."""
+
+    choices: tuple[Choice, ...]
+    objectives: tuple[Objective, ...]
+    limits: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search in the file, with so many trials, of which some have failed."""
+
+    name: str
+    trials: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The file, the command that shows it, and what it holds now of the folder."""
+
+    file: str
+    open: str
+    studies: tuple[Study, ...]
+
+
+def export_studies(folder: Path, out: Path) -> Studies:
     """Write the searches of a folder into an Optuna storage; those that it has of the same folder are replaced.
 
     The file is whole at any time: what another export put there stays, and a kill in the middle leaves the old one.
@@ -59,9 +89,6 @@ def export_studies(folder: Path, out: Path) -> dict[str, Any]:
     Args:
         folder: A run folder of `sartor fit` or `sartor search`, finished or not, or a folder of such folders.
         out: The SQLite file.
-
-    Returns:
-        `file`, `open` (the command that shows it), and per study `name`, `trials` and `failed`.
 
     Raises:
         MissingExtraError: Optuna is not installed.
@@ -80,8 +107,8 @@ def export_studies(folder: Path, out: Path) -> dict[str, Any]:
         _write(part, out, found)
         out.parent.mkdir(parents=True, exist_ok=True)
         atomically(out, lambda path: shutil.copyfile(part, path))
-    studies = [{"name": s.name, "trials": len(s.trials), "failed": sum(not t.ok for t in s.trials)} for s in found]
-    return {"file": str(out), "open": f"optuna-dashboard sqlite:///{out}", "studies": studies}
+    studies = tuple(Study(s.name, len(s.trials), sum(not t.ok for t in s.trials)) for s in found)
+    return Studies(str(out), f"optuna-dashboard sqlite:///{out}", studies)
 
 
 def _require_optuna() -> None:
@@ -105,54 +132,51 @@ def _places(folder: Path) -> list[Path]:
 def _searched(place: Path, folder: Path) -> Searched:
     settings = read_config(place / "config.toml")
     trials = tuple(read_trials(FileJournal(place / "search" / "journal.jsonl")))
-    choices, points = _told(place) or _asked(place, settings)
+    posed = _told(place) or _asked(place, settings)
     name = folder.resolve().name
     return Searched(
         name=name if place == folder else f"{name}/{place.relative_to(folder).as_posix()}",
         folder=place.resolve(),
-        choices=choices,
-        objectives=(Objective(_objective(trials), "max"),),
-        constraints=constraints(points),
+        choices=posed.choices,
+        objectives=posed.objectives,
+        constraints=constraints(posed.limits),
         trials=trials,
         about={"strategy": settings["strategy"], "budget": settings["budget"], "seed": settings.get("seed", 0)},
     )
 
 
-def _told(place: Path) -> tuple[tuple[Choice, ...], list[dict[str, float]]] | None:
-    """Choices and limits of a search that has ended, from its result: neither data nor network is needed."""
-    for name, points in (("result.json", "curve"), ("search.json", "found")):
-        if (place / name).exists():
-            result = read_json(place / name)
-            choices = tuple(Choice(c["name"], tuple(c["options"])) for c in result["search"]["choices"])
-            return choices, [point["budget"] for point in result[points]]
+def _told(place: Path) -> Posed | None:
+    """What a search that has ended was told, from its result: neither data nor network is needed."""
+    if (place / FILE).exists():
+        result = read_result(place)
+        return Posed(result.search.choices, result.search.objectives, [p.budget for p in result.points])
+    if (place / SEARCH_FILE).exists():
+        found = read_searched(place)
+        return Posed(found.search.choices, found.search.objectives, [f.budget for f in found.found])
     return None
 
 
-def _asked(place: Path, settings: Mapping[str, Any]) -> tuple[tuple[Choice, ...], list[dict[str, float]]]:
-    """Those of a search that goes on: the space says them."""
+def _asked(place: Path, settings: Mapping[str, Any]) -> Posed:
+    """The same of a search that goes on: its space and its task say it."""
     try:
         parts = assemble(settings)
     except ConfigError as error:
         raise StateError(
             f"the search in {place} has not ended, and cannot be read without its space: {error}"
         ) from error
-    reference = {m: float(c([parts.space.reference])[0]) for m, c in analytic_costs(parts.space).items()}
+    full = {m: float(c([parts.space.reference])[0]) for m, c in analytic_costs(parts.space).items()}
     measured = [
-        r["result"] for r in FileJournal(place / "journal.jsonl").read() if r.get("name") == "reference.latency"
+        decode(Ends, r["result"], str(place))
+        for r in FileJournal(place / "journal.jsonl").read()
+        if r.get("name") == "reference.latency"
     ]
-    reference["latency_ms"] = measured[-1]["anchor"]["value"] if measured else nan
-    points = parts.budget.points(reference)
-    if not all(isfinite(v) for point in points for v in point.values()):
+    full["latency_ms"] = measured[-1].anchor.value if measured else nan
+    limits = parts.budget.points(full)
+    if not all(isfinite(v) for point in limits for v in point.values()):
         raise StateError(
             f"the reference of {place} is not measured yet, of which the budget is a part; finish the search"
         )
-    return parts.space.choices, points
-
-
-def _objective(trials: Sequence[Trial]) -> str:
-    """What is maximised is the first metric that is no cost: so the lab writes them."""
-    known = next((t.metrics for t in trials if t.ok), {})
-    return next((metric for metric in known if metric not in METRICS), "accuracy")
+    return Posed(parts.space.choices, (parts.task.metric.objective,), limits)
 
 
 def _check_storage(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
-from sartor.core.records import Arch, Choice, Estimate, Scalar, Trial
+from sartor.core.records import Arch, Choice, Estimate, Objective, Scalar, Trial
 from sartor.run.folder import read_json, write_json
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.schema import decode, encode
@@ -207,6 +207,7 @@ class Search:
         settings: Those that the config gives.
         evaluations: Trials in the journal of the search.
         failed: Those that ended with an error.
+        objectives: What it looked for; the first one decides.
         choices: The space, choice by choice: `name`, `options`, and whether they are `ordered`.
         paid: What trials cost, by their fidelity; the training of a supernet is not in it.
     """
@@ -216,6 +217,7 @@ class Search:
     evaluations: int
     failed: int
     choices: tuple[Choice, ...]
+    objectives: tuple[Objective, ...] = ()
     paid: tuple[Paid, ...] = ()
 
 

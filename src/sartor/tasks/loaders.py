@@ -14,9 +14,9 @@ from sartor.core.errors import ConfigError, DataError
 from sartor.core.metrics import Metric
 from sartor.core.rng import global_seed
 from sartor.core.trees import Tree
-from sartor.data import quality
 from sartor.data.images import draw
 from sartor.data.losses import apart, cross_entropy, imitation
+from sartor.data.quality import accuracy, of
 
 __all__ = ["loaders"]
 
@@ -81,7 +81,7 @@ def loaders(
         test=lambda: _Seeded(test),
         loss=loss or cross_entropy,
         distance=distance or (imitation if plain else apart),
-        metrics=quality.accuracy(classes or 0) if metrics is None else quality.of(metrics, target),
+        metrics=accuracy(classes or 0) if metrics is None else of(metrics, target),
         example=trees.mapped(lambda t: t[:1].clone(), inputs),
         name=name,
         logits=plain,

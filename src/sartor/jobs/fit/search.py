@@ -84,6 +84,7 @@ class Search:
             evaluations=len(trials),
             failed=sum(not t.ok for t in trials),
             choices=tuple(parts.space.choices),
+            objectives=self.problem.objectives,
             paid=tuple(
                 results.Paid(fidelity, self.evaluator.epochs(fidelity))
                 for fidelity in sorted({t.fidelity for t in trials})
