@@ -184,6 +184,12 @@ def stays_within_limits(cls: type[Strategy], whole: Path) -> None:
     assert all(problem.feasible(t.arch) for t in trials(whole))
 
 
+def says_whether_it_shares_weights(cls: type[Strategy], whole: Path) -> None:
+    """Who leaves a supernet behind trains one for all its trials, and must take epochs: a comparison gives it those."""
+    assert cls.shares_weights == ("supernet.safetensors" in artifacts(whole))
+    assert not cls.shares_weights or "epochs" in inspect.signature(cls).parameters
+
+
 def same_seed_same_run(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
     search(fresh(cls), tmp_path)
     assert (tmp_path / "journal.jsonl").read_bytes() == (whole / "journal.jsonl").read_bytes()
