@@ -24,7 +24,7 @@ from compress_resnet import Compression as Comparison
 from compress_resnet import parser as common
 from torch import nn
 
-from sartor import archs
+from sartor import archs, config
 from sartor.core import files, plugins
 from sartor.core.contracts import Problem, Task
 from sartor.core.records import Arch, Objective
@@ -42,9 +42,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "esnac": {
         "batch": 6,
         "kernels": 6,
-        "updates": 50,
-        "hidden": 32,
-        "layers": 1,
+        "embedding": {"hidden": 32, "layers": 1, "updates": 50},
         "maximise": "local",
         "narrowed": 4,
         "fidelity": 0.25,
@@ -87,8 +85,8 @@ class Shrinking(Comparison):
         )
         settings = {**SETTINGS[strategy], "trials": self.args.trials}
         if self.args.embedding and strategy == "esnac":
-            settings["embedding"] = str(self.args.embedding)
-        search = plugins.load("strategies", strategy)(problem, seed, **settings)
+            settings["embedding"] = {**settings["embedding"], "file": str(self.args.embedding)}
+        search = config.call(plugins.load("strategies", strategy), settings, problem, seed)
         epochs = round(self.args.brief / settings.get("fidelity", 1.0))
         judge = Distil(problem, recipe={"epochs": epochs, "lr": 2e-3, "device": "cpu", "amp": "bfloat16"})
         start = time.process_time()

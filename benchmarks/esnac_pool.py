@@ -15,7 +15,7 @@ and is then down to these students (in the folder of this script, for the networ
         --space weights=DIR/resnet20_cifar10.safetensors --objective compression --signal cifar10_valid_3
 
 `embed` runs one search of `--evaluations` students on such a table and keeps its embedding in a folder, for searches on
-another teacher's pool (`--set esnac.embedding=FOLDER`, with the same `hidden` and `layers`).
+another teacher's pool (`--set esnac.embedding.file=FOLDER`, with the same `hidden` and `layers`).
 
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
 and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two
@@ -55,8 +55,7 @@ BACK = (0.0, 0.5, 0.8)
 """Students in turn get back what was removed of them with these probabilities."""
 
 
-ENCODER = {"hidden": 32, "layers": 1}
-SEARCH = {"kernels": 4, "updates": 30, "candidates": 300}
+SEARCH = {"kernels": 4, "candidates": 300, "embedding": {"hidden": 32, "layers": 1, "updates": 30}}
 """Of `embed`: an LSTM of half the paper's size and a quarter of its depth, half the kernels: to keep to minutes."""
 
 
@@ -187,7 +186,7 @@ def embed(args: argparse.Namespace) -> None:
         Bench(
             space={**space, "pool": str(args.table), "steps": args.steps, "coupled": args.coupled},
             table=str(args.table),
-            strategies={"esnac": {**ENCODER, **SEARCH, "trials": args.evaluations}},
+            strategies={"esnac": {**SEARCH, "trials": args.evaluations}},
             evaluations=args.evaluations,
             seed=args.seed,
             signal=f"cifar10_valid_{args.epochs}",

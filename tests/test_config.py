@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -348,3 +349,45 @@ def test_data_by_kind_and_place(data, task):
 def test_shortcuts_that_say_nothing_are_refused(asked, message):
     with pytest.raises(ConfigError, match=message):
         config.shortcuts(**asked)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that belong together."""
+
+    hidden: int = 4
+    widths: tuple[int, ...] = (1,)
+    root: Path = Path()
+
+
+class Grouped:
+    def __init__(self, *, group: Group = Group(), maybe: Group | None = None, rate: float = 0.1) -> None:
+        self.group, self.maybe, self.rate = group, maybe, rate
+
+
+def test_a_table_becomes_the_dataclass_that_the_setting_is() -> None:
+    made = config.call(Grouped, {"group": {"hidden": 8, "widths": [1, 2], "root": "photos"}, "maybe": {"hidden": 2}})
+    assert made.group == Group(8, (1, 2), Path("photos"))
+    assert made.maybe == Group(hidden=2)
+    assert config.call(Grouped, {}).group == Group()
+    assert config.call(Grouped, {"group": Group(3)}).group == Group(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group": {"hiden": 3}}, r"Group has no setting 'hiden'; did you mean 'hidden'\?"),
+        ({"group": {"hidden": 0.5}}, r"Group\.hidden must be a whole number, got 0\.5"),
+        ({"maybe": {"widths": 3}}, r"Group\.widths must be a list, each item a whole number, got 3"),
+        ({"group": 3}, r"Grouped\.group must be a table of hidden, widths, root, got 3"),
+    ],
+)
+def test_a_mistake_in_a_table_is_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.call(Grouped, settings)
+
+
+def test_a_setting_of_a_table_can_be_set_alone() -> None:
+    base = {"strategy": {"name": "esnac", "embedding": {"hidden": 8}}}
+    merged = config.override(base, ["strategy.embedding.layers=1"])
+    assert merged["strategy"]["embedding"] == {"hidden": 8, "layers": 1}

@@ -90,7 +90,7 @@ class Factor:
             matrix = covariance.copy()
             matrix.flat[:: len(matrix) + 1] += share * mean
             try:
-                lower = np.linalg.cholesky(matrix)
+                lower: Floats = np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)
             except np.linalg.LinAlgError:
                 return None
             return lower if (lower.diagonal() ** 2 > LEAST * variances).all() else None

@@ -136,7 +136,8 @@ class Statistics:
         return weights[0] * self._roughness + weights[1] * self._spread
 
     def _ridge(self) -> Tensor:
-        return max(RIDGE, SHARE * float(self.gram.diagonal().sum()) / len(self.sizes)) * self._means
+        ridge: Tensor = self._means * max(RIDGE, SHARE * float(self.gram.diagonal().sum()) / len(self.sizes))
+        return ridge
 
     def _unlikeliness(self, weights: tuple[float, float]) -> float:
         """-2 log of the restricted likelihood, up to a constant; the variance of the noise is profiled out."""

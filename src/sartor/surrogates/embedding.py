@@ -252,6 +252,9 @@ class Recipe:
         lr: Its step size.
         weight_decay: Of Adam.
         tolerance: Training ends when the likelihood is so near to its own average, which halves the weight of the past.
+        subset: Probability that an embedding is told of a network.
+        warm: Whether training starts from the weights of the step before, not anew.
+        file: The run folder of another search, or its `embedding.safetensors`, taken as it is: nothing is trained.
         device: `cpu` or `cuda`.
     """
 
@@ -264,17 +267,22 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 5e-4
     tolerance: float = 1e-3
+    subset: float = 0.5
+    warm: bool = False
+    file: str = ""
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.encoder not in ENCODERS:
             raise ConfigError(f"encoder is {self.encoder!r}; it must be one of {', '.join(ENCODERS)}")
-        for name in ("hidden", "layers"):
+        for name in ("hidden", "layers", "updates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("alpha", "beta", "lr"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 < self.subset <= 1:
+            raise ConfigError(f"subset is {self.subset}; it must be in (0, 1]")
         if self.encoder == "transformer" and self.hidden % (HEADS // 2):
             raise ConfigError(f"hidden is {self.hidden}; with {HEADS} heads it must be even")
 
@@ -282,6 +290,9 @@ class Recipe:
         """An untrained encoder."""
         with global_seed(seed):
             return ENCODERS[self.encoder](features, self.hidden, self.layers).to(self.device)
+
+
+PAPER = Recipe()
 
 
 def train(encoder: nn.Module, sequences: Sequences, targets: Targets, recipe: Recipe) -> list[float]:

@@ -12,7 +12,7 @@ largest expected improvement among random ones. The defaults are the paper's. De
 * Kernels of a step choose among the same random networks, which are described once; each has its own in the paper.
 * Where rounding leaves a covariance no factor it gets a nugget (`nugget` in the log); a kernel whose training diverged
   names nothing (`failed_kernels`), and if all have, the batch is random.
-* The paper has no `encoder`, `acquisition`, `maximise`, `narrowed`, `warm`, `curve` and `earlier`.
+* The paper has no `acquisition`, `maximise`, `narrowed`, `curve` and `earlier`, nor other encoders and `warm`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sartor.strategies.esnac.candidates import Candidates
 from sartor.strategies.esnac.earlier import earlier as read_earlier
 from sartor.strategies.esnac.kernels import Acquisition, Chooser, Kernel
 from sartor.surrogates.curves import Targets, curved, plain, standardised
-from sartor.surrogates.embedding import FILE, Encoding, Kind, Recipe, keep, load, one_thread, train
+from sartor.surrogates.embedding import FILE, PAPER, Encoding, Recipe, keep, load, one_thread, train
 
 __all__ = ["Esnac"]
 
@@ -51,17 +51,7 @@ class Esnac(Strategy):
         trials: How many networks are evaluated, the teacher's own evaluation included.
         batch: How many are proposed at a time; each by another kernel, as long as there are enough.
         kernels: Embeddings trained per step.
-        subset: Probability that a kernel is told of a network.
         candidates: Networks a kernel chooses among.
-        encoder: `lstm`; `transformer`, with attention instead; `graph`, with messages between connected layers.
-        hidden: Units of the encoder; an embedding has twice as many numbers.
-        layers: Of the encoder.
-        alpha: Squared length scale of the kernel.
-        beta: Variance of the noise.
-        updates: Training steps per kernel at most.
-        warm: Whether a kernel starts from its weights of the step before, not anew.
-        lr: Learning rate of the training.
-        weight_decay: Of the training.
         acquisition: `ei`, expected improvement; `log_ei`, its logarithm, which tells apart what is hopeless, too;
             `thompson`, the best network of a random function from the posterior.
         maximise: Candidates are all `random`, or half of them children of the best ones: `local`.
@@ -76,12 +66,19 @@ class Esnac(Strategy):
         fidelity: Of all trials but the last `best` and the teacher's.
         best: With a fidelity below 1, so many of the best networks are trained fully in the end, going on from the
             weights that their trials left, where the evaluator keeps them; these trials come on top of `trials`.
-        embedding: The run folder of another search, or its `embedding.safetensors`, taken as it is: nothing is trained.
-        device: Of the training: `cpu` or `cuda`.
+        embedding: How an embedding is made and trained, a table: `encoder` (`lstm`; `transformer`, with attention
+            instead; `graph`, with messages between connected layers), `hidden`, `layers`, `alpha`, `beta`, `updates`,
+            `lr`, `weight_decay`, `tolerance`, `subset`, `warm`, `file`, `device`; see sartor.surrogates.embedding.
     """
 
     saved = ("rng", "trials", "finished", "weights")
-    smoke = {"trials": 9, "batch": 3, "kernels": 2, "candidates": 20, "hidden": 4, "layers": 1, "updates": 7}
+    smoke = {
+        "trials": 9,
+        "batch": 3,
+        "kernels": 2,
+        "candidates": 20,
+        "embedding": Recipe(hidden=4, layers=1, updates=7),
+    }
 
     def __init__(
         self,
@@ -91,17 +88,7 @@ class Esnac(Strategy):
         trials: int = 160,
         batch: int = 8,
         kernels: int = 8,
-        subset: float = 0.5,
         candidates: int = 1000,
-        encoder: Kind = "lstm",
-        hidden: int = 64,
-        layers: int = 4,
-        alpha: float = 0.01,
-        beta: float = 0.05,
-        updates: int = 100,
-        warm: bool = False,
-        lr: float = 1e-3,
-        weight_decay: float = 5e-4,
         acquisition: Acquisition = "ei",
         maximise: Literal["random", "local"] = "random",
         narrowed: int = 0,
@@ -112,29 +99,27 @@ class Esnac(Strategy):
         earlier: str | Sequence[str] = "",
         fidelity: float = 1.0,
         best: int = 4,
-        embedding: str = "",
-        device: str = "cpu",
+        embedding: Recipe = PAPER,
     ) -> None:
-        at_least_one(trials=trials, batch=batch, kernels=kernels, candidates=candidates, updates=updates, best=best)
+        at_least_one(trials=trials, batch=batch, kernels=kernels, candidates=candidates, best=best)
         if maximise not in {"random", "local"} or (curve and not standardise):
             raise ConfigError(
                 f"maximise is {maximise!r}, curve is {curve} and standardise is {standardise}; maximise must be random "
                 "or local, and curves are always standardised"
             )
-        if not 0 < subset <= 1 or not 0 < fidelity <= 1:
-            raise ConfigError(f"subset is {subset} and fidelity is {fidelity}; both must be in (0, 1]")
+        if not 0 < fidelity <= 1:
+            raise ConfigError(f"fidelity is {fidelity}; it must be in (0, 1]")
         self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
-        self.kernels, self.subset, self.warm = kernels, subset, warm
+        self.kernels, self.recipe = kernels, embedding
         self.standardise, self.curve, self.fidelity, self.best = standardise, curve, fidelity, best
-        self.recipe = Recipe(encoder, hidden, layers, alpha, beta, updates, lr, weight_decay, device=device)
         self.worth = Worth(problem, reward, teacher)
-        self.encoding = Encoding(problem.space, links=encoder == "graph")
+        self.encoding = Encoding(problem.space, links=embedding.encoder == "graph")
         self.region = Region(problem)
         choices = Candidates(self.region, local=maximise == "local", narrowed=narrowed)
         self.choose = Chooser(choices, candidates, acquisition)
         self.within_limits = not self.worth.first
         self.earlier = read_earlier(earlier, problem, fidelity)
-        self.frozen = load(Path(embedding), self.encoding.features, self.recipe) if embedding else []
+        self.frozen = load(Path(embedding.file), self.encoding.features, embedding) if embedding.file else []
         self.rng = numpy_rng(seed, "esnac")
         self.trials: list[Trial] = []
         self.finished = False
@@ -248,7 +233,7 @@ class Esnac(Strategy):
         except SingularError:
             kernels, failed = [], wanted
         self._trained = [kernel.encoder for kernel in kernels]
-        if self.warm and not self.frozen:
+        if self.recipe.warm and not self.frozen:
             self.weights[: len(kernels)] = [{n: t.clone() for n, t in e.state_dict().items()} for e in self._trained]
         self._logs = {"likelihood": float(np.mean(ends))} if ends else {}
         nugget = max((kernel.posterior.nugget for kernel in kernels), default=0.0)
@@ -266,6 +251,6 @@ class Esnac(Strategy):
 
     def _subset(self, n: int) -> Tensor:
         """A random part of the networks: the first one, if it is the teacher, and at least two."""
-        chosen = self.rng.random(n) < self.subset
+        chosen = self.rng.random(n) < self.recipe.subset
         chosen[0] |= self._teacher is not None
         return torch.from_numpy(np.flatnonzero(chosen) if chosen.sum() > 1 else np.arange(n))
