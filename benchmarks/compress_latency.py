@@ -21,6 +21,7 @@ from compress_resnet import OURS, Compression, averaged, parser
 from torch import nn
 
 import sartor
+from sartor.core import files
 from sartor.core.records import Estimate
 from sartor.core.rng import derive, global_seed
 from sartor.spaces.widths import Widths

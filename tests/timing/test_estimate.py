@@ -6,7 +6,7 @@ import pytest
 from sartor.core.errors import ConfigError
 from sartor.core.records import Estimate
 from sartor.core.rng import numpy_rng
-from sartor.timing.estimate import PROCESS_SPREAD, absolute, ratio, verdict
+from sartor.timing.estimate import PROCESS_SPREAD, absolute, for_others, ratio, verdict
 from sartor.timing.rounds import Rounds
 
 
@@ -163,3 +163,17 @@ def test_one_process_in_a_list_is_one_process() -> None:
     assert ratio([run], "a", "b") == ratio(run, "a", "b")
     with pytest.raises(ConfigError, match="no rounds to estimate from"):
         ratio([], "a", "b")
+
+
+def test_what_one_process_says_of_others_covers_what_they_find() -> None:
+    """The truth is what the mean of many processes would be."""
+    truth, found = 0.7, []
+    for s in range(150):
+        own = ratio(several(truth, 1, s, process=PROCESS_SPREAD), "a", "b")
+        wide = for_others(own)
+        assert wide.value == own.value
+        assert wide.low < own.low < own.high < wide.high
+        found.append((own.low <= truth <= own.high, wide.low <= truth <= wide.high))
+    alone, widened = np.mean(found, axis=0)
+    assert alone < 0.85
+    assert widened >= 0.91

@@ -16,6 +16,7 @@ from sartor.core.contracts import Session
 from sartor.core.records import Arch, Estimate
 from sartor.exporting import with_sane_weights
 from sartor.jobs.fit.assemble import Parts
+from sartor.timing import estimate
 from sartor.timing.meter import Effort, Subject, Timings, time_together
 from sartor.timing.rounds import OnRound, Rounds
 
@@ -53,10 +54,13 @@ class Meter:
     def compare(
         self, networks: Mapping[str, Arch], *, rounds: int, on_round: OnRound | None = None
     ) -> dict[str, Estimate]:
-        """Several networks in the same rounds, each from fresh sessions; milliseconds by name."""
+        """Several networks in the same rounds, each from fresh sessions; milliseconds by name.
+
+        What is chosen by them is judged by other processes: the intervals admit that those find something else.
+        """
         assert self.anchor is not None, "set_anchor comes first"
         found = self._timed(networks, Effort(rounds, self._sessions), on_round=on_round).latencies(self.anchor)
-        return {name: found[name] for name in networks}
+        return {name: estimate.for_others(found[name]) for name in networks}
 
     def visit(self, networks: Sequence[Arch], *, rounds: int, seed: int, on_round: OnRound | None = None) -> Rounds:
         """Many networks in a few rounds, briefly, each from one fresh session: for the latency model."""
