@@ -127,8 +127,10 @@ def _signature(program: torch.export.ExportedProgram, text: str | None) -> Signa
     if not values or not all(isinstance(value, Tensor) for value in values):
         return None
     names = kwargs.context if kwargs.num_children else places
+    symbols = {str(s) for value in values for s in value.shape if not isinstance(s, int)}
+    words = {symbol: BATCH if len(symbols) == 1 else symbol for symbol in symbols}
     ports = tuple(
-        Port(str(name), str(place), tuple(s if isinstance(s, int) else str(s) for s in value.shape), value.dtype)
+        Port(str(name), str(place), tuple(words.get(str(s), s) for s in value.shape), value.dtype)
         for name, place, value in zip(names, places, values, strict=True)
     )
     outputs = [name for name in program.graph_signature.user_outputs if isinstance(name, str)]

@@ -151,8 +151,9 @@ class Signature:
         """
         values, sizes = self._values(inputs), dict[str, int]()
         for port, value in zip(self.inputs, values, strict=True):
+            before = dict(sizes)
             if not port.fits(value, sizes):
-                known = {symbol: size for symbol, size in sizes.items() if symbol in (port.shape or ())}
+                known = {symbol: size for symbol, size in before.items() if symbol in (port.shape or ())}
                 note = f" (where {', '.join(f'{k} is {v}' for k, v in known.items())})" if known else ""
                 raise TargetError(f"the network needs input {port}{note}; got {_found(value)}")
         return values

@@ -31,12 +31,14 @@ class Record(dict[str, Any]):
 def plain(tree: Tree) -> Tree:
     """The tree of dicts, tuples and lists only, with fields of dataclasses as keys: what `torch.export` can hold.
 
+    Strings become None: `torch.export` writes files with them that it cannot read.
+
     Raises:
         TargetError: see `encoded`.
     """
     kind, items = _taken_apart(tree)
     if kind in {"tensor", "value"}:
-        return tree
+        return None if isinstance(tree, str) else tree
     if kind in {"dict", "record", "dataclass"}:
         return {key: plain(value) for key, value in items}
     values = [plain(value) for _, value in items]
