@@ -118,7 +118,8 @@ def _exported(module: nn.Module, example: Inputs, signature: Signature, open_bat
         output = trees.call(module, signature.packed(values))
         return tuple(leaf.clone() for leaf in trees.leaves(output))  # each a value of its own, to be given a name
 
-    flat, options = Adapted(module, forward), {"dynamo": True, "verbose": False, "optimize": optimize}
+    flat = Adapted(module, forward)
+    options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
     if open_batch:
         shapes = (tuple({0: torch.export.Dim(BATCH)} for _ in signature.inputs),)
         with suppress(Exception):  # whatever stops an open batch is found again, or gone, below

@@ -123,8 +123,9 @@ def _signature(program: torch.export.ExportedProgram, text: str | None) -> Signa
     places, leaves = program.graph_signature.user_inputs, args.children() or kwargs.children()
     if (args.num_children and kwargs.num_children) or not all(leaf.is_leaf() for leaf in leaves):
         return None
-    values = [nodes[place].meta.get("val") if isinstance(place, str) else None for place in places]
-    if not values or not all(isinstance(value, Tensor) for value in values):
+    found = [nodes[place].meta.get("val") if isinstance(place, str) else None for place in places]
+    values = [value for value in found if isinstance(value, Tensor)]
+    if not values or len(values) < len(found):
         return None
     names = kwargs.context if kwargs.num_children else places
     symbols = {str(s) for value in values for s in value.shape if not isinstance(s, int)}

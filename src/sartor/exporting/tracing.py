@@ -45,7 +45,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def several(example: Inputs) -> Inputs:
     """At least two examples: tracing takes a batch of one for a constant."""
-    return example if trees.size(example) > 1 else trees.joined([example, example])  # type: ignore[no-any-return]
+    return example if trees.size(example) > 1 else trees.joined([example, example])
 
 
 @contextmanager
