@@ -251,8 +251,8 @@ def image_task(
     for name, part in splits.items():
         check_labels(part.labels, classes, f"the {name} split of {source}")
     own = train.statistics()
-    mean = _per_channel(mean, own[0], "mean")
-    std = _per_channel(std, own[1], "std")
+    mean = per_channel(mean, own[0], "mean")
+    std = per_channel(std, own[1], "std")
     transform = augmenter(augment, train.pixels.shape[-1])
     fixed = partial(Batches, batch=max(batch, 256), mean=mean, std=std)
     return Task(
@@ -270,7 +270,12 @@ def image_task(
     )
 
 
-def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], name: str) -> tuple[float, ...]:
+def per_channel(given: Sequence[float] | None, own: tuple[float, ...], name: str) -> tuple[float, ...]:
+    """A setting `mean` or `std`: what is given, or else the data's own.
+
+    Raises:
+        ConfigError: It has not one number per channel, or a standard deviation is not positive.
+    """
     if given is None:
         return own
     if len(given) != len(own) or (name == "std" and min(given) <= 0):
