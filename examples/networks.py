@@ -67,9 +67,7 @@ class UNet(nn.Module):
             nn.Sequential(conv(before[i], width, 1 if i == 0 else 2), conv(width, width))
             for i, width in enumerate(widths)
         )
-        self.up = nn.ModuleList(
-            conv(widths[i] + widths[i - 1], widths[i - 1]) for i in range(len(widths) - 1, 0, -1)
-        )
+        self.up = nn.ModuleList(conv(widths[i] + widths[i - 1], widths[i - 1]) for i in range(len(widths) - 1, 0, -1))
         self.larger = nn.Upsample(scale_factor=2, mode="nearest")
         self.head = nn.Conv2d(widths[0], outputs, 1)
 

@@ -23,6 +23,9 @@ from sartor.data.quality import accuracy
 Augmentation: TypeAlias = Literal["", "shift", "flip", "shift_flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
 
+# Of ImageNet, as every pretrained network of torchvision expects them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class Images:

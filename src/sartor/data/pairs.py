@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,7 @@ class Pair:
     names: tuple[str, str]
 
 
-def pairs_of(
-    root: Path, answer: str, column: str, *, valid: float, test: float, seed: int
-) -> dict[str, list[Pair]]:
+def pairs_of(root: Path, answer: str, column: str, *, valid: float, test: float, seed: int) -> dict[str, list[Pair]]:
     """The pairs of the splits `train`, `valid` and `test` below `root`.
 
     Layouts: `root/train.parquet` with the columns `image` and `column`; `root/train/images` and `root/train/ANSWER`;
@@ -69,7 +68,10 @@ def pairs_of(
 def _split(root: Path, name: str, answer: str, column: str) -> list[Pair]:
     if (root / f"{name}.parquet").is_file():
         return _table(root / f"{name}.parquet", column)
-    for pictures, answers in ((root / name / "images", root / name / answer), (root / "images" / name, root / answer / name)):
+    for pictures, answers in (
+        (root / name / "images", root / name / answer),
+        (root / "images" / name, root / answer / name),
+    ):
         if pictures.is_dir():
             return _folders(pictures, answers)
     return []
@@ -183,7 +185,7 @@ class PairBatches:
 
     def __len__(self) -> int:
         if self.generator is None:
-            return -(-len(self.data) // self.batch)
+            return math.ceil(len(self.data) / self.batch)
         return max(1, self.repeats * len(self.data) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -285,4 +287,3 @@ def fitting(picture: Tensor, answer: Tensor, pair: Pair, wanted: tuple[int, int]
         raise DataError(f"{pair.names[0]} has {sizes[0]} pixels, {pair.names[1]} has {sizes[1]}; they must agree")
     if sizes[0] != wanted:
         raise DataError(f"{pair.names[0]} has {sizes[0]} pixels, the first one {wanted}; set size to resize them all")
-

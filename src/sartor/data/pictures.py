@@ -32,10 +32,15 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         DataError: There are none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file())
+    found = sorted(filter(is_picture, folder.rglob("*")))
     if not found:
         raise DataError(f"no images in {folder}; it needs files that end in {endings()}")
     return found
+
+
+def is_picture(path: Path) -> bool:
+    """Whether it is a file that is called like a picture."""
+    return path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
 
 
 def endings() -> str:
@@ -56,9 +61,10 @@ def decoded(source: Source, where: str, channels: int | None = 3) -> Tensor:
     """
     image = _opened(source, where)
     if image.mode in DEEP:
+        kind = "floating-point" if image.mode == "F" else "16-bit or 32-bit"
         raise DataError(
-            f"{where} holds {'floating-point' if image.mode == 'F' else '16-bit or 32-bit'} numbers (mode {image.mode}),"
-            " a picture needs 8 bits per channel; scale it to 0..255 and save it so"
+            f"{where} holds {kind} numbers (mode {image.mode}), a picture needs 8 bits per channel; scale it to 0..255 "
+            "and save it so"
         )
     grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
     pixels = torch.from_numpy(np.array(image.convert("L" if grey else "RGB")))
@@ -66,9 +72,9 @@ def decoded(source: Source, where: str, channels: int | None = 3) -> Tensor:
 
 
 def numbers(source: Source, where: str) -> Tensor:
-    """The numbers of a one-channel picture as they are (labels, depths), `(H, W)`, int64 or float32.
+    """The numbers of a one-channel picture as they are (labels, depths), `(H, W)`.
 
-    8, 16 and 32 bits and floating point are read; of a picture with a palette, the indices.
+    Of a picture of 8 bits uint8, of more int32, of floating point float32; of a palette, the indices.
 
     Raises:
         DataError: It cannot be decoded, or has several channels.
@@ -80,7 +86,8 @@ def numbers(source: Source, where: str) -> Tensor:
             "as a PNG of 8 or 16 bits"
         )
     values = np.array(image)
-    return torch.from_numpy(values.astype(np.float32 if image.mode == "F" else np.int64))
+    kind = np.float32 if image.mode == "F" else np.int32 if image.mode in DEEP else np.uint8
+    return torch.from_numpy(values.astype(kind))
 
 
 def _opened(source: Source, where: str) -> Image.Image:

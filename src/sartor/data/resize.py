@@ -25,7 +25,9 @@ def imresize(pictures: Tensor, factor: float) -> Tensor:
         ConfigError: The factor is not positive, or the pictures are no floating-point numbers.
     """
     if not factor > 0 or not pictures.is_floating_point():
-        raise ConfigError(f"imresize needs a factor above 0 and floating-point pictures, got {factor}, {pictures.dtype}")
+        raise ConfigError(
+            f"imresize needs a factor above 0 and floating-point pictures, got {factor}, {pictures.dtype}"
+        )
     for axis in (-2, -1):
         pictures = _along(pictures, axis, factor)
     return pictures
@@ -57,7 +59,7 @@ def contributions(length: int, factor: float) -> tuple[Tensor, Tensor]:
 
 
 def cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5 (IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981, equation 15)."""
+    """Keys' kernel with a = -0.5 (IEEE Trans. Acoustics, Speech and Signal Processing 29, 1981, equation 15)."""
     x = x.abs()
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2

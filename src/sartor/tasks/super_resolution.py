@@ -136,8 +136,8 @@ def _read(files: Sequence[Path], scale: int, channels: int, patch: int, index: i
     rows, cols = (side // scale for side in large.shape[-2:])
     if min(rows, cols) < patch:
         raise DataError(
-            f"{path} has {tuple(large.shape[-2:])} pixels, at scale {scale} too few for a patch of {patch}; lower patch "
-            "or remove it"
+            f"{path} has {tuple(large.shape[-2:])} pixels, at scale {scale} too few for a patch of {patch}; lower "
+            "patch or remove it"
         )
     large = large[:, : rows * scale, : cols * scale].contiguous()
     small = fidelity.eight_bit(imresize(large.double(), 1 / scale)).to(torch.uint8)
