@@ -62,5 +62,5 @@ def test_what_is_wrong_is_told():
         loaders(train=valid, valid=valid)
     with pytest.raises(DataError, match="no batches"):
         loaders(train=valid, valid=[], test=valid)
-    with pytest.raises(DataError, match="pairs of tensors, got dict"):
+    with pytest.raises(DataError, match="got dict"):
         loaders(train=valid, valid=[{"x": X}], test=valid)

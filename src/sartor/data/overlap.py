@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,19 +39,18 @@ class Overlap(TorchMetric):
     """
 
     full_state_update = False
-    higher_is_better: ClassVar[bool] = True
 
     def __init__(self, classes: int, ignore: int, kind: Literal["miou", "pixel_accuracy"]) -> None:
         super().__init__()
         self.classes, self.ignore, self.kind = classes, ignore, kind
-        self.seen: list[Tensor]
+        self.seen: list[Tensor] | Tensor
         self.add_state("seen", default=[], dist_reduce_fx="cat")
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Take in logits `(batch, classes, H, W)` and labels `(batch, H, W)`."""
         predicted, true = output.argmax(1).flatten(1), target.flatten(1)
         counts = [self._counted(p[t != self.ignore], t[t != self.ignore]) for p, t in zip(predicted, true, strict=True)]
-        self.seen.append(torch.stack(counts))
+        self.seen.append(torch.stack(counts))  # type: ignore[union-attr] # a tensor only between processes
 
     def compute(self) -> Tensor:
         return self._of(self.counts.sum(0))
@@ -59,7 +58,7 @@ class Overlap(TorchMetric):
     @property
     def counts(self) -> Tensor:
         """Of each example: right, predicted and true pixels of each class, `(n, 3, classes)`, float64."""
-        if not isinstance(self.seen, list):
+        if isinstance(self.seen, Tensor):
             return self.seen
         if len(self.seen) > 1:
             self.seen = [torch.cat(self.seen)]  # once: the bootstrap asks again and again
@@ -76,7 +75,8 @@ class Overlap(TorchMetric):
 
     def _of(self, counts: Tensor) -> Tensor:
         right, predicted, true = counts
-        if self.kind == "pixel_accuracy":
-            return right.sum() / true.sum()
         either = predicted + true - right
-        return (right[either > 0] / either[either > 0]).mean()
+        found: Tensor = right.sum() / true.sum()
+        if self.kind == "miou":
+            found = (right[either > 0] / either[either > 0]).mean()
+        return found

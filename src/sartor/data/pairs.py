@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sartor.core.contracts import Batch
 from sartor.core.errors import ConfigError, DataError
-from sartor.data.pictures import Source, columns, drawn, picture_files
+from sartor.data.pictures import Source, columns, decoded, drawn, picture_files
 
 Transform: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Changes a picture, `(C, H, W)`, and its answer, `(..., H, W)`, in step; all chance comes from the generator."""
@@ -274,6 +274,12 @@ def sized(size: Sequence[int] | int | None) -> tuple[int, int] | None:
     if len(both) != 2 or min(both) < 1:
         raise ConfigError(f"size must be a number of pixels or [height, width], got {size}")
     return both[0], both[1]
+
+
+def size_of(pair: Pair) -> tuple[int, int]:
+    """Height and width of its picture."""
+    _, height, width = decoded(pair.picture, pair.names[0]).shape
+    return height, width
 
 
 def fitting(picture: Tensor, answer: Tensor, pair: Pair, wanted: tuple[int, int]) -> None:

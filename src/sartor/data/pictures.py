@@ -92,8 +92,8 @@ def numbers(source: Source, where: str) -> Tensor:
 
 def _opened(source: Source, where: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)  # type: ignore[arg-type]
-        image.load()
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:  # type: ignore[arg-type]
+            image.load()
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{where} is not a readable image ({error}); remove or replace it") from error
     return image

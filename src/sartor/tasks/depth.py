@@ -25,6 +25,7 @@ from sartor.data.pairs import (
     nearest,
     pairs_of,
     rooms,
+    size_of,
     sized,
     smooth,
 )
@@ -96,7 +97,7 @@ def depth(
     splits = pairs_of(existing(root, "root"), "depths", "depth", valid=valid, test=test, seed=seed)
     low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
     resize, room = sized(size), rooms(cache_gb, splits)
-    wanted = resize or tuple(decoded(splits["train"][0].picture, splits["train"][0].names[0]).shape[-2:])
+    wanted = resize or size_of(splits["train"][0])
     data = {
         k: Decoded(partial(_read, pairs, per_metre, resize, wanted), len(pairs), room[k]) for k, pairs in splits.items()
     }

@@ -24,6 +24,7 @@ from sartor.data.pairs import (
     nearest,
     pairs_of,
     rooms,
+    size_of,
     sized,
     smooth,
 )
@@ -92,7 +93,7 @@ def segmentation(
         raise ConfigError(f"names has {len(names)} entries, the labels have {found} classes; give one name per class")
     low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
     resize, room = sized(size), rooms(cache_gb, splits)
-    wanted = resize or tuple(decoded(splits["train"][0].picture, splits["train"][0].names[0]).shape[-2:])
+    wanted = resize or size_of(splits["train"][0])
     data = {
         k: Decoded(partial(_read, pairs, found, ignore, resize, wanted), len(pairs), room[k])
         for k, pairs in splits.items()
