@@ -55,4 +55,11 @@ def test_scale_invariance():
     output, target = (1 + torch.rand(1, 1, 4, 4, generator=generator) for _ in range(2))
     whole = [float(distances.scale_invariant(k * output, target, share=1.0)) for k in (1, 3)]
     assert whole[0] == pytest.approx(whole[1], abs=1e-6)
-    assert float(distances.scale_invariant(-output, target)) > 1  # below 0: raised, not NaN
+
+
+def test_an_output_below_nothing_is_drawn_up():
+    output = torch.full((1, 1, 2, 2), -0.5).requires_grad_()
+    loss = distances.scale_invariant(output, torch.full((1, 1, 2, 2), 2.0))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert (output.grad < 0).all()

@@ -136,10 +136,10 @@ def test_held_out_pairs_come_in_order_and_an_epoch_is_a_shuffle():
     assert len(fixed) == 3
     epoch = [y.flatten().tolist() for _, y in batches(torch_rng(0))]
     assert [len(b) for b in epoch] == [4, 4]
-    assert len(set(sum(epoch, []))) == 8
+    assert len({i for b in epoch for i in b}) == 8
     assert epoch == [y.flatten().tolist() for _, y in batches(torch_rng(0))]
     assert epoch != [y.flatten().tolist() for _, y in batches(torch_rng(1))]
-    twice = sum([y.flatten().tolist() for _, y in batches(torch_rng(0), repeats=2)], [])
+    twice = [i for _, y in batches(torch_rng(0), repeats=2) for i in y.flatten().tolist()]
     assert sorted(twice) == sorted(list(range(10)) * 2)
 
 

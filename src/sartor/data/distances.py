@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 NEAREST = 1e-3
-"""Metres: what an output is raised to where its logarithm or a ratio is taken."""
+"""Metres: what an output is raised to where a ratio is taken."""
+
+TANGENT = 0.1
+"""Metres: nearer than that a logarithm goes on as its tangent, or an output that starts below 0 would never move."""
 
 
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
@@ -26,7 +29,7 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
 def scale_invariant(output: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
     """Mean square of the error of logarithms, less `share` of the square of its mean (equation 4); a loss."""
     output, known = _like(output, target)
-    error = output.clamp(min=NEAREST).log() - target.clamp(min=NEAREST).log()
+    error = _logarithm(output) - _logarithm(target)
     return _mean(error.square(), known) - share * _mean(error, known).square()
 
 
@@ -47,6 +50,11 @@ def within(output: Tensor, target: Tensor, factor: float = 1.25) -> Tensor:
     output, known = _like(output, target)
     a, b = output.clamp(min=NEAREST), target.clamp(min=NEAREST)
     return _mean((torch.maximum(a / b, b / a) < factor).to(output.dtype), known, math.nan)
+
+
+def _logarithm(metres: Tensor) -> Tensor:
+    far = metres.clamp(min=TANGENT)
+    return far.log() + (metres - far) / TANGENT
 
 
 def _like(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
