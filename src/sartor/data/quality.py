@@ -58,7 +58,7 @@ def of(given: Mapping[str, Callable[[], Any] | Metric], target: Tree = None) -> 
     """Metrics from constructors of torchmetrics' metrics, or as they are.
 
     What is better comes from the metric's `higher_is_better`. Metrics of `torchmetrics.classification` between 0 and 1
-    are shown in per cent; an accuracy over examples has Wilson's interval.
+    of which more is better are shown in per cent; an accuracy over examples has Wilson's interval.
 
     Args:
         given: Name -> constructor, or a `sartor.core.metrics.Metric`.
@@ -82,7 +82,7 @@ def _metric(name: str, make: Callable[[], Any] | Metric, target: Tree) -> Metric
             f"metric {name!r} ({type(made).__name__}) does not say whether higher is better; give "
             f"sartor.Metric({name!r}, 'max' or 'min', make=...) in its place"
         )
-    known = type(made).__module__.startswith("torchmetrics.classification")
+    known = bool(higher) and type(made).__module__.startswith("torchmetrics.classification")
     share = known and getattr(made, "plot_lower_bound", None) == 0 and getattr(made, "plot_upper_bound", None) == 1
     return Metric(name, "max" if higher else "min", SHARE if share else "", _interval(made, target), make)
 
