@@ -104,6 +104,7 @@ class _Measured:
     values: dict[str, float]
     examples: int
     each: dict[str, Tensor]
+    statistics: dict[str, Callable[[Tensor], float]]
 
     def scores(self, task: Task) -> dict[str, Score]:
         found = {}
@@ -117,7 +118,8 @@ class _Measured:
         if metric.interval == "proportion" and 0 <= value <= 1:
             return wilson(value, self.examples)
         each = self.each.get(metric.name)
-        return (None, None) if each is None or len(each) < 2 else bootstrap(each)
+        statistic = self.statistics.get(metric.name)
+        return (None, None) if each is None or len(each) < 2 else bootstrap(each, statistic)
 
 
 def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree], torch.device], T]) -> T:
@@ -145,22 +147,36 @@ def _measured(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task: Tas
     values = {name: float(metric.compute()) for name, metric in metrics.items()}
     kinds = {m.name: m.interval for m in task.metrics}
     each = {name: m.values.cpu() for name, m in metrics.items() if kinds[name] == "per_example"}
-    return _Measured(values, seen, each)
+    statistics = {name: metrics[name].statistic for name in each if hasattr(metrics[name], "statistic")}
+    return _Measured(values, seen, each, statistics)
 
 
-def bootstrap(values: Tensor) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of per-example values, `(n,)`; NaNs (nothing to judge) are left out.
+def bootstrap(values: Tensor, statistic: Callable[[Tensor], float] | None = None) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of per-example values; NaNs (nothing to judge) are left out.
 
     It describes the draw of the examples only, not how the result varies from training to training.
+
+    Args:
+        values: `(n,)`, or `(n, ...)` as `statistic` takes them.
+        statistic: What is computed from a draw's values in place of their mean; draws without a finite one (none of
+            their examples can be judged) are left out.
     """
-    known = values[~values.isnan()].double().numpy()
-    if not len(known):
+    if statistic is None:
+        values, statistic = values[~values.isnan()].double(), _mean
+    if not len(values):
         return math.nan, math.nan
     rng = numpy_rng(0, "bootstrap")
     # one draw at a time, so that a large split does not need all of them in memory
-    means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(DRAWS)]
-    low, high = np.quantile(means, [0.025, 0.975])
+    draws = (values[torch.from_numpy(rng.integers(len(values), size=len(values)))] for _ in range(DRAWS))
+    found = [value for value in map(statistic, draws) if math.isfinite(value)]
+    if not found:
+        return math.nan, math.nan
+    low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean())
 
 
 def check_fits(task: Task, module: nn.Module) -> None:
