@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from sartor.core import trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import ConfigError, DataError
-from sartor.core.rng import derive, numpy_rng
+from sartor.core.rng import derive, global_seed, numpy_rng
 from sartor.core.trees import Tree
-from sartor.data.images import split
+from sartor.data.images import draw, split
 
 Take: TypeAlias = Callable[[Tensor, torch.Generator | None], Batch]
 """The examples at some indices, `(m,)`; augmented from the generator, if there is one."""
@@ -54,6 +54,45 @@ class Batches:
             order = order[torch.randperm(len(order), generator=self.generator)]
         for start in range(0, len(self) * self.batch, self.batch):
             yield self.take(order[start : start + self.batch], self.generator)
+
+
+class Seeded:
+    """Somebody else's loader, whose draws from torch's global generator come from ours, one seed per batch.
+
+    Args:
+        batches: The loader, or anything that can be iterated again and again.
+        checked: A batch as the contract has it.
+        generator: Of the training split; without one, every pass draws the same.
+    """
+
+    def __init__(
+        self, batches: Iterable[Any], checked: Callable[[Any], Batch], generator: torch.Generator | None = None
+    ) -> None:
+        self.batches = batches
+        self.checked = checked
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = self.generator or torch.Generator()
+        if self.generator is not None:
+            self._seed_own(generator)
+        with global_seed(draw(generator)):
+            iterator = iter(self.batches)
+        while True:
+            with global_seed(draw(generator)):
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            yield self.checked(batch)
+
+    def _seed_own(self, generator: torch.Generator) -> None:
+        for owner in (self.batches, getattr(self.batches, "sampler", None)):
+            own = getattr(owner, "generator", None)
+            if isinstance(own, torch.Generator):
+                own.manual_seed(draw(generator))
 
 
 @dataclass(frozen=True)
