@@ -1,4 +1,4 @@
-"""Arrays by name: of a .npz or .npy file, the columns of a .csv or .parquet file, or a folder of .npy files and rasters.
+"""Arrays by name: of a .npz or .npy file, columns of a .csv or .parquet file, or a folder of .npy files and rasters.
 
 Nothing is unpickled. A name that is not there, a cell that is no number, NaN and infinity are refused with their place.
 """
@@ -70,8 +70,8 @@ class Archive:
 def open_archive(path: Path) -> Archive:
     """What is in a file, or a folder, by name. A `.npy` file, and every file of a folder, is one array: its stem.
 
-    A `.csv` or `.csv.gz` file has a header. A column is of whole numbers, numbers or strings, the first that all its cells are. In a
-    `.parquet` file, a column of bytes holds images, all of one shape: `(n, H, W)` or `(n, H, W, C)`.
+    A `.csv` or `.csv.gz` file has a header. A column is of whole numbers, numbers or strings, the first that all its
+    cells are. In a `.parquet` file, a column of bytes holds images, all of one shape: `(n, H, W)` or `(n, H, W, C)`.
 
     Raises:
         DataError: It is none of those, or cannot be read.

@@ -26,12 +26,13 @@ class LogMel:
         mels: Number of filters.
         window: Seconds of a frame; the transform's length is the next power of two.
         hop: Seconds between frames.
+        samples: Of a waveform.
 
     Raises:
         ConfigError: A filter would hold no frequency of the transform, or a length is out of range.
     """
 
-    def __init__(self, rate: int, mels: int, window: float, hop: float) -> None:
+    def __init__(self, rate: int, mels: int, window: float, hop: float, samples: int) -> None:
         self.window, self.hop = round(window * rate), round(hop * rate)
         if self.window < 4 or self.hop < 1 or mels < 1:
             raise ConfigError(
@@ -39,15 +40,16 @@ class LogMel:
                 f"{self.hop} samples at {rate} Hz"
             )
         self.length = 2 ** math.ceil(math.log2(self.window))
+        if samples <= self.length // 2:
+            raise ConfigError(
+                f"{samples} samples are too short for a transform of {self.length}; set more seconds or a shorter "
+                "window"
+            )
         self.shape = torch.hann_window(self.window)
         self.filters = filters(mels, self.length // 2 + 1, rate / 2)
 
-    def frames(self, samples: int) -> int:
-        """Of a waveform of so many samples."""
-        return 1 + samples // self.hop
-
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """`(batch, samples)` to `(batch, 1, mels, frames)`."""
+        """`(batch, samples)` to `(batch, 1, mels, frames)`, where frames = 1 + samples // hop."""
         spectrum = torch.stft(
             waveforms,
             self.length,

@@ -125,4 +125,3 @@ def apart_from(corners: Tensor, train: Tensor, held: Tensor, patch: int) -> Tens
     rows, columns = (corners[train, axis, None] + side for axis in (0, 1))
     free = ~covered[rows[:, :, None], columns[:, None, :]].flatten(1).any(1)
     return train[free]
-

@@ -112,7 +112,9 @@ def _column(archive: Archive, name: str, count: int, setting: str) -> NDArray[An
 
 def _of_folder(path: Path, label: str, rate: int | None) -> Takes:
     if label:
-        raise DataError(f"{path} is a folder: the class of a take is its folder's name; leave the setting 'label' empty")
+        raise DataError(
+            f"{path} is a folder: the class of a take is its folder's name; leave the setting 'label' empty"
+        )
     files = sorted(p for p in path.glob("*/*") if p.suffix.lower() == ".wav")
     if not files:
         raise DataError(f"{path} holds no CLASS/*.wav; it needs one folder of wav files per class")
@@ -125,8 +127,8 @@ def _of_arrays(archive: Archive, rate: int | None) -> tuple[Tensor, Tensor, int]
     whole = offsets.dtype.kind in "iu" and offsets.ndim == 1 and len(offsets) > 1
     if not whole or offsets[0] != 0 or offsets[-1] != len(audio) or (np.diff(offsets.astype(np.int64)) < 1).any():
         raise DataError(
-            f"{archive.where('offsets')} must rise from 0 to {len(audio)}, the length of audio: where each take begins, "
-            "and where the last one ends"
+            f"{archive.where('offsets')} must rise from 0 to {len(audio)}, the length of audio: where each take "
+            "begins, and where the last one ends"
         )
     given = int(archive.numbers("rate", "rate")) if "rate" in archive.names else rate
     if given is None:

@@ -157,7 +157,9 @@ class Scaling:
             values: The examples at some indices, `(m, channels, ...)`.
             index: Which count, `(n,)`.
         """
-        parts = index.split(CHUNK)  # twice through them, as all might not fit into memory, and sums of squares cancel
+        parts = torch.split(
+            index, CHUNK
+        )  # twice through them, as all might not fit into memory, and sums of squares cancel
         first = values(index[:1])
         shape = (1, first.shape[1], *[1] * (first.dim() - 2))
         total = torch.zeros(first.shape[1], dtype=torch.float64)

@@ -107,7 +107,7 @@ class Unlabelled:
         return values.float() if values.is_floating_point() else values
 
     def identity(self) -> list[Tree]:
-        """What tells this data from other: values; of files, names and sizes, as reading all of them could take hours."""
+        """What tells this data from other: values; of files, names and sizes, as reading them all could take hours."""
         return [v if isinstance(v, Tensor) else _names(v.files) for v in self.stored.values()]
 
 
@@ -142,7 +142,9 @@ def read(
     count = len(arrays[names[0]])
     for name, values in arrays.items():
         if len(values) != count:
-            raise DataError(f"{sources.where(name)} has {len(values)} examples, {names[0]!r} has {count}; give 'inputs'")
+            raise DataError(
+                f"{sources.where(name)} has {len(values)} examples, {names[0]!r} has {count}; give 'inputs'"
+            )
     splits = sources.splits("", count, valid=valid, seed=seed)
     stored = {name: _arranged_axes(values) for name, values in arrays.items()}
     return _examples(stored, [name for name in names if _are_images(arrays[name])], look), splits
@@ -153,15 +155,13 @@ def _only(sources: Sources) -> list[str]:
     names = [name for name in sources.names if name not in MARKS]
     if len(names) > 1 and "x" not in names:
         raise DataError(
-            f"{sources.archives[0].path} holds {', '.join(names)}; give the setting 'inputs' the names of those that the "
-            "network gets"
+            f"{sources.archives[0].path} holds {', '.join(names)}; give the setting 'inputs' the names of those that "
+            "the network gets"
         )
     return ["x"] if "x" in names else names
 
 
-def _of_files(
-    place: Path, test: float | str | Path, look: Look, valid: float, seed: int
-) -> tuple[Unlabelled, Splits]:
+def _of_files(place: Path, test: float | str | Path, look: Look, valid: float, seed: int) -> tuple[Unlabelled, Splits]:
     parts = [_found(place)]
     if not isinstance(test, int | float):
         parts.append(_found(existing(test, "test")))
@@ -175,7 +175,9 @@ def _of_files(
 def _found(place: Path) -> list[Path]:
     files = image_files(place) if place.is_dir() else []
     if not files:
-        raise DataError(f"{place} holds no images; it needs a folder with images anywhere below it, or a file of arrays")
+        raise DataError(
+            f"{place} holds no images; it needs a folder with images anywhere below it, or a file of arrays"
+        )
     return files
 
 

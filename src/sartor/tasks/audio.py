@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.data.archives import categories
@@ -84,7 +85,7 @@ def audio(
     found, names = categories(takes.labels, f"the labels of {data}")
     labels = torch.from_numpy(found)
     splits = _splits(takes, labels, split, valid, test, seed)
-    extract = LogMel(takes.rate, mels, window, hop) if features == "log_mel" else _waveform
+    extract = LogMel(takes.rate, mels, window, hop, samples) if features == "log_mel" else _waveform
     raw = _Recordings(takes, labels, samples, round(shift * takes.rate), extract)
     mean, std = _statistics(raw, splits.train) if normalisation is None else _checked(normalisation)
     ready = _Recordings(takes, labels, samples, raw.shift, extract, mean, std)
@@ -144,7 +145,7 @@ def _statistics(raw: _Recordings, index: Tensor) -> tuple[float, float]:
     """Mean and standard deviation of the training features; sums batch by batch, as all might not fit into memory."""
     count, total, squares = 0, 0.0, 0.0
     for inputs, _ in Batches(index, raw, EVALUATED):
-        values = inputs.double()
+        values = torch.cat(trees.leaves(inputs)).double()
         count, total, squares = count + values.numel(), total + float(values.sum()), squares + float((values**2).sum())
     mean = total / count
     return mean, max(squares / count - mean**2, 1e-12) ** 0.5

@@ -126,9 +126,7 @@ class _Given:
     describe: Mapping[str, Any]
 
 
-def _informed(
-    task: Task, given: _Given, logits: bool | None, device: str, room: int, network: nn.Module
-) -> Task:
+def _informed(task: Task, given: _Given, logits: bool | None, device: str, room: int, network: nn.Module) -> Task:
     """The task of learning from `network`."""
     teacher = Teacher(network, resolve(device))
     scales = scales_of(teacher, given.plain())
@@ -137,7 +135,9 @@ def _informed(
     found = trees.leaves(output)
     one = len(found) == 1 and found[0].is_floating_point() and found[0].dim() >= 2 and found[0].shape[1] > 1
     if logits and not one:
-        raise ConfigError(f"logits = true needs one output (batch, classes, ...), the network gives {trees.shapes(output)}")
+        raise ConfigError(
+            f"logits = true needs one output (batch, classes, ...), the network gives {trees.shapes(output)}"
+        )
     agreement = one and (found[0].dim() == 2 if logits is None else logits)
     fixed = {name: Taught(getattr(given, name), teacher, room // 2) for name in ("valid", "test")}
     identity = f"{given.fingerprint} {teacher.fingerprint()}".encode()
@@ -203,4 +203,3 @@ def _first(batches: Iterable[Batch]) -> Batch:
     for batch in batches:
         return batch
     raise DataError("the validation split gives no batches; give it some data")
-

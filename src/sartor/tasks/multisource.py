@@ -1,4 +1,4 @@
-"""Several sources per example, kept apart or stacked: rasters and vectors of one place, classified by patch or pixel."""
+"""Several sources per example, kept apart or stacked: rasters and vectors of a place, classified by patch or pixel."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def multisource(
     valid: float = 0.1,
     seed: int = 0,
 ) -> Task:
-    """Classification from several arrays of one place or moment: bands and elevation, spectrum and LiDAR, RGB and depth.
+    """Classification from several arrays of a place or moment: bands and elevation, spectrum and LiDAR, RGB and depth.
 
     `data` holds named arrays (a `.npz` file, a folder of `.npy` files and one-layer rasters, a `.parquet` file with
     images). Three layouts, told by the labels:
@@ -167,8 +167,8 @@ def _examples(
     """One example per row of the arrays."""
     if patch or dense or labels.dim() not in (1, 3):
         raise DataError(
-            f"the labels have the shape {tuple(labels.shape)}: patch and dense are for a scene, whose labels are (H, W); "
-            "others are (n,) or (n, H, W)"
+            f"the labels have the shape {tuple(labels.shape)}: patch and dense are for a scene, whose labels are (H, W)"
+            "; others are (n,) or (n, H, W)"
         )
     stored = {}
     for name in names:
@@ -184,8 +184,8 @@ def _examples(
         stored[name] = channels_first(array.reshape(len(array), *shape) if shape else array)
         if labels.dim() == 3 and stored[name].shape[2:] != labels.shape[1:]:
             raise DataError(
-                f"{sources.where(name)} has the shape {array.shape}, the labels have {tuple(labels.shape)}; for a class "
-                "per pixel, height and width must agree"
+                f"{sources.where(name)} has the shape {array.shape}, the labels have {tuple(labels.shape)}; for a "
+                "class per pixel, height and width must agree"
             )
     return _Examples(stored, lambda name, index: stored[name][index], labels)
 

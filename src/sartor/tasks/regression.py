@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from sartor.data.sources import NONE, Scaling, Sources, arranged, channels_first
 __all__ = ["regression"]
 
 LOSSES = ("l2", "l1", "huber")
+
+Error: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def regression(
@@ -87,8 +90,8 @@ def regression(
     scalings = {name: Scaling.of(a.__getitem__, splits.train) if scale_inputs else NONE for name, a in arrays.items()}
     flat = all(a.dim() == 2 and a.shape[1] == 1 for a in arrays.values())
     take = _Rows(arrays, goal, scalings, scaling, form or ("stacked" if flat else "apart"))
-    error = {"l2": squared, "l1": absolute, "huber": partial(_huber, delta=delta)}[loss]
-    distance = _matching(error)
+    errors: Mapping[str, Error] = {"l2": squared, "l1": absolute, "huber": partial(_huber, delta=delta)}
+    distance = _matching(errors[loss])
     return Task(
         train=lambda generator: Batches(splits.train, take, batch, generator),
         valid=lambda: Batches(splits.valid, take, EVALUATED),
@@ -132,7 +135,7 @@ def _target_names(sources: Sources, target: str | Sequence[str]) -> list[str]:
     if not usual and sources.archives[0].word != "column":
         known = ", ".join(sources.names)
         raise DataError(f"{sources.archives[0].path} has no array y or target, only {known}; give the setting 'target'")
-    return usual[:1] or [sources.names[-1]]
+    return [usual[0] if usual else sources.names[-1]]
 
 
 def _targets(sources: Sources, names: Sequence[str]) -> Tensor:
@@ -163,7 +166,7 @@ def _agreed(sources: Sources, arrays: Mapping[str, Tensor], goal: Tensor, wanted
     return len(goal)
 
 
-def _matching(error: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _matching(error: Error) -> Error:
     return lambda output, target: error(*_matched(output, target))
 
 
@@ -175,8 +178,8 @@ def _matched(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(output, Tensor) or _long(output) != _long(target):
         raise DataError(
-            f"the network gives {trees.shapes(output)}, the target is {tuple(target.shape)}; give its last layer as many "
-            "outputs as the target has columns"
+            f"the network gives {trees.shapes(output)}, the target is {tuple(target.shape)}; give its last layer as "
+            "many outputs as the target has columns"
         )
     return output.reshape(target.shape), target
 
