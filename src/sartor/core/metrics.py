@@ -50,9 +50,9 @@ class Metric:
         name: As in journals and reports: `accuracy`, `psnr`, `rmse`.
         goal: `max` if more is better, `min` if less is.
         unit: `share` for values in [0, 1] that are shown in per cent, else what is written behind the number.
-        interval: Which interval its value has: `proportion` (a share of the examples: Wilson's), `per_example` (a mean
-            over examples: bootstrap; what `make` gives then has `values`, `(n,)`, one per example; or `(n, ...)` and
-            `statistic(values) -> float`, where it is no mean of them), or `none`.
+        interval: Which interval its value has: `proportion` (a share of the examples: Wilson's), `per_example`
+            (bootstrap over examples; what `make` gives then has `values`, `(n,)`, one per example, of which it is the
+            mean, or else `resampled(times)`: its value if example `i` were there `times[i]` times), or `none`.
         make: A fresh torchmetrics metric, or anything that has `to`, `update(output, target)` and `compute`; None in
             what was read from a file.
     """

@@ -23,6 +23,9 @@ from sartor.data.quality import accuracy
 Augmentation: TypeAlias = Literal["", "shift", "flip", "shift_flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
 
+# Of ImageNet, as every pretrained network of torchvision expects them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class Images:
@@ -251,8 +254,8 @@ def image_task(
     for name, part in splits.items():
         check_labels(part.labels, classes, f"the {name} split of {source}")
     own = train.statistics()
-    mean = _per_channel(mean, own[0], "mean")
-    std = _per_channel(std, own[1], "std")
+    mean = per_channel(mean, own[0], "mean")
+    std = per_channel(std, own[1], "std")
     transform = augmenter(augment, train.pixels.shape[-1])
     fixed = partial(Batches, batch=max(batch, 256), mean=mean, std=std)
     return Task(
@@ -270,7 +273,12 @@ def image_task(
     )
 
 
-def _per_channel(given: Sequence[float] | None, own: tuple[float, ...], name: str) -> tuple[float, ...]:
+def per_channel(given: Sequence[float] | None, own: tuple[float, ...], name: str) -> tuple[float, ...]:
+    """A setting `mean` or `std`: what is given, or else the data's own.
+
+    Raises:
+        ConfigError: It has not one number per channel, or a standard deviation is not positive.
+    """
     if given is None:
         return own
     if len(given) != len(own) or (name == "std" and min(given) <= 0):

@@ -6,19 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from sartor.core.errors import DataError
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All image files below `folder`, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file())
+from sartor.data.pictures import decoded
 
 
 @dataclass
@@ -58,17 +50,9 @@ def square(path: Path, size: int) -> Tensor:
     """The middle of one image file, `(3, size, size)`, uint8.
 
     Raises:
-        DataError: It cannot be decoded, or its numbers have more than 8 bits, which Pillow would cut off.
+        DataError: It cannot be decoded, or has no 8 bits per channel.
     """
-    try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            pixels = np.array(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is not a readable image ({error}); remove or replace it") from error
-    if mode == "F" or mode.startswith("I"):
-        raise DataError(f"{path} has more than 8 bits per channel (mode {mode}); scale it to 0..255 and save it so")
-    image = torch.from_numpy(pixels).movedim(2, 0)
+    image = decoded(path, str(path))
     if min(image.shape[1:]) != size:
         image = v2.functional.resize(image, [size], antialias=True)
     middle: Tensor = v2.functional.center_crop(image, [size, size])

@@ -44,9 +44,17 @@ class Pooled(PerExample):
     def compute(self) -> Tensor:
         return self.pooling(self.values.mean(0))
 
-    def statistic(self, values: Tensor) -> float:
-        """The metric of a draw of examples, whose parts are `values`, `(n, k)`."""
-        return float(self.pooling(values.mean(0)))
+    @property
+    def values(self) -> Tensor:
+        """The parts of every example, `(n, k)`, float64."""
+        if isinstance(self.seen, list) and len(self.seen) > 1:
+            self.seen = [torch.cat(self.seen)]  # once: the bootstrap asks again and again
+        return self.seen[0] if isinstance(self.seen, list) else self.seen
+
+    def resampled(self, times: Tensor) -> float:
+        """The metric if example `i` were in the data set `times[i]` times; `times` is `(n,)`."""
+        weights = times.to(self.values)
+        return float(self.pooling(weights @ self.values / weights.sum()))
 
 
 def rmse(unit: str = "", scale: float | Tensor = 1.0) -> Metric:
@@ -64,28 +72,21 @@ def r2() -> Metric:
     return pooled(_explained_parts, _explained, "r2", "max")
 
 
-def overlaps(classes: int, ignore: int = -100) -> tuple[Metric, Metric, Metric]:
-    """For labels of positions: `miou`, `iou_min` (of the worst class) and `accuracy` (of positions), over all examples.
+def worst_overlap(classes: int, ignore: int = -100) -> Metric:
+    """Intersection over union of the class that has the least, over the whole split: see `sartor.data.overlap`.
 
-    The intersection over union is of the whole split, as is usual, not a mean over images; classes that neither
-    occur nor are predicted do not count.
+    Classes that neither occur nor are predicted do not count.
 
     Args:
         classes: Their number.
         ignore: A label whose positions do not count.
     """
-    parts = partial(confusion, classes=classes, ignore=ignore)
-    return (
-        pooled(parts, lambda sums: _ious(sums).nanmean(), "miou", "max", SHARE),
-        pooled(parts, lambda sums: _least(_ious(sums)), "iou_min", "max", SHARE),
-        pooled(parts, _overall, "accuracy", "max", SHARE),
-    )
+    return pooled(partial(confusion, classes=classes, ignore=ignore), _least_overlap, "iou_min", "max", SHARE)
 
 
 def balanced_accuracy(classes: int) -> Metric:
     """The mean over classes of the share that is recognised ("average accuracy" in remote sensing)."""
-    parts = partial(confusion, classes=classes)
-    return pooled(parts, lambda sums: _recalls(sums).nanmean(), "balanced_accuracy", "max", SHARE)
+    return pooled(partial(confusion, classes=classes), _mean_recall, "balanced_accuracy", "max", SHARE)
 
 
 def confusion(logits: Tensor, target: Tensor, *, classes: int, ignore: int = -100) -> Tensor:
@@ -112,23 +113,15 @@ def _counts(labels: Tensor, classes: int) -> Tensor:
     return found.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.float64))[:, :classes]
 
 
-def _ious(sums: Tensor) -> Tensor:
+def _least_overlap(sums: Tensor) -> Tensor:
     right, guessed, true = sums.chunk(3)
-    return right / (guessed + true - right)  # 0 / 0 = NaN: the class is not there
+    either = guessed + true - right
+    return (right[either > 0] / either[either > 0]).amin() if bool((either > 0).any()) else either.sum() / 0
 
 
-def _least(values: Tensor) -> Tensor:
-    return values[~values.isnan()].min() if not values.isnan().all() else values.sum()
-
-
-def _overall(sums: Tensor) -> Tensor:
+def _mean_recall(sums: Tensor) -> Tensor:
     right, _, true = sums.chunk(3)
-    return right.sum() / true.sum()
-
-
-def _recalls(sums: Tensor) -> Tensor:
-    right, _, true = sums.chunk(3)
-    return right / true
+    return (right[true > 0] / true[true > 0]).mean()
 
 
 def _squares(output: Tensor, target: Tensor, scale: float | Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from sartor.core.rng import global_seed
 from sartor.core.trees import Tree
 from sartor.data.batches import Splits, divide
 from sartor.data.images import augmenter, draw, existing, normalise
-from sartor.data.photographs import Photographs, image_files
+from sartor.data.photographs import Photographs
+from sartor.data.pictures import picture_files
 from sartor.data.sources import MARKS, Sources, arranged, tensor_of
 
 # Of ImageNet, as every pretrained network of torchvision expects them.
@@ -173,12 +174,9 @@ def _of_files(place: Path, test: float | str | Path, look: Look, valid: float, s
 
 
 def _found(place: Path) -> list[Path]:
-    files = image_files(place) if place.is_dir() else []
-    if not files:
-        raise DataError(
-            f"{place} holds no images; it needs a folder with images anywhere below it, or a file of arrays"
-        )
-    return files
+    if not place.is_dir():
+        raise DataError(f"{place} must be a folder of images, as the setting data is one")
+    return picture_files(place)
 
 
 def _examples(stored: Mapping[str, Tensor | Photographs], pictures: Sequence[str], look: Look) -> Unlabelled:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.core.metrics import Metric
 from sartor.data.archives import categories
 from sartor.data.batches import EVALUATED, Batches, Splits, check_batch, fingerprint
 from sartor.data.losses import cross_entropy, imitation
-from sartor.data.pooled import balanced_accuracy, overlaps
+from sartor.data.overlap import overlap
+from sartor.data.pooled import balanced_accuracy, worst_overlap
 from sartor.data.quality import accuracy
 from sartor.data.scenes import apart_from, around, blocks, layer_of, tiles
 from sartor.data.sources import NONE, Scaling, Sources, arranged, channels_first, check_form
@@ -113,7 +115,7 @@ def multisource(
         test=lambda: Batches(splits.test, ready, EVALUATED),
         loss=cross_entropy,
         distance=imitation,
-        metrics=overlaps(len(classes)) if per_pixel else (*accuracy(len(classes)), balanced_accuracy(len(classes))),
+        metrics=_metrics(len(classes), per_pixel),
         example=ready(splits.valid[:1], None)[0],
         name="multisource",
         logits=True,
@@ -121,6 +123,12 @@ def multisource(
         fingerprint=fingerprint(splits, examples.stored, examples.labels),
         describe={"source": str(data), "inputs": names, "classes": classes, "per_pixel": per_pixel} | splits.sizes(),
     )
+
+
+def _metrics(classes: int, per_pixel: bool) -> tuple[Metric, ...]:
+    if per_pixel:
+        return (*overlap(classes, -100), worst_overlap(classes))
+    return (*accuracy(classes), balanced_accuracy(classes))
 
 
 @dataclass(frozen=True)

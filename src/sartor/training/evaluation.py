@@ -99,12 +99,11 @@ def score_outputs(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the metrics gave: values, how many examples they have seen, and the values of examples where there are."""
+    """What the metrics gave: values, how many examples they have seen, and the metrics that know single examples."""
 
     values: dict[str, float]
     examples: int
-    each: dict[str, Tensor]
-    statistics: dict[str, Callable[[Tensor], float]]
+    each: dict[str, Any]
 
     def scores(self, task: Task) -> dict[str, Score]:
         found = {}
@@ -118,8 +117,11 @@ class _Measured:
         if metric.interval == "proportion" and 0 <= value <= 1:
             return wilson(value, self.examples)
         each = self.each.get(metric.name)
-        statistic = self.statistics.get(metric.name)
-        return (None, None) if each is None or len(each) < 2 else bootstrap(each, statistic)
+        if each is None or self.examples < 2 or math.isnan(value):
+            return None, None
+        if hasattr(each, "resampled"):
+            return resampled(each.resampled, self.examples)
+        return bootstrap(each.values.cpu())
 
 
 def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree], torch.device], T]) -> T:
@@ -146,37 +148,37 @@ def _measured(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task: Tas
         raise DataError("there is nothing to evaluate on: the split has no batches; hold out more data")
     values = {name: float(metric.compute()) for name, metric in metrics.items()}
     kinds = {m.name: m.interval for m in task.metrics}
-    each = {name: m.values.cpu() for name, m in metrics.items() if kinds[name] == "per_example"}
-    statistics = {name: metrics[name].statistic for name in each if hasattr(metrics[name], "statistic")}
-    return _Measured(values, seen, each, statistics)
+    each = {name: m for name, m in metrics.items() if kinds[name] == "per_example"}
+    return _Measured(values, seen, each)
 
 
-def bootstrap(values: Tensor, statistic: Callable[[Tensor], float] | None = None) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of per-example values; NaNs (nothing to judge) are left out.
+def bootstrap(values: Tensor) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of per-example values, `(n,)`; NaNs (nothing to judge) are left out.
 
     It describes the draw of the examples only, not how the result varies from training to training.
-
-    Args:
-        values: `(n,)`, or `(n, ...)` as `statistic` takes them.
-        statistic: What is computed from a draw's values in place of their mean; draws without a finite one (none of
-            their examples can be judged) are left out.
     """
-    if statistic is None:
-        values, statistic = values[~values.isnan()].double(), _mean
-    if not len(values):
+    known = values[~values.isnan()].double().numpy()
+    if not len(known):
         return math.nan, math.nan
     rng = numpy_rng(0, "bootstrap")
     # one draw at a time, so that a large split does not need all of them in memory
-    draws = (values[torch.from_numpy(rng.integers(len(values), size=len(values)))] for _ in range(DRAWS))
-    found = [value for value in map(statistic, draws) if math.isfinite(value)]
-    if not found:
-        return math.nan, math.nan
-    low, high = np.quantile(found, [0.025, 0.975])
+    means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(DRAWS)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _mean(values: Tensor) -> float:
-    return float(values.mean())
+def resampled(value: Callable[[Tensor], float], examples: int) -> tuple[float, float]:
+    """As `bootstrap`, of a value that is no mean over examples (mIoU adds up pixels over the data set).
+
+    Args:
+        value: What it would be if each example were there so many times, `(examples,)`; NaN where it has none.
+        examples: How many there are.
+    """
+    rng = numpy_rng(0, "bootstrap")
+    drawn = (rng.integers(examples, size=examples) for _ in range(DRAWS))
+    found = [value(torch.from_numpy(np.bincount(index, minlength=examples))) for index in drawn]
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def check_fits(task: Task, module: nn.Module) -> None:
