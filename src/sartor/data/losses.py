@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -59,12 +59,20 @@ def apart(output: Tree, teacher: Tree) -> Tensor:
     Raises:
         DataError: The trees differ in structure or shape, or hold nothing that can be learned from.
     """
-    return _over_tensors(output, teacher, squared)
+    return _over_tensors(output, teacher, lambda a, b, _: squared(a, b))
 
 
 def relative(output: Tree, teacher: Tree) -> Tensor:
     """As `apart`, each tensor in units of its variance in the teacher, so that none drowns the others, `(batch,)`."""
-    return _over_tensors(output, teacher, lambda a, b: squared(a, b) / spread(b))
+    return _over_tensors(output, teacher, lambda a, b, _: squared(a, b) / spread(b))
+
+
+def scaled(output: Tree, teacher: Tree, scales: Mapping[str, float]) -> Tensor:
+    """As `apart`, each tensor in units of its scale, by the names of `trees.named`, `(batch,)`.
+
+    Unlike those of `relative`, fixed scales make the distance of an example independent of its batch.
+    """
+    return _over_tensors(output, teacher, lambda a, b, name: squared(a, b) / scales[name])
 
 
 def spread(values: Tensor) -> Tensor:
@@ -72,14 +80,14 @@ def spread(values: Tensor) -> Tensor:
     return (values - values.mean()).square().mean().clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def _over_tensors(output: Tree, teacher: Tree, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _over_tensors(output: Tree, teacher: Tree, error: Callable[[Tensor, Tensor, str], Tensor]) -> Tensor:
     ours, theirs = trees.named(output), trees.named(teacher)
     if ours.keys() != theirs.keys() or any(ours[k].shape != theirs[k].shape for k in ours):
         raise DataError(
             f"an output of {trees.shapes(output)} cannot be compared with one of {trees.shapes(teacher)}; student and "
             "teacher must give the same tensors"
         )
-    pairs = [(a, theirs[k].to(a.dtype)) for k, a in ours.items() if a.is_floating_point()]
+    pairs = [(a, theirs[k].to(a.dtype), k) for k, a in ours.items() if a.is_floating_point()]
     if not pairs:
         raise DataError(f"an output of {trees.shapes(output)} holds no floating-point tensor to imitate")
-    return torch.stack([error(a, b) for a, b in pairs]).mean(0)
+    return torch.stack([error(a, b, k) for a, b, k in pairs]).mean(0)

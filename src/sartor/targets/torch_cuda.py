@@ -66,7 +66,7 @@ class TorchCuda(Target):
         }
 
     def _session(self, program: Program, artifact: Path | None) -> Session:
-        return _Session(program, self.device, self._type, artifact)
+        return _Session(program, self._place, self._type, artifact)
 
     @property
     def _type(self) -> torch.dtype:

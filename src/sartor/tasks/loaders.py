@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,8 @@ from sartor.core import trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.metrics import Metric
-from sartor.core.rng import global_seed
 from sartor.core.trees import Tree
-from sartor.data.images import draw
+from sartor.data.batches import Seeded
 from sartor.data.losses import apart, cross_entropy, imitation
 from sartor.data.quality import accuracy, of
 
@@ -76,9 +75,9 @@ def loaders(
     if metrics is None and classes is None:
         classes = _classes(valid)
     return Task(
-        train=lambda generator: _Seeded(train, generator),
-        valid=lambda: _Seeded(valid),
-        test=lambda: _Seeded(test),
+        train=lambda generator: _seeded(train, generator),
+        valid=lambda: _seeded(valid),
+        test=lambda: _seeded(test),
         loss=loss or cross_entropy,
         distance=distance or (imitation if plain else apart),
         metrics=accuracy(classes or 0) if metrics is None else of(metrics, target),
@@ -94,7 +93,7 @@ def loaders(
 def _classes(valid: Iterable[Batch]) -> int:
     """The largest label plus one."""
     most = -1
-    for _, target in _Seeded(valid):
+    for _, target in _seeded(valid):
         if not isinstance(target, Tensor) or target.is_floating_point() or target.dim() != 1:
             raise DataError(
                 f"a classification needs whole-number labels (batch,), got {trees.shapes(target)}; for another "
@@ -105,7 +104,7 @@ def _classes(valid: Iterable[Batch]) -> int:
 
 
 def _first(batches: Iterable[Batch]) -> Batch:
-    for batch in _Seeded(batches):
+    for batch in _seeded(batches):
         return batch
     raise DataError("the validation loader gives no batches; give it some data")
 
@@ -134,31 +133,5 @@ def _is_pair(batch: Any) -> bool:
     return isinstance(batch, tuple | list) and len(batch) == 2
 
 
-class _Seeded:
-    """A loader whose draws from torch's global generator come from ours, one seed per batch."""
-
-    def __init__(self, batches: Iterable[Batch], generator: torch.Generator | None = None) -> None:
-        self.batches = batches
-        self.generator = generator
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
-
-    def __iter__(self) -> Iterator[Batch]:
-        generator = self.generator or torch.Generator()
-        if self.generator is not None:
-            self._seed_own(generator)
-        with global_seed(draw(generator)):
-            iterator = iter(self.batches)
-        while True:
-            with global_seed(draw(generator)):
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield _checked(batch)
-
-    def _seed_own(self, generator: torch.Generator) -> None:
-        for owner in (self.batches, getattr(self.batches, "sampler", None)):
-            own = getattr(owner, "generator", None)
-            if isinstance(own, torch.Generator):
-                own.manual_seed(draw(generator))
+def _seeded(batches: Iterable[Batch], generator: torch.Generator | None = None) -> Seeded:
+    return Seeded(batches, _checked, generator)
