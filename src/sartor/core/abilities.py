@@ -72,6 +72,7 @@ from sartor.core.contracts import Batch, Session, Supernet, Task
 from sartor.core.errors import CapabilityError
 from sartor.core.records import Arch, Choice, Layer, Operator, Operators, Proposal
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 
 T = TypeVar("T")
 
@@ -252,7 +253,7 @@ class Templated(Protocol):
     Without: every network that is measured is exported and prepared for itself, in seconds.
     """
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
         """Prepare `module`, the widest of the family, once; the result prepares narrower ones of the same graph.
 
         The returned function may get modules on the meta device: only the shapes of their parameters count.
