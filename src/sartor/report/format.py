@@ -52,7 +52,8 @@ def quality(metric: Metric, score: Score | None) -> str:
         return "-"
     if score.low is None or score.high is None:
         return metric.text(score.value)
-    return f"{metric.text(score.value)} ({metric.figure(score.low)}-{metric.figure(score.high)})"
+    dash = "-" if score.low >= 0 else " to "
+    return f"{metric.text(score.value)} ({metric.figure(score.low)}{dash}{metric.figure(score.high)})"
 
 
 def change(metric: Metric, found: Score) -> str:

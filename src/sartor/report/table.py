@@ -21,6 +21,7 @@ from sartor.report.format import (
     milliseconds,
     networks_at,
     quality,
+    text,
 )
 from sartor.run.result import Point, Result
 
@@ -29,7 +30,9 @@ COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow"}
 
 def summary(result: Result) -> RenderableType:
     """What a person reads when `sartor fit` has finished: the table; below it, verdict and gain at every budget."""
-    table = Table(box=box.SIMPLE_HEAD, title=Text(result.title, style="bold"), title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=Text(text(result.title), style="bold"), title_justify="left", pad_edge=False
+    )
     for i, name in enumerate(("network", f"{result.metric.name} (test)", "latency", "MACs", "params")):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     table.add_row(*cells(result, Shown("reference", result.reference)))
@@ -122,7 +125,7 @@ def _short(point: Point) -> str:
 
 def _conclusions(result: Result) -> Iterator[Text]:
     for point in result.points:
-        yield Text(point.sentence, style=COLOURS[point.verdict])
+        yield Text(text(point.sentence), style=COLOURS[point.verdict])
         sentence = gain_sentence(point, result.metric)
         if sentence:
             yield Text(f"  {sentence}")
