@@ -46,5 +46,9 @@ bench: setup-dev  ## what docs claim and needs no data from elsewhere; figures g
 	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/supernet_step.py
 
+docs: setup-dev  ## writes the tables of options again; checks links, commands, examples and figures
+	PYTHONPATH=tests $(BIN)/python -m commands_page
+	$(BIN)/python -m pytest tests/test_docs.py
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
