@@ -16,16 +16,17 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy import stats
 
-from sartor import archs, measure
-from sartor.core import plugins, state
+from sartor import archs
+from sartor.core import files, plugins, state
 from sartor.core.contracts import Problem, Strategy, Task
-from sartor.core.records import Arch, Constraint, Objective
+from sartor.core.records import Arch, Constraint, Estimate, Objective
 from sartor.core.rng import derive, global_seed, numpy_rng
 from sartor.costs.fitted import Fitted
 from sartor.costs.macs import Macs
@@ -35,6 +36,8 @@ from sartor.run.runner import run
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.tasks.arrays import arrays
+from sartor.timing.machine import machine
+from sartor.timing.meter import Effort, Subject, time_together
 from sartor.training import Recipe, evaluate, fit
 
 METHODS = ("uniform_width", "autoslim", "ows", "aows")
@@ -96,7 +99,7 @@ class Benchmark:
         if not path.exists():
             data = make()
             path.parent.mkdir(parents=True, exist_ok=True)
-            state.atomically(path, lambda part: part.write_text(json.dumps(data, indent=1)))
+            files.atomically(path, lambda part: part.write_text(json.dumps(data, indent=1)))
         return json.loads(path.read_text())
 
     def search(self, method: str, seed: int) -> tuple[Arch, dict[str, float]]:
@@ -135,18 +138,16 @@ class Benchmark:
 
         return self.once(f"final/{key}-{seed}", train)
 
-    def ratios(self, wanted: list[Arch]) -> dict[Arch, measure.Estimate]:
+    def ratios(self, wanted: list[Arch]) -> dict[Arch, Estimate]:
         """Measured latencies as fractions of the reference's, all in the same rounds, two sessions per network."""
-        calls = {}
+        subjects = {}
         for i, arch in enumerate([self.space.reference, *wanted]):
             with global_seed(0):
                 module = self.space.build(arch).eval()
             folder = self.work / "onnx" / "-".join(map(str, arch))
-            folder.mkdir(parents=True, exist_ok=True)
-            sessions = [self.target.prepare(module, self.example, folder) for _ in range(2)]
-            calls[str(i)] = [session.bind(self.example) for session in sessions]
-        rounds = measure.interleave(calls, rounds=80)
-        return {arch: measure.ratio(rounds, str(i), "0") for i, arch in enumerate(wanted, 1)}
+            subjects[str(i)] = Subject.prepared(self.target, module, self.example, folder)
+        timed = time_together(subjects, Effort(rounds=80, sessions=2), reference="0")
+        return {arch: timed.ratio(str(i)) for i, arch in enumerate(wanted, 1)}
 
     def _latency(self) -> Fitted:
         path, rng = self.work / "samples.jsonl", numpy_rng(0, "plan")
@@ -157,11 +158,16 @@ class Benchmark:
         known = {s.arch for s in samples.read(path, self.space)[1]} if path.exists() else set()
         if known < {*wanted, *held}:
             template = self.target.template(self._module(archs.largest(self.space)), self.example)
-            bind = lambda arch: template(self._module(arch)).bind(self.example)  # noqa: E731
-            reference = [bind(self.space.reference) for _ in range(3)]
-            unit = measure.absolute(measure.interleave({"reference": reference}), "reference").value
+
+            def subject(arch: Arch) -> Subject:
+                return Subject(lambda: template(self._module(arch)), self.example)
+
+            reference = subject(self.space.reference)
+            unit = time_together({"reference": reference}, Effort(sessions=3)).milliseconds("reference").value
+            brief = replace(Effort.brief(30), sessions=2)
             for arch in [a for a in (*wanted, *held) if a not in known]:
-                found = measure.against_reference(reference, [bind(arch), bind(arch)], rounds=30)
+                pair = {"reference": reference, "network": subject(arch)}
+                found = time_together(pair, brief, reference="reference").ratio("network")
                 ms = found.scaled(unit)
                 split = "heldout" if arch in held else "train"
                 sample = samples.Sample(arch, ms.value, ms.low, ms.high, found.value, split)
@@ -188,7 +194,7 @@ class Clock:
         self.steps[step] = [b - a for a, b in zip(self.last, now, strict=True)]
         self.last = now
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        state.atomically(self.path, lambda part: part.write_text(json.dumps(self.steps)))
+        files.atomically(self.path, lambda part: part.write_text(json.dumps(self.steps)))
 
     def totals(self) -> dict[str, float]:
         wall, cpu = (sum(s[i] for s in self.steps.values()) for i in (0, 1))
@@ -228,7 +234,7 @@ def summary(bench: Benchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "settings": {k: str(v) for k, v in vars(bench.args).items() if k not in ("data", "work", "out")},
         "task": dict(bench.task.describe or {}),
-        "machine": measure.machine(),
+        "machine": machine(),
         "target": dict(bench.target.describe()),
         "budget_ms": bench.limit,
         "latency_model": {"kind": bench.latency.kind, "nrmse": bench.latency.nrmse, **bench.latency_seconds},
@@ -260,7 +266,7 @@ def main() -> None:
             print(f"seed {seed} {method:14} {result['accuracy']:.4f} {widths} {cost['seconds']:.0f} s", flush=True)
         data = summary(bench, rows)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        state.atomically(args.out, lambda part, data=data: part.write_text(json.dumps(data, indent=1) + "\n"))
+        files.atomically(args.out, lambda part, data=data: part.write_text(json.dumps(data, indent=1) + "\n"))
     print(json.dumps({k: data[k] for k in ("methods", "relative_error_gain")}, indent=1))
 
 
@@ -276,7 +282,7 @@ def same_settings(args: argparse.Namespace) -> None:
         raise SystemExit(f"{args.work} was begun with another {', '.join(changed)}; name another work folder")
     if not path.exists():
         args.work.mkdir(parents=True, exist_ok=True)
-        state.atomically(path, lambda part: part.write_text(json.dumps(own)))
+        files.atomically(path, lambda part: part.write_text(json.dumps(own)))
 
 
 def training_cost(work: Path, seed: int) -> dict[str, float]:

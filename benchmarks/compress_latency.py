@@ -15,18 +15,17 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from compress_resnet import OURS, Compression, averaged, parser
 from torch import nn
 
 import sartor
-from sartor import measure
-from sartor.core import state
+from sartor.core.records import Estimate
 from sartor.core.rng import derive, global_seed
 from sartor.spaces.widths import Widths
 from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.meter import Effort, Subject, time_together
 
 SHARE = 0.5
 
@@ -92,26 +91,24 @@ class Halving(Compression):
                 high = middle
         return network
 
-    def time(self, network: nn.Module, *, rounds: int, sessions: int) -> measure.Estimate:
+    def time(self, network: nn.Module, *, rounds: int, sessions: int, processes: int = 1) -> Estimate:
         """The time of a network as a fraction of the original's."""
         target = OnnxRuntime(threads=1)
         example = self.task.example[:1]
         with tempfile.TemporaryDirectory() as folder:
-            calls: dict[str, Any] = {}
-            for name, module in (("original", self.original), ("network", network)):
-                place = Path(folder) / name
-                place.mkdir()
-                artifact = target.prepare(module.eval(), example, place).artifact
-                assert artifact is not None
-                calls[name] = [target.load(artifact).bind(example) for _ in range(sessions)]
-            return measure.ratio(measure.interleave(calls, rounds=rounds), "network", "original")
+            subjects = {
+                name: Subject.prepared(target, module.eval(), example, Path(folder) / name)
+                for name, module in (("original", self.original), ("network", network))
+            }
+            timed = time_together(subjects, Effort(rounds, sessions, processes), reference="original")
+            return timed.ratio("network")
 
     def of(self, method: str, seed: int, folder: Path) -> dict[str, dict[str, float]]:
         if method == "sartor":
             return self.fitted_by_sartor(seed, folder / "run")
         network = self.pruned(method.removeprefix("tp_"))
         found = self.finished(network, seed, folder=folder)
-        time = self.time(network, rounds=40, sessions=5)
+        time = self.time(network, rounds=40, sessions=5, processes=3)
         return {method: {**found, "latency": time.value, "latency_low": time.low, "latency_high": time.high}}
 
 
@@ -129,7 +126,7 @@ def main() -> None:
             if not (folder / "result.json").exists():
                 with global_seed(derive(seed, method)):
                     found = job.of(method, seed, folder)
-                state.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
+                files.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
             for name, row in json.loads((folder / "result.json").read_text()).items():
                 print(f"seed {seed} {name:32s}", {k: round(v, 4) for k, v in row.items()}, flush=True)
     if args.out:

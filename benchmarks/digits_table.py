@@ -15,28 +15,31 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sartor import archs, measure
+from sartor import archs
 from sartor.core.contracts import Task
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng
-from sartor.jobs.parts import analytic_costs
+from sartor.jobs.fit.assemble import analytic_costs
 from sartor.latency.samples import Sample
 from sartor.latency.sweeps import Visit, combine
 from sartor.spaces.digits_widths import DigitsWidths
-from sartor.tabular import Table, keys_of
+from sartor.tabular import Table
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.tasks.digits import digits
+from sartor.timing.machine import machine
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.timing.rounds import Rounds
 from sartor.training import Recipe, evaluate, fit
 
 SHORT, LONG = 3, 9
 """Epochs of the two trainings; each has a schedule of its own."""
-BRIEF_SECONDS = 0.0025
 NOISY = 4.0
 
 
@@ -48,7 +51,7 @@ def task() -> Task:
 def train(folder: Path, seeds: int) -> None:
     """All trainings that are not there yet, those that a search sees first."""
     space, data, file = DigitsWidths(), task(), folder / "trainings.jsonl"
-    key, done = keys_of(space), {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
+    key, done = space.key, {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
     wanted = [(LONG, 0), (SHORT, 0), *((LONG, seed) for seed in range(1, seeds))]
     every = list(archs.enumerate_all(space))
     order = numpy_rng(0, "digits_table").permutation(len(every))  # wide networks take longest
@@ -64,7 +67,7 @@ def train(folder: Path, seeds: int) -> None:
 
 def trained(space: DigitsWidths, data: Task, arch: Arch, epochs: int, seed: int) -> dict[str, float]:
     """Accuracies in per cent, and the seconds, of one training."""
-    name = keys_of(space)(arch)
+    name = space.key(arch)
     with global_seed(derive(seed, "initialisation", name)):
         module = space.build(arch)
     begin = time.process_time()
@@ -80,11 +83,10 @@ def timed(folder: Path, sweeps: int, rounds: int) -> None:
     every, target = list(archs.enumerate_all(space)), OnnxRuntime()
     make = target.template(space.build(archs.largest(space)), example)
     for sweep in range(len(lines(file)), sweeps):
-        calls = {keys_of(space)(arch): make(on_meta(space, arch)).bind(example) for arch in every}
-        found = measure.interleave(
-            calls, rounds=rounds, seed=sweep, warmup=0.02, sample_seconds=BRIEF_SECONDS, on_round=progress(sweep)
-        )
-        append(file, {"rounds": found.as_dict(), "target": dict(target.describe()), "machine": measure.machine()})
+        subjects = {space.key(arch): Subject(lambda a=arch: make(on_meta(space, a)), example) for arch in every}
+        effort = replace(Effort.brief(rounds), warmup=0.02)
+        (found,) = time_together(subjects, effort, seed=sweep, on_round=progress(sweep)).runs
+        append(file, {"rounds": found.as_dict(), "target": dict(target.describe()), "machine": machine()})
 
 
 def progress(sweep: int) -> Any:
@@ -103,7 +105,7 @@ def latencies(folder: Path) -> tuple[list[Sample], int]:
     """
     every, blocks = list(archs.enumerate_all(DigitsWidths())), []
     for sweep, line in enumerate(lines(folder / "sweeps.jsonl")):
-        found = measure.Rounds.of(line["rounds"])
+        found = Rounds.of(line["rounds"])
         logs = found.log(found.columns)  # one session of each network, in order
         rest = logs - np.median(logs, axis=0)
         noise = np.median(np.abs(rest - np.median(rest, axis=1, keepdims=True)), axis=1)
@@ -116,7 +118,7 @@ def latencies(folder: Path) -> tuple[list[Sample], int]:
 def write(folder: Path, out: Path, results: Path) -> None:
     """The table, and the facts about it."""
     space = DigitsWidths()
-    every, key = list(archs.enumerate_all(space)), keys_of(space)
+    every, key = list(archs.enumerate_all(space)), space.key
     runs = {(r["key"], r["epochs"], r["seed"]): r for r in lines(folder / "trainings.jsonl")}
     seeds = [s for s in range(100) if all((key(a), LONG, s) in runs for a in every)]
     samples, rounds = latencies(folder)

@@ -25,7 +25,7 @@ from compress_resnet import parser as common
 from torch import nn
 
 from sartor import archs
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Problem, Task
 from sartor.core.records import Arch, Objective
 from sartor.core.rng import derive, global_seed
@@ -165,7 +165,7 @@ def once(file: Path, name: str, work: Callable[[], dict[str, float]]) -> None:
     if not file.exists():
         with global_seed(derive(0, str(file.name))):
             found = work()
-        state.atomically(file, lambda part: part.write_text(json.dumps({"name": name, **found})))
+        files.atomically(file, lambda part: part.write_text(json.dumps({"name": name, **found})))
     row = json.loads(file.read_text())
     print(f"{row.pop('name'):44s}", {k: round(v, 4) for k, v in row.items()}, flush=True)
 

@@ -37,7 +37,6 @@ import torch
 from compress_resnet import MEAN, STD, Resnet
 from safetensors.torch import load_file
 
-from sartor import archs
 from sartor.core.contracts import Problem, Task
 from sartor.core.records import Arch, Objective, Proposal
 from sartor.core.rng import derive, numpy_rng
@@ -48,7 +47,7 @@ from sartor.jobs.bench import Bench, Stand
 from sartor.run.runner import run
 from sartor.spaces.compression import Compression
 from sartor.supernet.lineage import kept_weights
-from sartor.tabular import Table, key_of
+from sartor.tabular import Table
 from sartor.tasks.arrays import arrays
 from sartor.training import evaluate
 
@@ -84,7 +83,7 @@ def drawn(space: Compression, count: int, seed: int) -> list[Arch]:
     removals = [choice.name.startswith(("keep:", "block:")) for choice in space.choices]
     while len(found) < count:
         back = rng.random(len(removals)) < BACK[len(found) % len(BACK)]
-        arch = archs.sample(space, rng)
+        arch = space.moves.draw(rng)
         mild = (1 if removal and b else a for a, removal, b in zip(arch, removals, back, strict=True))
         found[space.canonical(tuple(mild))] = None
     return list(found)
@@ -137,7 +136,7 @@ def train(args: argparse.Namespace) -> None:
 def student(space: Compression, task: Task, judge: Distil, arch: Arch, args: argparse.Namespace) -> dict[str, Any]:
     """One training; a student that diverges guesses."""
     kept, begin = args.folder / f"weights_{args.part.replace('/', '_of_')}.safetensors", time.process_time()
-    seed = derive(args.seed, "student", key_of(space, arch))
+    seed = derive(args.seed, "student", space.key(arch))
     try:
         metrics = dict(judge.inherit(Proposal(arch), seed, parent=None, keep=kept))
     except ArithmeticError as error:
@@ -167,7 +166,7 @@ def write(args: argparse.Namespace) -> None:
         "params_M_cifar10": (Params(space)(every) / 1e6).numpy(),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Table(args.out, columns, {key_of(space, a): i for i, a in enumerate(every)}, "cifar10").write(args.out)
+    Table(args.out, columns, {space.key(a): i for i, a in enumerate(every)}, "cifar10").write(args.out)
     facts = {
         **settings(args),
         "students": len(every),

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sartor import archs, measure
+from sartor import archs
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
 from sartor.latency import models
@@ -35,6 +35,7 @@ from sartor.latency.samples import Header, Sample, append
 from sartor.latency.sweeps import Visit, combine
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 CHUNK = 180  # sessions alive together: some 4 GB
@@ -195,11 +196,11 @@ def report(args: argparse.Namespace, space: MobilenetV1, kinds: dict[str, list[A
         rows += [{"plan": name, **row} for row in found]
     facts = {"reference_ms": reference, "clock": args.clock, "spread": spread, "noise": noise, "heldout": len(judges)}
     RESULTS.mkdir(exist_ok=True)
-    result = {**facts, "machine": measure.machine(), "visits": len(lines(args.visits)), "rows": rows}
+    result = {**facts, "machine": machine(), "visits": len(lines(args.visits)), "rows": rows}
     (RESULTS / "latency_model.json").write_text(json.dumps(result, indent=1) + "\n")
     if args.samples:
         args.samples.unlink(missing_ok=True)
-        header = Header.of(space, OnnxRuntime(threads=1).describe(), str(measure.machine()["processor"]))
+        header = Header.of(space, OnnxRuntime(threads=1).describe(), str(machine()["processor"]))
         append(args.samples, header, [by_arch[a] for a in [*everyone, *held] if a in by_arch])
 
 

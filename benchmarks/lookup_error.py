@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sartor import measure
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
 from sartor.costs.fitted import Fitted
-from sartor.jobs.operators import Wish, measure_operators
+from sartor.jobs.measure.operators import Wish, measure_operators
 from sartor.latency.agreement import Agreement
 from sartor.latency.samples import Sample
 from sartor.run.progress import display
 from sartor.spaces.mbconv import Mbconv
 from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.machine import machine
 
 RESULT = Path(__file__).parent / "results" / "lookup_error.json"
 
@@ -74,7 +74,7 @@ def main() -> None:
     wish = Wish(sessions=args.sessions, rounds=args.rounds, check=args.networks)
     found = measure_operators(space, target, table, wish, show=screen.bar)
     screen.close()
-    check, machine = found.pop("check"), measure.machine()
+    check = found.pop("check")
     rows = check.pop("rows")
     print(f"{found['operators']} operators, {len(rows)} networks; the table alone: {Agreement(**check)}")
     result = []
@@ -87,7 +87,7 @@ def main() -> None:
             f"{train:3d} to fit, {splits[0]['heldout']} held out: " + ", ".join(f"{n} {v:.1%}" for n, v in row.items())
         )
     facts = {"preset": args.preset, "size": args.size, **{k: v for k, v in found.items() if k != "table"}}
-    data = {**facts, "machine": machine, "check": check, "fits": result, "rows": rows}
+    data = {**facts, "machine": machine(), "check": check, "fits": result, "rows": rows}
     args.output.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 from time import perf_counter
@@ -23,16 +24,19 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from sartor import archs, measure
+from sartor import archs
 from sartor.core import plugins
 from sartor.core.errors import MissingExtraError, TargetError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.exporting import export_onnx, parity
-from sartor.measure import Rounds
 from sartor.networks import load_network
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.spaces.resnet_widths import ResnetWidths
 from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.estimate import _without_drift, absolute, ratio
+from sartor.timing.machine import machine
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.timing.rounds import Rounds
 
 EXAMPLE = torch.zeros(1, 3, 64, 64)
 REFERENCE = "mobilenet_v2"
@@ -61,13 +65,10 @@ def build(name: str) -> nn.Module:
 def child(folder: Path, sessions: int, rounds: int, seed: int) -> None:
     """One process: time fresh sessions of all files, print the raw rounds."""
     target = OnnxRuntime()
-    calls = {
-        name: [target.load(folder / f"{name}.onnx").bind(EXAMPLE) for _ in range(sessions)]
-        for name in (REFERENCE, *OTHERS)
-    }
+    subjects = {name: Subject.of_file(target, folder / f"{name}.onnx", EXAMPLE) for name in (REFERENCE, *OTHERS)}
     start = perf_counter()
-    timed = measure.interleave(calls, rounds=rounds, seed=seed)
-    print(json.dumps({"rounds": timed.as_dict(), "seconds": perf_counter() - start, "machine": measure.machine()}))
+    (timed,) = time_together(subjects, Effort(rounds, sessions), seed=seed).runs
+    print(json.dumps({"rounds": timed.as_dict(), "seconds": perf_counter() - start, "machine": machine()}))
 
 
 def processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -116,21 +117,21 @@ def agreement(runs: list[Rounds]) -> dict[str, Any]:
     most, long = runs[0].columns.count(REFERENCE), len(runs[0].seconds)
     for sessions, rounds in sorted({(1, 12), (1, long), (2, long), (3, long // 2), (most, long // 2), (most, long)}):
         parts = [subset(run, sessions, rounds) for run in runs]
-        ratios = [[measure.ratio(p, name, REFERENCE).value for p in parts] for name in OTHERS]
-        widths = [measure.ratio(p, n, REFERENCE) for p in parts for n in OTHERS]
+        ratios = [[ratio(p, name, REFERENCE).value for p in parts] for name in OTHERS]
+        widths = [ratio(p, n, REFERENCE) for p in parts for n in OTHERS]
         label = f"ratio, {sessions} sessions, {rounds} rounds"
         found[label] = spread(ratios) | {
             "median_half_width": float(np.median([(e.high - e.low) / 2 / e.value for e in widths]))
         }
     every = (REFERENCE, *OTHERS)
-    found["absolute(), all"] = spread([[measure.absolute(run, name).value for run in runs] for name in every])
+    found["absolute(), all"] = spread([[absolute(run, name).value for run in runs] for name in every])
     first = [subset(run, 1, 30) for run in runs]
     found["median milliseconds of 30 samples of one session"] = spread(
         [[float(np.exp(np.median(run.log(name)))) for run in first] for name in every]
     )
     for name, values in zip(OTHERS, ratios, strict=True):  # of the last, largest setting
         found[f"{label}: {name}"] = spread([values])
-        found[f"{label}: {name}"]["estimates"] = [measure.ratio(run, name, REFERENCE).as_dict() for run in runs]
+        found[f"{label}: {name}"]["estimates"] = [ratio(run, name, REFERENCE).as_dict() for run in runs]
         found[f"milliseconds: {name}"] = spread([[float(np.exp(np.median(run.log(name)))) for run in runs]])
     return found
 
@@ -148,7 +149,7 @@ def same_file(runs: list[Rounds]) -> dict[str, Any]:
                 for k in range(0, len(index) - 2 * size + 1, 2 * size):
                     labels = columns.astype("U40")
                     labels[index[k : k + size]], labels[index[k + size : k + 2 * size]] = "A", "A again"
-                    estimate = measure.ratio(Rounds(tuple(labels), run.seconds, run.repeats), "A", "A again")
+                    estimate = ratio(Rounds(tuple(labels), run.seconds, run.repeats), "A", "A again")
                     hits.setdefault(name, []).append(estimate.low <= 1 <= estimate.high)
                     widths.append((estimate.high - estimate.low) / 2)
         flat = [hit for row in hits.values() for hit in row]
@@ -160,7 +161,7 @@ def same_file(runs: list[Rounds]) -> dict[str, Any]:
         }
     deviations = {}
     for name in dict.fromkeys(runs[0].columns):
-        values = [np.median(measure._without_drift(run.log(name)), axis=0) for run in runs]
+        values = [np.median(_without_drift(run.log(name)), axis=0) for run in runs]
         deviations[name] = float(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
     found["standard deviation between sessions of one file"] = deviations
     return found
@@ -183,23 +184,22 @@ def templates(count: int) -> dict[str, Any]:
         once, make = timed_call(target.template, space.build(archs.largest(space)), EXAMPLE)
         seconds, fresh, ratios = [], [], []
         for i in range(count):
-            arch = archs.sample(space, rng)
+            arch = space.moves.draw(rng)
             with torch.device("meta"):
                 shapes = space.build(arch)
-            taken, session = timed_call(make, shapes)
+            taken, _ = timed_call(make, shapes)
             seconds.append(taken)
             if i >= count - 2:
                 with tempfile.TemporaryDirectory() as folder, global_seed(0):
                     module = space.build(arch)
                     taken, exported = timed_call(target.prepare, module, EXAMPLE, Path(folder))
-                    again = [target.load(exported.artifact) for _ in range(2)]
-                fresh.append(taken)
-                sliced = [session, make(shapes), make(shapes)]
-                calls = {
-                    "sliced": [s.bind(EXAMPLE) for s in sliced],
-                    "exported": [s.bind(EXAMPLE) for s in (exported, *again)],
-                }
-                ratios.append(measure.ratio(measure.interleave(calls, rounds=40), "sliced", "exported").as_dict())
+                    fresh.append(taken)
+                    subjects = {
+                        "sliced": Subject(partial(make, shapes), EXAMPLE),
+                        "exported": Subject.of_file(target, exported.artifact, EXAMPLE),
+                    }
+                    timed = time_together(subjects, Effort(rounds=40, sessions=3), reference="exported")
+                    ratios.append(timed.ratio("sliced").as_dict())
         found[label] = {
             "template_seconds": once,
             "median_seconds_by_template": float(np.median(seconds)),
@@ -249,7 +249,7 @@ def main() -> None:
         child(arguments.child, arguments.sessions, arguments.rounds, arguments.seed)
         return
     old = json.loads(arguments.output.read_text()) if arguments.output.exists() and not arguments.again else {}
-    result: dict[str, Any] = {"machine": measure.machine(), **old}
+    result: dict[str, Any] = {"machine": machine(), **old}
 
     def keep(part: str, value: dict[str, Any]) -> None:
         result[part] = value

@@ -28,25 +28,28 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import kendalltau
 
-from sartor import archs, config, measure
-from sartor.core import plugins, state
+from sartor import archs, config
+from sartor.core import files, plugins
 from sartor.core.contracts import Problem
-from sartor.core.records import Arch, Constraint, Objective
+from sartor.core.records import Arch, Constraint, Estimate, Objective
 from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
 from sartor.evaluators.inherited import Inherited
-from sartor.jobs.budget import aimed
-from sartor.jobs.comparing import interval
-from sartor.jobs.parts import Parts, assemble
-from sartor.jobs.pipeline import Pipeline
-from sartor.jobs.stages import Job, save_weights
+from sartor.jobs.compare.statistics import interval
+from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.budget import aimed
+from sartor.jobs.fit.pipeline import Pipeline
+from sartor.jobs.fit.stage import Job, save_weights
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, display
 from sartor.run.runner import run
 from sartor.solvers.constrained import optimum
 from sartor.strategies.proxyless import Proxyless
+from sartor.timing.estimate import ratio
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.timing.rounds import Rounds
 from sartor.training import accuracy_interval, evaluate, fit
 
 RECIPE = Path(__file__).parent / "operations_cifar10.toml"
@@ -98,7 +101,7 @@ def main() -> None:
     found["summary"] = summary(found["seeds"], args.targets)
     print(json.dumps(found, indent=1))
     if args.out:
-        state.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+        files.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
 
 
 def arguments() -> argparse.Namespace:
@@ -163,7 +166,7 @@ def shown(screen: Display, title: str, done: float, total: float, label: str) ->
 
 def answer(loss: Tables, place: Place) -> Arch:
     """The most preferred network within the target's limit, found exactly."""
-    return optimum(loss, [(place.model.tables(), place.aim)]).arch
+    return optimum(loss, [(place.model.terms()[0], place.aim)]).arch
 
 
 def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, screen: Display) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, scree
         accuracy = evaluate(module, parts.task.test(), parts.task)["accuracy"]
         low, high = accuracy_interval(accuracy, sum(len(y) for _, y in parts.task.test()))
         text = json.dumps({"accuracy": accuracy, "low": low, "high": high})
-        state.atomically(folder / "result.json", lambda part: part.write_text(text))
+        files.atomically(folder / "result.json", lambda part: part.write_text(text))
         checkpoint.unlink(missing_ok=True)
     return {**json.loads((folder / "result.json").read_text()), "weights": str(folder / "model.safetensors")}
 
@@ -196,28 +199,26 @@ def built(parts: Parts, seed: int, arch: Arch) -> torch.nn.Module:
 
 def together(
     args: argparse.Namespace, parts: Parts, winners: Mapping[int, Mapping[str, Arch]], screen: Display
-) -> measure.Rounds:
+) -> Rounds:
     """All winners and the reference, on both targets, in the same rounds; columns are `TARGET/ARCH`."""
     wanted = dict.fromkeys([parts.space.reference, *(a for found in winners.values() for a in found.values())])
     names = [key(target, arch) for target in args.targets for arch in wanted]
     file = args.work / "rounds.json"
     if file.exists():
-        timed = measure.Rounds.of(json.loads(file.read_text()))
+        timed = Rounds.of(json.loads(file.read_text()))
         if set(names) <= set(timed.columns):
             return timed
     example = parts.task.example
     with TemporaryDirectory() as folder:
-        calls: dict[str, Any] = {}
+        subjects: dict[str, Subject] = {}
         for target in args.targets:
             runtime = plugins.load("targets", target)(threads=1)
             for arch in wanted:
-                place = Path(folder) / key(target, arch)
-                place.mkdir(parents=True)
-                artifact = runtime.prepare(module_of(args, parts, winners, arch), example, place).artifact
-                calls[key(target, arch)] = [runtime.load(artifact).bind(example) for _ in range(3)]
+                name, module = key(target, arch), module_of(args, parts, winners, arch)
+                subjects[name] = Subject.prepared(runtime, module, example, Path(folder) / name)
         bar = partial(counted, screen, "all winners on both targets")
-        timed = measure.interleave(calls, rounds=args.rounds, on_round=bar)
-    state.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
+        (timed,) = time_together(subjects, Effort(args.rounds, sessions=3), on_round=bar).runs
+    files.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
     return timed
 
 
@@ -249,7 +250,7 @@ def described(place: Place) -> dict[str, Any]:
 def agreement(parts: Parts, places: Sequence[Place]) -> dict[str, float]:
     """Whether the targets order networks alike: how much there is to specialise on."""
     rng = numpy_rng(0, "agreement")
-    drawn = [archs.sample(parts.space, rng) for _ in range(DRAWN)]
+    drawn = [parts.space.moves.draw(rng) for _ in range(DRAWN)]
     a, b = (p.model(drawn) / p.anchor for p in places)
     spread = (a / b).quantile(torch.tensor([0.05, 0.5, 0.95], dtype=a.dtype)).tolist()
     names = ("ratio_5", "ratio_50", "ratio_95")
@@ -278,7 +279,7 @@ def row(
     places: Sequence[Place],
     loss: Tables,
     tested: Mapping[tuple[int, Arch], Mapping[str, Any]],
-    timed: measure.Rounds,
+    timed: Rounds,
 ) -> dict[str, Any]:
     """The 2x2 table of one seed, and how the two networks differ."""
     words = {name: archs.describe(parts.space, arch) for name, arch in winners.items()}
@@ -288,10 +289,10 @@ def row(
     for place, other in zip(places, (second, first), strict=True):
         own, rival = key(place.name, winners[place.name]), key(place.name, winners[other])
         share = {
-            f"for {name}": measure.ratio(timed, key(place.name, arch), key(place.name, parts.space.reference)).as_dict()
+            f"for {name}": ratio(timed, key(place.name, arch), key(place.name, parts.space.reference)).as_dict()
             for name, arch in winners.items()
         }
-        against = measure.ratio(timed, own, rival) if own != rival else measure.Estimate(1, 1, 1)
+        against = ratio(timed, own, rival) if own != rival else Estimate(1, 1, 1)
         table[f"on {place.name}"] = {
             "of_reference": share,
             "own_over_other": against.as_dict(),
@@ -304,7 +305,7 @@ def row(
     return {"seed": seed, "networks": words, "differ": differ, "accuracy": accuracies, "latency": table}
 
 
-def verdict(ratio: measure.Estimate, *, same: bool) -> str:
+def verdict(ratio: Estimate, *, same: bool) -> str:
     if same:
         return "one network for both"
     return "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "no difference"
@@ -312,7 +313,7 @@ def verdict(ratio: measure.Estimate, *, same: bool) -> str:
 
 def promised(loss: Tables, place: Place, rival: Arch) -> float:
     """Modelled: the fastest network that is at least as preferred as `rival`, over `rival`."""
-    best = optimum(place.model.tables(), [(loss, float(loss.cost(rival)) + 1e-9)]).arch
+    best = optimum(place.model.terms()[0], [(loss, float(loss.cost(rival)) + 1e-9)]).arch
     return float(place.model([best])[0] / place.model([rival])[0])
 
 

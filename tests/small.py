@@ -17,7 +17,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "strategy": {"name": "ows", "epochs": 2},
         "training": {"epochs": 2, "lr": 0.1},
         "latency_model": {"networks": 12, "heldout": 4, "sweeps": 2, "rounds": 3},
-        "verification": {"rounds": 10, "sessions": 2},
+        "verification": {"rounds": 10, "sessions": 2, "processes": 1},
     }
     return {**config, **changes}
 

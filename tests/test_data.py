@@ -5,7 +5,7 @@ import torch
 from cnn import bright_images, small_task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import torch_rng
-from sartor.data import Batches, Images, augmenter, draw_subset, image_task, normalise, split
+from sartor.data.images import Batches, Images, augmenter, draw_subset, image_task, normalise, split
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
 

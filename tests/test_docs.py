@@ -27,7 +27,8 @@ FIELDS = ("Figure", "Script", "Result", "Seeds", "Conditions", "Fell short", "Mo
 def program(name: str) -> ModuleType:
     """A program of docs/ that writes a page, as a module."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -70,7 +71,9 @@ def command_lines(page: Path) -> list[str]:
     text = COMMENT.sub("", page.read_text(encoding="utf-8")).replace("\\\n", " ")
     inline = re.findall(r"`(sartor [a-z][^`]*)`", FENCE.sub("", text))
     # not indented lines of Python or TOML: a command stands alone, with a prompt or without
-    return inline + re.findall(r"^(?: {4})?(?:\$ )?(sartor [a-z].*?)(?: +#.*)?$", "\n".join(_code(text)), re.MULTILINE)
+    return inline + re.findall(
+        r"^(?: {4})?(?:\$ )?(sartor [a-z]+(?: .*?)?)(?: +#.*)?$", "\n".join(_code(text)), re.MULTILINE
+    )
 
 
 def _code(text: str) -> list[str]:

@@ -15,10 +15,12 @@ def test_json_and_text(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["input"] == [1, 3, 16, 16]
     assert found["latency_ms"]["value"] > 0
-    assert main([*arguments, "--quiet", "--target", "torch_cpu"]) == 0
+    assert found["processes"] == 3
+    assert main([*arguments, "--quiet", "--target", "torch_cpu", "--processes", "1"]) == 0
     text = capsys.readouterr().out
     assert "ms (" in text
     assert "MACs        21.18 k" in text
+    assert "processes   1\n" in text
 
 
 OPERATED = {

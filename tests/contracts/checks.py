@@ -15,7 +15,8 @@ import torch
 from problems import small_problem
 from sartor import archs
 from sartor.core import state
-from sartor.core.contracts import Evaluator, Lab, Solvable, Strategy
+from sartor.core.abilities import Solvable
+from sartor.core.contracts import Evaluator, Lab, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Constraint, Trial
 from sartor.evaluators.synthetic import Synthetic

@@ -53,7 +53,7 @@ class Sound(AskTell):
         return arch
 
     def _near(self):
-        arch = archs.mutate(self.problem.space, self.best, self.rng)
+        arch = self.problem.space.moves.vary(self.best, self.rng)
         return arch if self.problem.feasible(arch) else self.best
 
 
@@ -97,7 +97,7 @@ class OverBudget(Sound):
 
 class ReadsGlobalRandomness(Sound):
     def _near(self):
-        self.best = archs.mutate(self.problem.space, self.best, self.rng)
+        self.best = self.problem.space.moves.vary(self.best, self.rng)
         return self.best if torch.rand(()) < 0.5 else archs.smallest(self.problem.space)
 
 

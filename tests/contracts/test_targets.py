@@ -1,5 +1,6 @@
 """Every target keeps the promises of its contract."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sartor import measure
 from sartor.core import plugins
-from sartor.core.contracts import Target, Templated
+from sartor.core.abilities import Templated
+from sartor.core.contracts import Target
 from sartor.core.errors import MissingExtraError, TargetError
 from sartor.core.rng import global_seed, torch_rng
+from sartor.timing.processes import address
+from sartor.timing.rounds import interleave
 
 NAMES = plugins.names("targets")
 
@@ -78,7 +81,7 @@ def test_a_bound_call_can_be_timed_and_leaves_other_calls_alone(name: str, tmp_p
     session = target(name).prepare(network(), EXAMPLE, tmp_path)
     before = session(-EXAMPLE)
     calls = {"a": session.bind(EXAMPLE), "b": session.bind(EXAMPLE)}
-    assert measure.interleave(calls, rounds=2, warmup=0.01).columns == ("a", "b")
+    assert interleave(calls, rounds=2, warmup=0.01).columns == ("a", "b")
     assert torch.equal(session(-EXAMPLE), before)
 
 
@@ -88,6 +91,18 @@ def test_says_what_latency_depends_on(name: str) -> None:
     assert isinstance(words, Mapping)
     assert {"runtime", "version", "device"} <= words.keys()
     assert all(isinstance(k, str) and isinstance(v, str) and v for k, v in words.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_process_can_make_it_again(name: str) -> None:
+    """It keeps its settings under their names, so that fresh processes can take part in a measurement."""
+    runtime = target(name)
+    found = address(runtime)
+    assert found is not None
+    again = plugins.load("targets", found.target)(**json.loads(json.dumps(found.settings)))
+    assert type(again) is type(runtime)
+    assert again.describe() == runtime.describe() == found.says
+    assert address(again) == found
 
 
 @pytest.mark.parametrize("name", NAMES)

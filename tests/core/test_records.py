@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sartor.core import records
 from sartor.core.errors import ConfigError
-from sartor.core.records import Axis, Choice, Constraint, Layer, LayerKey, Objective, Proposal, Trial
+from sartor.core.records import Axis, Choice, Constraint, Estimate, Layer, LayerKey, Objective, Proposal, Trial
 
 
 def test_records_need_neither_torch_nor_numpy() -> None:
@@ -20,7 +20,15 @@ def test_records_need_neither_torch_nor_numpy() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [Choice("a", (1,)), Proposal((0,)), Trial(0, (0,), 1.0, {}), Objective("a", "min"), Constraint("a", 1.0)]
+    "record",
+    [
+        Choice("a", (1,)),
+        Proposal((0,)),
+        Trial(0, (0,), 1.0, {}),
+        Objective("a", "min"),
+        Constraint("a", 1.0),
+        Estimate(1.0, 0.9, 1.1),
+    ],
 )
 def test_records_are_frozen(record: object) -> None:
     name = dataclasses.fields(record)[0].name  # type: ignore[arg-type]
@@ -82,3 +90,9 @@ def test_the_output_size_is_that_of_a_padded_convolution(size: int, stride: int,
     kernel = 2 * half + 1
     conv = (size + 2 * half - kernel) // stride + 1
     assert LayerKey("conv", (size, 1), kernel, stride, False, 1, 1).out_size == (conv, 1)
+
+
+def test_estimates_scale_and_become_plain_data() -> None:
+    estimate = Estimate(2.0, 1.0, 4.0)
+    assert estimate.scaled(0.5) == Estimate(1.0, 0.5, 2.0)
+    assert estimate.as_dict() == {"value": 2.0, "low": 1.0, "high": 4.0}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from sartor.jobs.fit import fit_config
+from sartor.jobs.fit.api import fit_config
 from sartor.jobs.search import search
 from small import settings
 

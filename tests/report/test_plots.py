@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from sartor.report.result import read
 
 from report.fixture import LAYERS, outdone, synthetic
 from sartor.report.front import pareto
@@ -17,7 +18,6 @@ from sartor.report.plots import (
     trade_off,
     widths,
 )
-from sartor.report.result import read
 
 NAMES = ["trade_off", "widths", "prediction", "progress", "narrowing", "stages"]
 

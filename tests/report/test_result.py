@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from sartor.report.result import Measured, amount, bound, duration, human, measured, number, read, text
 
 from report.fixture import outdone, synthetic
-from sartor.report.result import Measured, amount, bound, duration, human, measured, number, read, text
 
 
 @pytest.mark.parametrize(

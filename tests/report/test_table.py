@@ -5,10 +5,10 @@ import math
 
 import pytest
 from rich.console import Console
+from sartor.report.result import Fitting, Measured, Network, read
 from scipy.stats import binomtest
 
 from report.fixture import outdone, synthetic
-from sartor.report.result import Fitting, Measured, Network, read
 from sartor.report.table import gain, gain_sentence, summary, summary_text, verdict_of, wilson
 
 

@@ -116,7 +116,7 @@ def test_the_data_say_nothing_of_an_untrained_network():
 
 def test_costs_are_those_of_the_networks(space):
     rng = numpy_rng(0)
-    drawn = [archs.smallest(space), *(archs.sample(space, rng) for _ in range(4))]
+    drawn = [archs.smallest(space), *(space.moves.draw(rng) for _ in range(4))]
     counted = [macs_params(space.build(a), torch.zeros(1, 3, 8, 8)) for a in drawn]
     macs, params = space.account("macs"), space.account("params")
     assert macs is not None

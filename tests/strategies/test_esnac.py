@@ -8,17 +8,19 @@ import pytest
 import torch
 
 from contracts import checks
+from sartor.core.abilities import Described
 from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, DataError
 from sartor.core.records import Proposal, Trial
 from sartor.costs.params import Params
+from sartor.evaluators.synthetic import Synthetic
 from sartor.run.journal import FileJournal
 from sartor.run.runner import Limits, run
 from sartor.run.simulated import SimulatedLab
-from sartor.sampling.embedding import load
 from sartor.spaces.tiny import Tiny
 from sartor.strategies.esnac import Esnac
 from sartor.strategies.random_search import RandomSearch
+from sartor.surrogates.embedding import load
 
 from problems import small_problem  # isort: skip
 from strategies.searching import Plain, judged, problem, search  # isort: skip
@@ -187,7 +189,7 @@ def test_an_embedding_of_other_networks(tmp_path):
         Esnac(problem(9, 9), 0, **{**Esnac.smoke, "embedding": path})
 
 
-class Rows(Plain):
+class Rows(Plain, Described):
     """Describes as many layers as it has choices: another network's space if it has more."""
 
     def description(self, arch):
@@ -314,7 +316,7 @@ def test_an_earlier_search_of_another_space(tmp_path):
 
 
 def test_networks_of_different_depth():
-    class Deep(Plain):
+    class Deep(Plain, Described):
         def description(self, arch):
             return np.array([[1.0, i, arch[1]] for i in range(arch[0] + 1)])
 
@@ -377,3 +379,52 @@ def test_what_cannot_be():
 def test_settings_out_of_range(settings):
     with pytest.raises(ConfigError, match=f"{next(iter(settings))}"):
         Esnac(problem(2), 0, **settings)
+
+
+def logs(folder):
+    """What the steps have logged."""
+    return [{k: v for k, v in r.items() if k not in {"kind", "step"}} for r in records(folder) if r["kind"] == "log"]
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+def test_kernels_whose_training_diverges_leave_random_networks_and_say_so(tmp_path):
+    """A step of Adam as large as this leaves weights that are not finite."""
+    checked = small_problem()
+    strategy = Esnac(checked, 0, trials=16, lr=1e37, **FAST)
+    run(strategy, checked, Synthetic(checked), folder=tmp_path, seed=0)
+    archs = [t.arch for t in strategy.trials]
+    assert len(archs) == len(set(archs)) == 16
+    assert [log["failed_kernels"] for log in logs(tmp_path)] == [2.0] * 3
+
+
+@pytest.mark.parametrize("acquisition", ["ei", "log_ei", "thompson"])
+def test_networks_that_look_alike_without_noise_get_a_nugget_and_say_so(tmp_path, acquisition):
+    """A kernel so long, and an embedding so short, that all networks nearly coincide."""
+    checked = small_problem()
+    settings = {"beta": 1e-30, "alpha": 1e12, "acquisition": acquisition}
+    strategy = Esnac(checked, 0, trials=16, **settings, **FAST)
+    run(strategy, checked, Synthetic(checked), folder=tmp_path, seed=0)
+    assert len({t.arch for t in strategy.trials}) == 16
+    assert len(logs(tmp_path)) == 3
+    assert all(log["nugget"] > 0 and "failed_kernels" not in log for log in logs(tmp_path))
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_the_unit_of_the_rewards_does_not_matter(tmp_path, scale):
+    def tried(unit, place):
+        strategy, checked = Esnac(small_problem(), 0, trials=16, **FAST), small_problem()
+        run(strategy, checked, Scaled(Synthetic(checked), unit), folder=place, seed=0)
+        return [t.arch for t in strategy.trials]
+
+    assert tried(1.0, tmp_path / "one") == tried(scale, tmp_path / "other")
+
+
+class Scaled(Evaluator):
+    def __init__(self, inner, unit):
+        self.inner, self.unit = inner, unit
+
+    def __call__(self, proposal, seed):
+        return {name: self.unit * value for name, value in self.inner(proposal, seed).items()}

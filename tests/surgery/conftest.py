@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sartor.core.rng import global_seed
-from sartor.surgery.coupling import Coupling, couple
-from sartor.surgery.extraction import as_graph
-from sartor.surgery.slicing import Engine, Kept, Skeleton
+from sartor.surgery.analysis.coupling import Coupling, couple
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.extraction import as_graph
+from sartor.surgery.cutting.slicing import Engine, Kept
 
 
 class Function(nn.Module):

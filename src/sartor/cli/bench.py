@@ -44,9 +44,9 @@ def run(
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
     from sartor.jobs.bench import Bench, bench  # noqa: PLC0415
-    from sartor.measure import usable_cores  # noqa: PLC0415
     from sartor.report.bench import overview, sentences, write  # noqa: PLC0415
     from sartor.run.progress import console, display  # noqa: PLC0415
+    from sartor.timing.machine import usable_cores  # noqa: PLC0415
 
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     settings = config.merge({name: {} for name in names}, config.assigned({}, set_ or []))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +51,7 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.fit import fit_config  # noqa: PLC0415
+    from sartor.jobs.fit.api import fit_config  # noqa: PLC0415
     from sartor.report.table import summary  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
@@ -69,7 +68,7 @@ def run(
         sys.stderr.write(f"finished: {place} holds the result of this run\n")
     fit = fit_config(settings, place, display=display(quiet=quiet), age=process_age())
     if as_json:
-        sys.stdout.write(json.dumps(fit.result, indent=1) + "\n")
+        sys.stdout.write((place / "result.json").read_text(encoding="utf-8"))
     else:
         from sartor.run.progress import console  # noqa: PLC0415
 

@@ -20,6 +20,9 @@ def run(
     shape: Annotated[str, typer.Option("--input", help="Shape of the input, batch first.")] = "1,3,224,224",
     threads: Annotated[int | None, typer.Option(help="Threads, for targets that have them.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Interleaved rounds: 40; for operators 8 per session.")] = None,
+    processes: Annotated[
+        int, typer.Option(help="Fresh processes that share the rounds of a network; 1 times in this one.")
+    ] = 3,
     plan: Annotated[int, typer.Option(help="Write this many networks of a space, to be timed elsewhere.")] = 0,
     operators: Annotated[
         bool, typer.Option("--operators", help="Time every operator of a space, into a table.")
@@ -56,7 +59,7 @@ def run(
         else:
             assert network is not None
             where = _target(target, threads) or {"name": "onnxruntime"}
-            found = _measure(network, where, shape, 40 if rounds is None else rounds, screen)
+            found = _measure(network, where, shape, (40 if rounds is None else rounds, processes), screen)
     finally:
         screen.close()
     text = _table_text if operators else _text
@@ -87,24 +90,25 @@ def _target(name: str | None, threads: int | None) -> dict[str, Any]:
     return {"name": name or "onnxruntime", **({} if threads is None else {"threads": threads})}
 
 
-def _measure(network: str, target: dict[str, Any], shape: str, rounds: int, screen: Any) -> dict[str, Any]:
+def _measure(network: str, target: dict[str, Any], shape: str, effort: tuple[int, int], screen: Any) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
-    from sartor.jobs.measuring import measure_network  # noqa: PLC0415
+    from sartor.jobs.measure.network import measure_network  # noqa: PLC0415
     from sartor.networks import input_shape  # noqa: PLC0415
 
     return measure_network(
         network,
         config.build("targets", target),
         input_shape(shape),
-        rounds=rounds,
+        rounds=effort[0],
+        processes=effort[1],
         show=lambda done, total: screen.bar(done, total, "interleaved rounds"),
     )
 
 
 def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], screen: Any) -> int:
     from sartor import config, recipes  # noqa: PLC0415 - torch is slow to import: not for --help
-    from sartor.jobs.measuring import write_plan  # noqa: PLC0415
+    from sartor.jobs.measure.network import write_plan  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--plan needs --out DIR, the folder for the networks")
@@ -125,7 +129,7 @@ def _operators(
 ) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.operators import Wish, measure_operators, space_of  # noqa: PLC0415
+    from sartor.jobs.measure.operators import Wish, measure_operators, space_of  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--operators needs --out FILE, the table, as in --out operators.json")
@@ -162,11 +166,12 @@ def _text(found: dict[str, Any]) -> str:
         ("peak memory", _count(found["memory_bytes"]) + "B"),
         ("target", ", ".join(f"{k} {v}" for k, v in found["target"].items())),
         ("processor", f"{found['machine']['processor']}, load {found['machine']['load_average']}"),
+        ("processes", f"{found['processes']}" + (f" ({found['note']})" if found["note"] else "")),
     ]
     return "".join(f"{name:12s}{value}\n" for name, value in rows)
 
 
 def _count(value: float | None) -> str:
-    from sartor.jobs.budget import human  # noqa: PLC0415 - not for --help
+    from sartor.jobs.fit.budget import human  # noqa: PLC0415 - not for --help
 
     return "unknown " if value is None else human("count", value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from sartor.core.errors import ConfigError
@@ -95,6 +95,23 @@ class Constraint:
     def __post_init__(self) -> None:
         if any(level > self.upper for level in self.levels):
             raise ConfigError(f"levels {self.levels} of {self.metric!r} must not exceed its bound {self.upper}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Estimate:
+        """In another unit, e.g. a ratio times the milliseconds of the reference."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        """As JSON-able data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

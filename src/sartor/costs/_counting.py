@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Accounted, Layered, Shaped, Space, Tallies
+from sartor.core.abilities import Accounted, Layered
+from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, LayerKey
 from sartor.core.rng import global_seed
@@ -71,7 +72,7 @@ class Counted:
 class Tallied:
     """A number that the space tells, times `factor`."""
 
-    def __init__(self, space: Tallies, metric: str, factor: float = 1.0) -> None:
+    def __init__(self, space: Accounted, metric: str, factor: float = 1.0) -> None:
         self._space, self._metric, self._factor = space, metric, factor
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
@@ -83,7 +84,7 @@ class Tallied:
 
 def counted(space: Space, metric: str, count: Callable[[nn.Module], float], factor: float = 1.0) -> Tallied | Counted:
     """`metric` as the space tells it, times `factor`; else counted on networks, one by one."""
-    if isinstance(space, Tallies) and space.tally(metric, []) is not None:
+    if isinstance(space, Accounted) and space.tally(metric, []) is not None:
         return Tallied(space, metric, factor)
     return Counted(space, count)
 
@@ -92,7 +93,7 @@ def input_shape(space: Space, given: Sequence[int] | None, by: object) -> tuple[
     """The shape of one input: as given, or as the space says."""
     if given is not None:
         return tuple(given)
-    if isinstance(space, Shaped):
+    if space.input_shape is not None:
         return tuple(space.input_shape)
     raise ConfigError(
         f"{type(by).__name__} needs the shape of an input, which {type(space).__name__} does not say; "

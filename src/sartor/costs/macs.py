@@ -59,15 +59,12 @@ class Macs(CostModel):
     def __init__(self, space: Space, *, input_shape: Sequence[int] | None = None) -> None:
         self._space, self._shape = space, input_shape
         self._cost = tabulate(space, _VALUES, self.metric) or counted(space, self.metric, self._count)
-        if isinstance(self._cost, Tables):
-            self.tables = self._tables  # offers Separable only where it holds
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._cost(archs)
 
-    def _tables(self) -> Tables:
-        assert isinstance(self._cost, Tables)
-        return self._cost
+    def terms(self) -> Sequence[Tables]:
+        return (self._cost,) if isinstance(self._cost, Tables) else ()
 
     def _count(self, module: nn.Module) -> float:
         first = next(module.parameters(), torch.empty(0))

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Accounted, CostModel, Layered, Space
+from sartor.core.abilities import Accounted, Layered
+from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
@@ -64,17 +65,15 @@ class Memory(CostModel):
         self._counted = counted(space, "values", self._count, bytes_per_value)
         if isinstance(space, Accounted):
             self._steps = tuple(step * bytes_per_value for step in space.steps())
-            self.peaks = self._peaks  # offers Peaked only where it holds
         elif isinstance(space, Layered) and covers(space, _VALUES):
             self._steps = tuple(_peak(space.choices, layer) * bytes_per_value for layer in space.layers())
-            self.peaks = self._peaks  # offers Peaked only where it holds
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         if not self._steps:
             return self._counted(archs)
         return torch.stack([step(archs) for step in self._steps]).amax(0)
 
-    def _peaks(self) -> Sequence[Tables]:
+    def terms(self) -> Sequence[Tables]:
         return self._steps
 
     def _count(self, module: nn.Module) -> float:

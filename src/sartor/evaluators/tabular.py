@@ -14,7 +14,7 @@ from sartor.core.contracts import Evaluator, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive
-from sartor.tabular import Result, Table, keys_of
+from sartor.tabular import Result, Table
 
 __all__ = ["Tabular"]
 
@@ -72,7 +72,7 @@ class Tabular(Evaluator):
         self.table, self.noise, self.curve = table, noise, curve
         self.signal = signal or table.signal("valid") or table.best_signal()
         table.column(self.signal)
-        self._key, self._rows = keys_of(problem.space), table.rows
+        self._key, self._rows = problem.space.key, table.rows
         self._true = table.column(table.best_signal()).tolist()
         names = [name for name in table.columns if Result.of(name) is not None or name == self.signal]
         values = zip(*(table.columns[name].tolist() for name in names), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -25,10 +24,11 @@ from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import Tabular
-from sartor.jobs.parts import analytic_costs
+from sartor.jobs.fit.assemble import analytic_costs
+from sartor.regions.region import Price
 from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
-from sartor.sampling.region import Price
+from sartor.run.stopwatch import Stopwatch
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -193,7 +193,7 @@ class Stand:
 
     def run(self, name: str, run: int) -> Run:
         """One run, from the first to the last evaluation."""
-        begin = time.perf_counter()
+        watch = Stopwatch()
         strategy = self.strategy(name, run)
         seed = derive(self.task.seed, name, run, "trials")
         lab = SimulatedLab(self.evaluator, seed, max_trials=self.task.evaluations, costs=self.cost)
@@ -202,7 +202,7 @@ class Stand:
                 pass
         except BudgetSpentError:
             pass
-        return Run(self._curve(lab), self._clock(lab), time.perf_counter() - begin)
+        return Run(self._curve(lab), self._clock(lab), watch.lap())
 
     def _clock(self, lab: SimulatedLab) -> Floats:
         spent = np.zeros(self.task.evaluations)

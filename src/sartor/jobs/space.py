@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from sartor import archs, measure
+from sartor import archs
 from sartor.core.contracts import Target
-from sartor.core.records import Arch
+from sartor.core.records import Arch, Estimate
 from sartor.core.tables import Tables
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
 from sartor.costs.params import Params
-from sartor.jobs.measuring import Show
+from sartor.jobs.measure.network import Show
 from sartor.spaces.widths import Widths
+from sartor.timing.meter import Effort, Subject, time_together
 
-ROUNDS = 24
+EFFORT = Effort(rounds=24, sessions=2)
 
 
 def describe_space(space: Widths, target: Target | None = None, *, show: Show | None = None) -> dict[str, Any]:
@@ -69,15 +68,11 @@ def _alone(space: Widths, full: Arch) -> list[float]:
     return [1 - float(value) / whole for value in cost(cut)]
 
 
-def _timed(space: Widths, wanted: dict[str, Arch], target: Target, show: Show | None) -> dict[str, measure.Estimate]:
+def _timed(space: Widths, wanted: dict[str, Arch], target: Target, show: Show | None) -> dict[str, Estimate]:
     example = torch.randn(1, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
-        calls: dict[str, list[Callable[[], object]]] = {}
-        for name, arch in wanted.items():
-            place = Path(folder) / name
-            place.mkdir()
-            module: nn.Module = space.build(arch).eval()
-            calls[name] = [target.prepare(module, example, place).bind(example) for _ in range(2)]
-        timed = measure.interleave(calls, rounds=ROUNDS, on_round=show)
-        whole = measure.absolute(timed, "full")
-        return {"full": whole, "floor": measure.ratio(timed, "floor", "full").scaled(whole.value)}
+        subjects = {
+            name: Subject.prepared(target, space.build(arch).eval(), example, Path(folder) / name)
+            for name, arch in wanted.items()
+        }
+        return time_together(subjects, EFFORT, reference="full", on_round=show).latencies()

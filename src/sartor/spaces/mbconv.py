@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Operator, Operators
@@ -43,7 +44,7 @@ from sartor.supernet.mixed import Mixed, inherit_path
 __all__ = ["Mbconv"]
 
 
-class Mbconv(Catalogued, Space):
+class Mbconv(Catalogued, Space, Accounted):
     """A 3x3 convolution, a fixed block without expansion, stages of blocks, a 1x1 convolution, a classifier.
 
     Each block is one choice, whose options are called `k5e6` (kernel 5, expansion 6), `k5e6-se-hswish`, ...; where the

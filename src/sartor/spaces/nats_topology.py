@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer, Operators
@@ -38,7 +39,7 @@ _INPUT, _NOTHING = "0", "#"
 """Words for what nodes compute. Those of the benchmark: its count depends on the order that they sort in."""
 
 
-class NatsTopology(Catalogued, Space):
+class NatsTopology(Catalogued, Space, Accounted):
     """A 3x3 convolution, then three stages of equal cells with 16, 32 and 64 channels.
 
     A cell is a graph of an input and three nodes, each the sum of one operation on every node before it. The table of
@@ -55,6 +56,8 @@ class NatsTopology(Catalogued, Space):
             That overlooks sums in sums, and nothing as a term of a sum; `all` does not: 4,930. `none`: 15,625. What
             stands for several is the network with the fewest MACs, of several the one with the smallest option indices.
     """
+
+    input_shape: tuple[int, int, int]
 
     def __init__(
         self, *, classes: int = 10, size: int = 32, in_channels: int = 3, cells: int = 5, merge: Merge = "published"

@@ -41,6 +41,8 @@ class ResnetWidths(Space):
         in_channels: Channels of the input.
     """
 
+    input_shape: tuple[int, int, int]
+
     def __init__(
         self,
         *,

@@ -5,7 +5,7 @@ to the best share and to the rest; of some draws around good networks, that with
 except for a share of uniform draws (arXiv:1807.01774, algorithm 2). Deviations:
 
 * Ordered choices have a normal kernel over their options' positions, the others Aitchison and Aitken's, whose bandwidth
-  does not depend on the order of the options (see sartor.sampling.densities); the smallest bandwidth is NATS-Bench's.
+  does not depend on the order of the options (see sartor.surrogates.densities); the smallest bandwidth is NATS-Bench's.
 * The brackets are Hyperband's; the authors' code rounds their sizes down.
 * Draws outside of the budget do not compete; if all are, the one with the best ratio is repaired.
 """
@@ -21,9 +21,9 @@ from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
-from sartor.sampling.brackets import Brackets, hyperband, steps
-from sartor.sampling.densities import Density, Shape
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.brackets import Brackets, hyperband, steps
+from sartor.regions.region import Region, answer, at_least_one
+from sartor.surrogates.densities import Density, Shape
 
 __all__ = ["Bohb"]
 

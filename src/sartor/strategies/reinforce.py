@@ -21,10 +21,11 @@ from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
+from sartor.policies.baselines import Baseline
+from sartor.policies.feedback import Feedback
+from sartor.policies.softmax import Policy
+from sartor.regions.region import answer, at_least_one
 from sartor.rewards import Kind
-from sartor.sampling.feedback import Feedback
-from sartor.sampling.policies import Baseline, Policy
-from sartor.sampling.region import answer, at_least_one
 
 __all__ = ["Reinforce"]
 

@@ -49,7 +49,7 @@ class OnnxRuntime(Target):
         return self._open(str(artifact), artifact)
 
     def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`."""
+        """See `sartor.core.abilities.Templated`."""
         return OnnxTemplate(module, example, lambda data: self._open(data, None))
 
     def describe(self) -> Mapping[str, str]:

@@ -51,7 +51,7 @@ class OpenVino(Target):
         return self._open(artifact.read_bytes(), artifact)
 
     def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`."""
+        """See `sartor.core.abilities.Templated`."""
         return OnnxTemplate(module, example, lambda data: self._open(data, None))
 
     def describe(self) -> Mapping[str, str]:

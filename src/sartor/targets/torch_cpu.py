@@ -42,7 +42,7 @@ class TorchCpu(Target):
         return _Session(self._ready(load_pt2(artifact)), self.threads, artifact)
 
     def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
+        """See `sartor.core.abilities.Templated`; modules on the meta device get random weights."""
         with_sane_weights(module, example)(example)
         return lambda narrow: _Session(self._ready(with_sane_weights(narrow, example)), self.threads, None)
 

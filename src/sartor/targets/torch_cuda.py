@@ -30,26 +30,26 @@ class TorchCuda(Target):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not 0 <= device < found:
             raise TargetError(f"there is no GPU {device} (PyTorch sees {found}); use target torch_cpu or onnxruntime")
-        self.device, self.half = f"cuda:{device}", half
+        self.device, self.half, self._place = device, half, f"cuda:{device}"
         self.tolerance = tolerance or (2e-2 if half else 1e-3)
 
     def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
         path = folder / "model.pt2"
-        copy = deepcopy(module).to(self.device, self._type)
-        export_pt2(copy, example.to(self.device, self._type), path)
+        copy = deepcopy(module).to(self._place, self._type)
+        export_pt2(copy, example.to(self._place, self._type), path)
         session = self.load(path)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
     def load(self, artifact: Path) -> Session:
-        return _Session(load_pt2(artifact, self.device), self.device, self._type, artifact)
+        return _Session(load_pt2(artifact, self._place), self._place, self._type, artifact)
 
     def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
+        """See `sartor.core.abilities.Templated`; modules on the meta device get random weights."""
 
         def session(narrow: nn.Module) -> Session:
-            ready = with_sane_weights(narrow, example).to(self.device, self._type)
-            return _Session(ready, self.device, self._type, None)
+            ready = with_sane_weights(narrow, example).to(self._place, self._type)
+            return _Session(ready, self._place, self._type, None)
 
         session(module)(example)
         return session

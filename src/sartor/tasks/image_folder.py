@@ -17,7 +17,9 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed
-from sartor.data import accuracy, cross_entropy, draw, existing, normalise, split
+from sartor.data.images import draw, existing, normalise, split
+from sartor.data.losses import cross_entropy, imitation
+from sartor.data.quality import accuracy
 
 __all__ = ["image_folder"]
 
@@ -72,7 +74,9 @@ def image_folder(
         valid=lambda: _Epoch(sets["valid"], batch, workers),
         test=lambda: _Epoch(sets["test"], batch, workers),
         loss=cross_entropy,
+        distance=imitation,
         metrics=accuracy(len(names)),
+        logits=True,
         example=normalise(sets["valid"][0, None][0][None], MEAN, STD),
         classes=len(names),
         fingerprint=_fingerprint(Path(root).expanduser(), parts),

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from sartor.jobs.fit.verify import deliverable, judge
+
+
+def entry(value, low, high, macs=1000):
+    return {"latency_ms": {"value": value, "low": low, "high": high}, "macs": macs}
+
+
+@pytest.mark.parametrize(
+    ("network", "verdict", "sentence"),
+    [
+        (entry(0.94, 0.93, 0.95), "PASS", "PASS: 0.94 ms (0.93-0.95) <= 0.96 ms"),
+        (entry(0.96, 0.94, 0.98), "UNSURE", "UNSURE: 0.96 ms (0.94-0.98) around 0.96 ms"),
+        (entry(0.99, 0.97, 1.01), "FAIL", "FAIL: 0.99 ms (0.97-1.01) > 0.96 ms"),
+    ],
+)
+def test_only_an_interval_wholly_on_one_side_decides(network, verdict, sentence):
+    assert judge(network, {"latency_ms": 0.96}) == (verdict, sentence)
+
+
+def test_the_worst_metric_decides():
+    verdict, sentence = judge(entry(0.9, 0.89, 0.91, macs=2_000_000), {"latency_ms": 0.96, "macs": 1e6})
+    assert verdict == "FAIL"
+    assert sentence.startswith("PASS: 0.9")
+    assert sentence.endswith("FAIL: 2 M > 1 M macs")
+
+
+INSIDE, AROUND, OVER = (0.94, 0.93, 0.95), (0.96, 0.94, 0.98), (0.99, 0.97, 1.01)
+
+
+@pytest.mark.parametrize(
+    ("own", "scaled", "valid", "delivered", "reason"),
+    [
+        (
+            INSIDE,
+            INSIDE,
+            (0.80, 0.81),
+            True,
+            "on the validation split it is better than the search's (81.00 against 80.00",
+        ),
+        (
+            INSIDE,
+            INSIDE,
+            (0.80, 0.80),
+            False,
+            "on the validation split it is no better than the search's (80.00 against",
+        ),
+        (INSIDE, INSIDE, (0.81, 0.80), False, "on the validation split it is no better"),
+        (INSIDE, AROUND, (0.80, 0.90), False, "it is not surely inside the budget"),
+        (INSIDE, OVER, (0.80, 0.90), False, "it is over the budget"),
+        (AROUND, INSIDE, (0.80, 0.70), True, "the search's own is not surely inside the budget"),
+        (OVER, INSIDE, (0.80, 0.70), True, "the search's own is over the budget"),
+        (OVER, AROUND, (0.80, 0.90), False, "it is not surely inside the budget"),
+    ],
+)
+def test_the_better_network_inside_the_budget_is_delivered(own, scaled, valid, delivered, reason):
+    searched, uniform = {**entry(*own), "arch": [1, 2]}, {**entry(*scaled), "arch": [1, 1]}
+    searched["accuracy"], uniform["accuracy"] = uniform["macs"] + 1.0, 0.0  # on the test split: has no say
+    valid = dict(zip(("searched", "uniform"), valid, strict=True))
+    found, why = deliverable(searched, uniform, valid, {"latency_ms": 0.96})
+    assert found is delivered
+    assert why.startswith(reason)
+
+
+def test_without_another_network_there_is_nothing_to_choose():
+    searched = {**entry(*AROUND), "arch": [1, 1]}
+    assert deliverable(searched, None, {"searched": 0.8}, {"latency_ms": 0.96}) == (False, "")
+    same = {**entry(*INSIDE), "arch": (1, 1)}
+    assert deliverable(searched, same, {"searched": 0.8, "uniform": 0.9}, {"latency_ms": 0.96}) == (False, "")
