@@ -79,9 +79,7 @@ def by(metric, factor, outcomes=OUTCOMES):
         answer = outcome.answer
         tried = tuple(replace(t, quality=times(t.quality)) for t in answer.trials)
         others = tuple(replace(o, quality=times(o.quality)) for o in answer.others)
-        answer = replace(
-            answer, quality=times(answer.quality), valid=times(answer.valid), trials=tried, others=others
-        )
+        answer = replace(answer, quality=times(answer.quality), valid=times(answer.valid), trials=tried, others=others)
         return replace(outcome, answer=answer)
 
     return found([turned(o) for o in outcomes], replace(FRAME, metric=metric), (factor * 0.97,))

@@ -31,8 +31,13 @@ from sartor.run.result import (
 RESULT, TRACE = synthetic(budgets=2)
 POINT = RESULT.points[0]
 SEARCHED = Searched(
-    found=(Found({"macs": 5e6}, (0, 2), "", {"a": 4, "b": True}, ("a",), {"macs": 4.9e6}), Found({"macs": 1.0}, None, "no")),
-    search=Search("ows", {"epochs": 3}, 12, 1, (Choice("a", (4, 8)), Choice("b", (True, 0.5, "x"))), (), (Paid(1.0, 9.0),)),
+    found=(
+        Found({"macs": 5e6}, (0, 2), "", {"a": 4, "b": True}, ("a",), {"macs": 4.9e6}),
+        Found({"macs": 1.0}, None, "no"),
+    ),
+    search=Search(
+        "ows", {"epochs": 3}, 12, 1, (Choice("a", (4, 8)), Choice("b", (True, 0.5, "x"))), (), (Paid(1.0, 9.0),)
+    ),
     spent=Spent((Stage("search", 3.5, 1, 0),), 3.5, 3.6),
     environment={"seed": 3, "data": {"fingerprint": "5f"}},
 )

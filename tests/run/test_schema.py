@@ -160,7 +160,9 @@ def test_a_file_is_read_if_it_is_of_this_version(tmp_path) -> None:
 
 def test_the_page_lists_every_field_with_its_words() -> None:
     text = page("Trees", "What they are.", [("tree.json", Tree, "All of it."), ("leaf.json", Leaf, "A part.")])
-    assert text.startswith("# Trees\n\nWhat they are.\n\n## tree.json\n\nAll of it.\n\n### Tree\n\nA tree of everything")
+    assert text.startswith(
+        "# Trees\n\nWhat they are.\n\n## tree.json\n\nAll of it.\n\n### Tree\n\nA tree of everything"
+    )
     assert "More of it." in text
     for line in (
         "| `leaves` | object, name to [Leaf](#leaf) | By name. |",
