@@ -109,6 +109,13 @@ def test_the_table_has_the_best_first_and_says_who_is_over():
     assert "…" not in shown(overview(found()), 120)
 
 
+def test_markup_of_names_is_only_text():
+    rows = {"aows (stages=[bold])": found().contestants["net"], **found().contestants}
+    text = shown(overview(found(title="toys [red]", contestants=rows)))
+    assert "toys [red], latency" in text
+    assert "aows (stages=[bold])" in text
+
+
 def test_what_is_said():
     assert list(sentences(found())) == [
         "good<b>: gain: +5.05 points (+4.41 to +5.69)",
@@ -224,7 +231,7 @@ def test_by_an_error_the_figures_are_mirrored():
 
 
 def _key(line, *, mirror=False):
-    """Which line of a figure it is; the lower edge of a band, which is filled up to the other, mirrors the upper one."""
+    """Which line of a figure it is; the lower edge of a band, which is filled up to the upper one, mirrors that one."""
     edge = line.get("line", {}).get("width") == 0
     which = [line.get("name"), line.get("legendgroup"), line.get("visible"), line.get("xaxis")]
     return (*which, line["mode"], tuple(line["x"]), edge and ("fill" in line) != mirror)

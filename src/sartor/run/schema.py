@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,18 +148,20 @@ def _documented(record: type) -> tuple[str, dict[str, str]]:
     return about.strip(), attributes
 
 
-def _words(hint: Any) -> str:
+def _words(hint: Any, *, many: bool = False) -> str:
     """A type as a reader of JSON would call it."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_words(a) for a in args)
+        # one number is like another in JSON
+        return " or ".join(_words(a, many=many) for a in args if a is not int or float not in args)
     if origin is typing.Literal:
         return " or ".join(f"`{a}`" for a in args)
     if origin in (tuple, list, Sequence):
-        return f"list of {_words(args[0])}"
+        return f"list{'s' * many} of {_words(args[0], many=True)}"
     if origin in (dict, Mapping):
-        return f"object, name to {_words(args[1])}"
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return f"[{hint.__name__}](#{hint.__name__.lower()})"
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any"}
-    return names.get(hint, str(hint))
+        return f"object{'s' * many}, name to {_words(args[1])}"
+    names = {int: "whole number", float: "number", str: "text"}
+    if hint in names:
+        return names[hint] + "s" * many
+    others = {bool: "true or false", type(None): "null", Any: "anything"}
+    return others[hint] if hint in others else f"[{hint.__name__}](#{hint.__name__.lower()})"

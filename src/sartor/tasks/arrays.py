@@ -83,6 +83,7 @@ def arrays(
         source=source,
         mean=mean,
         std=std,
+        name="arrays",
     )
 
 

@@ -72,6 +72,7 @@ def torchvision_dataset(
         source=dataset,
         mean=mean,
         std=std,
+        name="torchvision_dataset",
     )
 
 
