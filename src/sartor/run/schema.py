@@ -79,10 +79,12 @@ def _place(data: Any, path: Sequence[int | str]) -> str:
     """The field, as far as the data goes: behind it stand the types of a union that were tried."""
     words = ""
     for part in path:
-        if not isinstance(data, list if isinstance(part, int) else dict):
+        if isinstance(data, list) and isinstance(part, int):
+            words, data = f"{words}[{part}]", data[part]
+        elif isinstance(data, dict) and isinstance(part, str):
+            words, data = f"{words}.{part}", data.get(part)
+        else:
             break
-        words += f"[{part}]" if isinstance(part, int) else f".{part}"
-        data = data[part] if isinstance(part, int) else data.get(part)
     return words.lstrip(".")
 
 

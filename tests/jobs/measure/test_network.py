@@ -20,7 +20,7 @@ def small():
 
 def test_a_network_by_name_and_the_same_as_a_file(tmp_path):
     target = OnnxRuntime(threads=1)
-    found = measure_network("jobs.test_measuring:small", target, (1, 3, 16, 16), rounds=6, sessions=2)
+    found = measure_network("jobs.measure.test_network:small", target, (1, 3, 16, 16), rounds=6, sessions=2)
     assert (found["processes"], found["note"]) == (3, ""), "a verdict takes several by default"
     assert found["macs"] == 14 * 14 * 4 * 27 + 8
     assert found["params"] == 4 * 27 + 4 + 10
@@ -63,11 +63,13 @@ def test_a_plan_comes_back_filled_in_from_another_device(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     fit = fit_config(latency_settings(latency_model={"samples": str(manifest)}), tmp_path / "run")
-    stages = {s["name"]: s for s in fit.result["ledger"]["stages"]}
-    assert stages["latency_model"]["networks_measured"] == 0
-    assert fit.result["latency_model"]["training_networks"] == 8
-    winner, limit = fit.result["winner"], fit.result["budget"]["latency_ms"][0]
+    stages = {s.name: s for s in fit.result.spent.stages}
+    assert stages["latency_model"].networks_measured == 0
+    assert fit.result.latency_model.training_networks == 8
+    (point,) = fit.result.points
+    limit = point.budget["latency_ms"]
     assert limit == pytest.approx(0.7 * (0.1 + 0.01 * 3 * 128), rel=0.05), "per cent of the reference on that device"
-    assert 0.1 + 0.01 * sum(winner["widths"].values()) <= 1.05 * limit
+    assert 0.1 + 0.01 * sum(point.winner.options.values()) <= 1.05 * limit
+    assert point.winner.elsewhere
     assert fit.verdict == "UNSURE", "nothing here has measured that device"
-    assert "time the exported file on the device" in fit.result["curve"][0]["sentence"]
+    assert "time the exported file on the device" in point.sentence
