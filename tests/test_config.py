@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 
 from run.toys import Toy
 from sartor import config
+from sartor.core import plugins
 from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
 from sartor.run.runner import Limits
@@ -342,9 +343,9 @@ def test_data_by_kind_and_place(data, task):
 
 @pytest.mark.parametrize("name", plugins.names("tasks"))
 def test_every_task_that_reads_a_path_takes_it_first(name):
-    hints = typing.get_type_hints(plugins.load("tasks", name))
+    hints = get_type_hints(plugins.load("tasks", name))
     known = config.keywords(plugins.load("tasks", name))
-    paths = [s for s in known if Path in typing.get_args(hints[s])]
+    paths = [s for s in known if Path in get_args(hints[s])]
     if paths:
         set_ = config.override({}, config.shortcuts(data=f"{name}:a,b"))["task"] if len(paths) > 1 else {}
         one = config.override({}, config.shortcuts(data=f"{name}:a"))["task"]
