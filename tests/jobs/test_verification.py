@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from sartor.jobs.verification import deliverable, judge
+from sartor.core.records import Estimate
+from sartor.jobs.verification import deliverable, judge, latencies
+from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.meter import Effort, Subject
+from timing.network import EXAMPLE, file_of
+from timing.strange import Restless
 
 
 def entry(value, low, high, macs=1000):
@@ -70,3 +75,20 @@ def test_without_another_network_there_is_nothing_to_choose():
     assert deliverable(searched, None, {"searched": 0.8}, {"latency_ms": 0.96}) == (False, "")
     same = {**entry(*INSIDE), "arch": (1, 1)}
     assert deliverable(searched, same, {"searched": 0.8, "uniform": 0.9}, {"latency_ms": 0.96}) == (False, "")
+
+
+@pytest.mark.parametrize(("target", "says"), [(OnnxRuntime, 0), (Restless, 1)])
+def test_whoever_gets_the_intervals_of_one_process_is_told(tmp_path, target, says):
+    subject, said, seen = Subject.of_file(target(), file_of(tmp_path), EXAMPLE), [], []
+    found = latencies(
+        {"reference": subject, "winner_0": subject},
+        Estimate(2.0, 1.9, 2.1),
+        Effort(4, 1, 2, warmup=0.01),
+        show=lambda done, total: seen.append((done, total)),
+        say=said.append,
+    )
+    assert found["reference"] == Estimate(2.0, 1.9, 2.1)
+    assert found["winner_0"].low < 2.0 < found["winner_0"].high, "the same file"
+    assert len(said) == says
+    assert all("what other processes would measure is not in the intervals" in line for line in said)
+    assert seen[-1] == (4, 4)
