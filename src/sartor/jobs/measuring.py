@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sartor import archs, config, exporting, measure, networks
+from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
+from sartor.core.trees import Inputs
 from sartor.jobs.latency import planned
 from sartor.jobs.meter import opener
 from sartor.jobs.parts import LatencyModelSettings, fitted_to_task
@@ -26,7 +28,7 @@ Show = Callable[[float, float], None]
 def measure_network(
     spec: str,
     target: Target,
-    shape: tuple[int, ...],
+    inputs: Inputs,
     *,
     rounds: int = 40,
     sessions: int = 5,
@@ -38,7 +40,7 @@ def measure_network(
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` file.
         target: Where it runs.
-        shape: Of the input, batch first.
+        inputs: Whose shapes, batch first, and types count (`networks.inputs_of`).
         rounds: Interleaved rounds with the yardstick.
         sessions: Fresh sessions of the network, and of the yardstick.
         peak: Whether to measure peak memory in a process of its own.
@@ -48,7 +50,7 @@ def measure_network(
         `latency_ms` (of one batch, on this machine as it is), `relative` (ratio to the yardstick, which repeats where
         milliseconds do not), `macs` and `params` (null for a file), `memory_bytes`, `target`, `machine`.
     """
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    example = networks.lively(inputs, trees.size(inputs), torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         make, module = _sessions(spec, target, example, Path(folder))
         make_yard = opener(target, yardstick(), _YARD, Path(folder) / "yardstick")
@@ -57,11 +59,11 @@ def measure_network(
             "network": [make().bind(example) for _ in range(sessions)],
         }
         timed = measure.interleave(calls, rounds=rounds, on_round=show)
-        memory = _peak(target, make(), shape) if peak else None
+        memory = _peak(target, make(), tuple(example.shape)) if peak and isinstance(example, Tensor) else None
     counted = networks.macs_params(module, example) if module is not None else (None, None)
     return {
         "network": spec,
-        "input": list(shape),
+        "input": networks.listed(trees.shapes(example)),
         "latency_ms": measure.absolute(timed, "network").as_dict(),
         "relative": measure.ratio(timed, "network", "yardstick").as_dict(),
         "macs": counted[0],
@@ -127,7 +129,7 @@ def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: 
 
 
 def _sessions(
-    spec: str, target: Target, example: Tensor, folder: Path
+    spec: str, target: Target, example: Inputs, folder: Path
 ) -> tuple[Callable[[], Session], nn.Module | None]:
     if spec.endswith((".onnx", ".pt2", ".xml")):
         return (lambda: target.load(Path(spec))), None
