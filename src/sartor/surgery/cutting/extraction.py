@@ -317,10 +317,15 @@ class _Builder:
         """A list of sizes with the batch's as a number that is known when the network runs."""
         if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, int) for v in value):
             return value
-        if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", "repeat", "unflatten", *_MAKERS):
+        if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", *_SIZED, *_MAKERS):
             return value
         dims: list[Dim] = list(self.skeleton.tracker.dims(node))
-        if operator_name(node) == "repeat":  # only what has a single entry is repeated as often as there are examples
+        if operator_name(node) == "affine_grid_generator":
+            return [self._batched(value[0]) if self.skeleton.period(dims[0]) else value[0], *value[1:]]
+        if operator_name(node) in (
+            "repeat",
+            "tile",
+        ):  # only what has a single entry is repeated as often as there are examples
             shape = self.skeleton.tracker.shape(tensor(node, 0))
             new = len(dims) - len(shape)
             dims = [dim if d < new or shape[d - new] == 1 else None for d, dim in enumerate(dims)]
@@ -421,6 +426,7 @@ _FUNCTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Operators under the names by which people, and counters of multiply-adds, know them."""
+_SIZED = ("repeat", "tile", "unflatten", "affine_grid_generator")
 _MAKERS = ["zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty"]
 
 
