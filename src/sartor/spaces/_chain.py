@@ -10,8 +10,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Supernet
 from sartor.core.records import Arch, Axis, Choice, Layer
+from sartor.core.trees import Inputs
 from sartor.supernet.elastic import ELASTIC, PLAIN, ElasticConv, ElasticNorm, Kit, inherit
 from sartor.supernet.gates import Cut, cut
 
@@ -88,8 +90,9 @@ class ChainSupernet(Supernet):
         self.chain = chain
         self.network = chain.network([max(u.widths) for u in chain.units], ELASTIC)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
         """Logits `(batch, classes)`; see `Supernet.forward`."""
+        x = trees.single(x, self)
         here = Cut(x.shape[1])
         stages = list(self.network)
         units, tail = stages[: len(gates)], stages[len(gates) :]
