@@ -122,6 +122,14 @@ def test_vectors_and_patches_one_class_each(tmp_path):
     assert [m.name for m in task.metrics] == ["accuracy", "balanced_accuracy"]
     assert task.metric.interval == "proportion"
     assert torch.bincount(torch.cat([y for _, y in task.test()])).tolist() == [3, 3, 3]
+    known = multisource(data=tmp_path / "a.npz", inputs="hsi", ignore=7)
+    assert known.describe["classes"] == ["3", "9"]
+    assert sum(known.describe[k] for k in ("train", "valid", "test")) == 60
+    marked = {**dict(np.load(tmp_path / "a.npz")), "test": np.arange(90) % 3 == 0}
+    np.savez(tmp_path / "b.npz", **marked)
+    assert multisource(data=tmp_path / "b.npz", inputs="hsi", ignore=7).describe["test"] == 20
+    both = multisource(data=tmp_path / "a.npz", test=tmp_path / "b.npz", inputs="hsi", ignore=7)
+    assert [both.describe[k] for k in ("train", "valid", "test")] == [54, 6, 60]
     with pytest.raises(DataError, match=r"18 values per example, which are not \(4, 4\)"):
         multisource(data=tmp_path / "a.npz", inputs={"lidar": [4, 4]})
 
