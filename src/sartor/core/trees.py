@@ -38,8 +38,8 @@ def single(inputs: Inputs, who: object) -> Tensor:
     """
     if not isinstance(inputs, Tensor):
         raise DataError(
-            f"{type(who).__name__} takes one tensor, and the task gives {shapes(inputs)}; take a space for several inputs, "
-            "such as `widths` of a network of your own"
+            f"{type(who).__name__} takes one tensor, and the task gives {shapes(inputs)}; take a space for "
+            "several inputs, such as `widths` of a network of your own"
         )
     return inputs
 

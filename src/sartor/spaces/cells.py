@@ -215,10 +215,10 @@ class _CellsSupernet(Supernet):
         self.network = Network(plan, mixed)
 
     def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
-        x = trees.single(x, self)
+        y = trees.single(x, self)
         kinds, count = self.space.plan.kinds, len(self.space.plan.edges)
         own = {kind: gates[i * count : (i + 1) * count] for i, kind in enumerate(kinds)}
-        return self.network.run(x, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
+        return self.network.run(y, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

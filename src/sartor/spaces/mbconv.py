@@ -226,13 +226,13 @@ class _MbconvSupernet(Supernet):
         initialise(self.network)
 
     def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
-        x = trees.single(x, self)
+        y = trees.single(x, self)
         net = self.network
         fixed, *blocks = net.blocks
-        x = fixed(net.first_conv(x))
+        y = fixed(net.first_conv(y))
         for block, gate in zip(blocks, gates, strict=True):
-            x = block(x, gate)
-        y: Tensor = net.classifier(net.feature_mix_layer(x))
+            y = block(y, gate)
+        y: Tensor = net.classifier(net.feature_mix_layer(y))
         return y
 
     def extract(self, arch: Arch) -> nn.Module:

@@ -161,13 +161,13 @@ class _TopologySupernet(Supernet):
         self.space, self.network = space, space.network(_mixed_cell)
 
     def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
-        x = trees.single(x, self)
+        y = trees.single(x, self)
         net = self.network
-        x = net.stem(x)
+        y = net.stem(y)
         for cell in net.cells:
-            x = cell(x, gates=gates) if isinstance(cell, Cell) else cell(x)
-        y: Tensor = net.head(x)
-        return y
+            y = cell(y, gates=gates) if isinstance(cell, Cell) else cell(y)
+        found: Tensor = net.head(y)
+        return found
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):
