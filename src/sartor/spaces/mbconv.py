@@ -232,8 +232,8 @@ class _MbconvSupernet(Supernet):
         y = fixed(net.first_conv(y))
         for block, gate in zip(blocks, gates, strict=True):
             y = block(y, gate)
-        y: Tensor = net.classifier(net.feature_mix_layer(y))
-        return y
+        logits: Tensor = net.classifier(net.feature_mix_layer(y))
+        return logits
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):
