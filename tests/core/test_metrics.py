@@ -35,8 +35,8 @@ def test_a_difference_is_newcombes_published_example():
     assert found.examples == 70
 
 
-@given(*[st.floats(-10, 10)] * 2, *[st.floats(0, 3)] * 4)
-def test_less_of_an_error_is_a_gain_as_more_of_a_quality_is(a, b, *room):
+@given(st.floats(-10, 10), st.floats(-10, 10), st.tuples(*[st.floats(0, 3)] * 4))
+def test_less_of_an_error_is_a_gain_as_more_of_a_quality_is(a, b, room):
     new, old = Score(a, a - room[0], a + room[1]), Score(b, b - room[2], b + room[3])
     mirror = [Score(-s.value, -s.high, -s.low) for s in (new, old)]
     up, down = difference(new, old, ACCURACY), difference(*mirror, RMSE)

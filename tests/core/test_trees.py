@@ -48,10 +48,10 @@ def same(a, b):
     """Equal structure, classes and values."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
-    children = trees._children(a)
+    children = trees.children(a)
     if children is None:
         return a == b
-    theirs = trees._children(b)
+    theirs = trees.children(b)
     return (
         type(a) is type(b)
         and theirs is not None

@@ -173,7 +173,7 @@ def test_what_is_not_a_number_is_an_error():
     with torch.no_grad():
         broken[4].bias[0] = float("nan")
     made = problem(broken)
-    with pytest.raises(DivergedError, match="teacher's logits are not finite"):
+    with pytest.raises(DivergedError, match="teacher's outputs are not finite"):
         Distil(made, recipe=CPU)(Proposal(made.space.reference), 0)
     wild = problem()
     with pytest.raises(DivergedError, match="loss is"):

@@ -128,6 +128,19 @@ def test_each_example_may_have_an_arch_of_its_own(case, made):
     assert_same(together, gathered(alone))
 
 
+def test_soft_gates_learn(case, made):
+    _, space = made
+    supernet, inputs = space.supernet().eval(), case.batch(3, torch.double)
+    gates = [torch.full((3, len(c.options)), 1 / len(c.options)).requires_grad_() for c in space.choices]
+    try:
+        found = supernet(inputs, gates)
+    except CapabilityError as error:
+        assert "cannot be told apart" in str(error)  # noqa: PT017
+        return
+    sum(t.square().sum() for t in trees.leaves(found) if t.requires_grad).backward()
+    assert all(gate.grad is not None and gate.grad.abs().sum() > 0 for gate in gates)
+
+
 def test_inputs_by_name_come_in_any_order(made, case):
     _, space = made
     inputs = case.batch(2, torch.double)

@@ -61,7 +61,9 @@ def test_a_share_of_examples_has_wilsons_interval():
     task, module = small_task(), small_cnn().eval()
     found = score(module, task.valid(), task)["accuracy"]
     expected = binomtest(round(40 * found.value), 40).proportion_ci(0.95, method="wilson")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high), abs=1e-6
+    )  # torchmetrics counts in float32
     assert found.examples == 40
 
 
@@ -102,9 +104,8 @@ def test_losses_and_metrics_that_do_not_take_the_output_are_found_before_trainin
     mean = replace(task, loss=nn.functional.cross_entropy)
     with pytest.raises(DataError, match=r"the loss of the task \w+ gives \(\) .* use reduction = 'none'"):
         check_fits(mean, network)
-    broken = replace(task, loss=lambda o, y: o - y)
     with pytest.raises(DataError, match=r"the loss of the task .* fails for an output of"):
-        check_fits(replace(broken, loss=lambda o, y: o @ y.float()), network)
+        check_fits(replace(task, loss=lambda o, y: o[:, 5]), network)
     with pytest.raises(DataError, match="the distance of the task"):
         check_fits(replace(task, distance=lambda a, b: (a - b).square().mean()), network)
     psnr = Metric("psnr", "max", "dB", make=PeakSignalNoiseRatio)

@@ -322,10 +322,8 @@ class _Builder:
         dims: list[Dim] = list(self.skeleton.tracker.dims(node))
         if operator_name(node) == "affine_grid_generator":
             return [self._batched(value[0]) if self.skeleton.period(dims[0]) else value[0], *value[1:]]
-        if operator_name(node) in (
-            "repeat",
-            "tile",
-        ):  # only what has a single entry is repeated as often as there are examples
+        if operator_name(node) in ("repeat", "tile"):
+            # only what has a single entry is repeated as often as there are examples
             shape = self.skeleton.tracker.shape(tensor(node, 0))
             new = len(dims) - len(shape)
             dims = [dim if d < new or shape[d - new] == 1 else None for d, dim in enumerate(dims)]
