@@ -24,7 +24,7 @@ import torch
 from scipy import stats
 
 from sartor import archs
-from sartor.core import plugins, state
+from sartor.core import files, plugins, state
 from sartor.core.contracts import Problem, Strategy, Task
 from sartor.core.records import Arch, Constraint, Estimate, Objective
 from sartor.core.rng import derive, global_seed, numpy_rng
@@ -99,7 +99,7 @@ class Benchmark:
         if not path.exists():
             data = make()
             path.parent.mkdir(parents=True, exist_ok=True)
-            state.atomically(path, lambda part: part.write_text(json.dumps(data, indent=1)))
+            files.atomically(path, lambda part: part.write_text(json.dumps(data, indent=1)))
         return json.loads(path.read_text())
 
     def search(self, method: str, seed: int) -> tuple[Arch, dict[str, float]]:
@@ -194,7 +194,7 @@ class Clock:
         self.steps[step] = [b - a for a, b in zip(self.last, now, strict=True)]
         self.last = now
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        state.atomically(self.path, lambda part: part.write_text(json.dumps(self.steps)))
+        files.atomically(self.path, lambda part: part.write_text(json.dumps(self.steps)))
 
     def totals(self) -> dict[str, float]:
         wall, cpu = (sum(s[i] for s in self.steps.values()) for i in (0, 1))
@@ -266,7 +266,7 @@ def main() -> None:
             print(f"seed {seed} {method:14} {result['accuracy']:.4f} {widths} {cost['seconds']:.0f} s", flush=True)
         data = summary(bench, rows)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        state.atomically(args.out, lambda part, data=data: part.write_text(json.dumps(data, indent=1) + "\n"))
+        files.atomically(args.out, lambda part, data=data: part.write_text(json.dumps(data, indent=1) + "\n"))
     print(json.dumps({k: data[k] for k in ("methods", "relative_error_gain")}, indent=1))
 
 
@@ -282,7 +282,7 @@ def same_settings(args: argparse.Namespace) -> None:
         raise SystemExit(f"{args.work} was begun with another {', '.join(changed)}; name another work folder")
     if not path.exists():
         args.work.mkdir(parents=True, exist_ok=True)
-        state.atomically(path, lambda part: part.write_text(json.dumps(own)))
+        files.atomically(path, lambda part: part.write_text(json.dumps(own)))
 
 
 def training_cost(work: Path, seed: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from compress_resnet import OURS, Compression, averaged, parser
 from torch import nn
 
 import sartor
-from sartor.core import state
+from sartor.core import files
 from sartor.core.records import Estimate
 from sartor.core.rng import derive, global_seed
 from sartor.spaces.widths import Widths
@@ -127,7 +127,7 @@ def main() -> None:
             if not (folder / "result.json").exists():
                 with global_seed(derive(seed, method)):
                     found = job.of(method, seed, folder)
-                state.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
+                files.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
             for name, row in json.loads((folder / "result.json").read_text()).items():
                 print(f"seed {seed} {name:32s}", {k: round(v, 4) for k, v in row.items()}, flush=True)
     if args.out:

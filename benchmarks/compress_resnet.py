@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from sartor import archs
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Evaluator, Problem, Task
 from sartor.core.records import Arch, Constraint, Objective
 from sartor.core.rng import derive, global_seed
@@ -341,7 +341,7 @@ def main() -> None:
                 if not (folder / "result.json").exists():
                     with global_seed(derive(seed, method)):
                         found = METHODS[method](job, share, seed, folder)
-                    state.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
+                    files.atomically(folder / "result.json", lambda part, f=found: part.write_text(json.dumps(f)))
                 found = json.loads((folder / "result.json").read_text())
                 print(f"{share:.0%} seed {seed} {method:24s}", {k: round(v, 4) for k, v in found.items()}, flush=True)
     if args.out:

@@ -39,17 +39,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import sartor.spaces.widths as widths_module
-import sartor.surgery.coupling as coupling_module
+import sartor.surgery.analysis.coupling as coupling_module
 from sartor.core.rng import global_seed
 from sartor.networks import load_network, macs_params
 from sartor.spaces.widths import MULTIPLIERS, Widths
-from sartor.surgery.accounting import Accounts
-from sartor.surgery.coupling import couple
-from sartor.surgery.ladders import ladders
-from sartor.surgery.operators import rule_of
-from sartor.surgery.slicing import Cut, Engine, Skeleton
-from sartor.surgery.trace import BATCH, trace
-from sartor.surgery.tracker import operator_name
+from sartor.surgery.analysis.accounting import Accounts
+from sartor.surgery.analysis.coupling import couple
+from sartor.surgery.analysis.ladders import ladders
+from sartor.surgery.analysis.operators import rule_of
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.analysis.trace import BATCH, trace
+from sartor.surgery.analysis.tracker import operator_name
+from sartor.surgery.cutting.slicing import Cut, Engine
 
 HERE = Path(__file__).parent
 LARGE = 100e6

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from oneshot_ranking import parser, problem_of
 
-from sartor.core import state
+from sartor.core import files
 from sartor.core.contracts import Problem
 from sartor.core.records import Arch
 from sartor.evaluators.inherited import Inherited
@@ -58,7 +58,7 @@ class Watch:
             "accuracy": accuracy(self.table, self.space, arch),
         }
         self.epochs = [*[e for e in self.epochs if e["epoch"] < done], row]
-        state.atomically(self.path, lambda part: part.write_text(json.dumps(self.epochs)))
+        files.atomically(self.path, lambda part: part.write_text(json.dumps(self.epochs)))
 
 
 def accuracy(table: Table, space: NatsTopology, arch: Arch) -> float:

@@ -26,11 +26,11 @@ from sartor import archs
 from sartor.core.contracts import Task
 from sartor.core.records import Arch
 from sartor.core.rng import derive, global_seed, numpy_rng
-from sartor.jobs.parts import analytic_costs
+from sartor.jobs.fit.assemble import analytic_costs
 from sartor.latency.samples import Sample
 from sartor.latency.sweeps import Visit, combine
 from sartor.spaces.digits_widths import DigitsWidths
-from sartor.tabular import Table, keys_of
+from sartor.tabular import Table
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.tasks.digits import digits
 from sartor.timing.machine import machine
@@ -51,7 +51,7 @@ def task() -> Task:
 def train(folder: Path, seeds: int) -> None:
     """All trainings that are not there yet, those that a search sees first."""
     space, data, file = DigitsWidths(), task(), folder / "trainings.jsonl"
-    key, done = keys_of(space), {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
+    key, done = space.key, {(r["key"], r["epochs"], r["seed"]) for r in lines(file)}
     wanted = [(LONG, 0), (SHORT, 0), *((LONG, seed) for seed in range(1, seeds))]
     every = list(archs.enumerate_all(space))
     order = numpy_rng(0, "digits_table").permutation(len(every))  # wide networks take longest
@@ -67,7 +67,7 @@ def train(folder: Path, seeds: int) -> None:
 
 def trained(space: DigitsWidths, data: Task, arch: Arch, epochs: int, seed: int) -> dict[str, float]:
     """Accuracies in per cent, and the seconds, of one training."""
-    name = keys_of(space)(arch)
+    name = space.key(arch)
     with global_seed(derive(seed, "initialisation", name)):
         module = space.build(arch)
     begin = time.process_time()
@@ -83,7 +83,7 @@ def timed(folder: Path, sweeps: int, rounds: int) -> None:
     every, target = list(archs.enumerate_all(space)), OnnxRuntime()
     make = target.template(space.build(archs.largest(space)), example)
     for sweep in range(len(lines(file)), sweeps):
-        subjects = {keys_of(space)(arch): Subject(lambda a=arch: make(on_meta(space, a)), example) for arch in every}
+        subjects = {space.key(arch): Subject(lambda a=arch: make(on_meta(space, a)), example) for arch in every}
         effort = replace(Effort.brief(rounds), warmup=0.02)
         (found,) = time_together(subjects, effort, seed=sweep, on_round=progress(sweep)).runs
         append(file, {"rounds": found.as_dict(), "target": dict(target.describe()), "machine": machine()})
@@ -118,7 +118,7 @@ def latencies(folder: Path) -> tuple[list[Sample], int]:
 def write(folder: Path, out: Path, results: Path) -> None:
     """The table, and the facts about it."""
     space = DigitsWidths()
-    every, key = list(archs.enumerate_all(space)), keys_of(space)
+    every, key = list(archs.enumerate_all(space)), space.key
     runs = {(r["key"], r["epochs"], r["seed"]): r for r in lines(folder / "trainings.jsonl")}
     seeds = [s for s in range(100) if all((key(a), LONG, s) in runs for a in every)]
     samples, rounds = latencies(folder)

@@ -24,8 +24,8 @@ from compress_resnet import Compression as Comparison
 from compress_resnet import parser as common
 from torch import nn
 
-from sartor import archs
-from sartor.core import plugins, state
+from sartor import archs, config
+from sartor.core import files, plugins
 from sartor.core.contracts import Problem, Task
 from sartor.core.records import Arch, Objective
 from sartor.core.rng import derive, global_seed
@@ -42,9 +42,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "esnac": {
         "batch": 6,
         "kernels": 6,
-        "updates": 50,
-        "hidden": 32,
-        "layers": 1,
+        "embedding": {"hidden": 32, "layers": 1, "updates": 50},
         "maximise": "local",
         "narrowed": 4,
         "fidelity": 0.25,
@@ -87,8 +85,8 @@ class Shrinking(Comparison):
         )
         settings = {**SETTINGS[strategy], "trials": self.args.trials}
         if self.args.embedding and strategy == "esnac":
-            settings["embedding"] = str(self.args.embedding)
-        search = plugins.load("strategies", strategy)(problem, seed, **settings)
+            settings["embedding"] = {**settings["embedding"], "file": str(self.args.embedding)}
+        search = config.call(plugins.load("strategies", strategy), settings, problem, seed)
         epochs = round(self.args.brief / settings.get("fidelity", 1.0))
         judge = Distil(problem, recipe={"epochs": epochs, "lr": 2e-3, "device": "cpu", "amp": "bfloat16"})
         start = time.process_time()
@@ -165,7 +163,7 @@ def once(file: Path, name: str, work: Callable[[], dict[str, float]]) -> None:
     if not file.exists():
         with global_seed(derive(0, str(file.name))):
             found = work()
-        state.atomically(file, lambda part: part.write_text(json.dumps({"name": name, **found})))
+        files.atomically(file, lambda part: part.write_text(json.dumps({"name": name, **found})))
     row = json.loads(file.read_text())
     print(f"{row.pop('name'):44s}", {k: round(v, 4) for k, v in row.items()}, flush=True)
 

@@ -15,7 +15,7 @@ and is then down to these students (in the folder of this script, for the networ
         --space weights=DIR/resnet20_cifar10.safetensors --objective compression --signal cifar10_valid_3
 
 `embed` runs one search of `--evaluations` students on such a table and keeps its embedding in a folder, for searches on
-another teacher's pool (`--set esnac.embedding=FOLDER`, with the same `hidden` and `layers`).
+another teacher's pool (`--set esnac.embedding.file=FOLDER`, with the same `hidden` and `layers`).
 
 A student gets `--epochs` epochs over `--images` images (crop and flip), and is judged on `--valid` others after each,
 and in the end on every fifth image of the test split (`--every`). With the defaults this is meant to take below two
@@ -37,7 +37,6 @@ import torch
 from compress_resnet import MEAN, STD, Resnet
 from safetensors.torch import load_file
 
-from sartor import archs
 from sartor.core.contracts import Problem, Task
 from sartor.core.records import Arch, Objective, Proposal
 from sartor.core.rng import derive, numpy_rng
@@ -48,7 +47,7 @@ from sartor.jobs.bench import Bench, Stand
 from sartor.run.runner import run
 from sartor.spaces.compression import Compression
 from sartor.supernet.lineage import kept_weights
-from sartor.tabular import Table, key_of
+from sartor.tabular import Table
 from sartor.tasks.arrays import arrays
 from sartor.training import evaluate
 
@@ -56,8 +55,7 @@ BACK = (0.0, 0.5, 0.8)
 """Students in turn get back what was removed of them with these probabilities."""
 
 
-ENCODER = {"hidden": 32, "layers": 1}
-SEARCH = {"kernels": 4, "updates": 30, "candidates": 300}
+SEARCH = {"kernels": 4, "candidates": 300, "embedding": {"hidden": 32, "layers": 1, "updates": 30}}
 """Of `embed`: an LSTM of half the paper's size and a quarter of its depth, half the kernels: to keep to minutes."""
 
 
@@ -84,7 +82,7 @@ def drawn(space: Compression, count: int, seed: int) -> list[Arch]:
     removals = [choice.name.startswith(("keep:", "block:")) for choice in space.choices]
     while len(found) < count:
         back = rng.random(len(removals)) < BACK[len(found) % len(BACK)]
-        arch = archs.sample(space, rng)
+        arch = space.moves.draw(rng)
         mild = (1 if removal and b else a for a, removal, b in zip(arch, removals, back, strict=True))
         found[space.canonical(tuple(mild))] = None
     return list(found)
@@ -137,7 +135,7 @@ def train(args: argparse.Namespace) -> None:
 def student(space: Compression, task: Task, judge: Distil, arch: Arch, args: argparse.Namespace) -> dict[str, Any]:
     """One training; a student that diverges guesses."""
     kept, begin = args.folder / f"weights_{args.part.replace('/', '_of_')}.safetensors", time.process_time()
-    seed = derive(args.seed, "student", key_of(space, arch))
+    seed = derive(args.seed, "student", space.key(arch))
     try:
         metrics = dict(judge.inherit(Proposal(arch), seed, parent=None, keep=kept))
     except ArithmeticError as error:
@@ -167,7 +165,7 @@ def write(args: argparse.Namespace) -> None:
         "params_M_cifar10": (Params(space)(every) / 1e6).numpy(),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Table(args.out, columns, {key_of(space, a): i for i, a in enumerate(every)}, "cifar10").write(args.out)
+    Table(args.out, columns, {space.key(a): i for i, a in enumerate(every)}, "cifar10").write(args.out)
     facts = {
         **settings(args),
         "students": len(every),
@@ -188,7 +186,7 @@ def embed(args: argparse.Namespace) -> None:
         Bench(
             space={**space, "pool": str(args.table), "steps": args.steps, "coupled": args.coupled},
             table=str(args.table),
-            strategies={"esnac": {**ENCODER, **SEARCH, "trials": args.evaluations}},
+            strategies={"esnac": {**SEARCH, "trials": args.evaluations}},
             evaluations=args.evaluations,
             seed=args.seed,
             signal=f"cifar10_valid_{args.epochs}",

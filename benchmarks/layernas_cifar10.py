@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sartor.core import state
+from sartor.core import files
 from sartor.run.journal import FileJournal, read_trials
 
 CONFIG = """
@@ -68,7 +68,7 @@ def main() -> None:
     killed = args.work / "killed.json"
     if not killed.exists():
         before = killed_after(command, journal, args.kill)
-        state.atomically(killed, lambda part: part.write_text(json.dumps(before)))
+        files.atomically(killed, lambda part: part.write_text(json.dumps(before)))
     subprocess.run(command, check=True)
     found = figures(folder, journal, json.loads(killed.read_text()))
     print(json.dumps(found, indent=1))

@@ -64,8 +64,8 @@ class Priced(CostModel):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._tables(archs)
 
-    def tables(self) -> Tables:
-        return self._tables
+    def terms(self) -> Sequence[Tables]:
+        return (self._tables,)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def families(path: Path) -> Iterator[tuple[str, list[Case]]]:
     table = Table.read(path, space)
     column = table.column(table.best_signal())
     accuracy = np.array([column[table.rows[space.key(a)]] for a in every(sizes)])
-    macs = Macs(space).tables() * 1e-6
+    macs = Macs(space).terms()[0] * 1e-6
     rng = np.random.default_rng(77)
     yield (
         "the size table under five limits",

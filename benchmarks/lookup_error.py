@@ -21,7 +21,7 @@ import torch
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
 from sartor.costs.fitted import Fitted
-from sartor.jobs.operators import Wish, measure_operators
+from sartor.jobs.measure.operators import Wish, measure_operators
 from sartor.latency.agreement import Agreement
 from sartor.latency.samples import Sample
 from sartor.run.progress import display

@@ -184,7 +184,7 @@ def templates(count: int) -> dict[str, Any]:
         once, make = timed_call(target.template, space.build(archs.largest(space)), EXAMPLE)
         seconds, fresh, ratios = [], [], []
         for i in range(count):
-            arch = archs.sample(space, rng)
+            arch = space.moves.draw(rng)
             with torch.device("meta"):
                 shapes = space.build(arch)
             taken, _ = timed_call(make, shapes)

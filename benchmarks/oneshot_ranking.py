@@ -30,8 +30,7 @@ from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from torch.nn import functional
 
-from sartor import archs
-from sartor.core import state
+from sartor.core import files
 from sartor.core.contracts import Batch, Problem, Task
 from sartor.core.records import Arch, Objective, Proposal
 from sartor.core.rng import derive, global_seed, numpy_rng
@@ -152,7 +151,7 @@ def alone(args: argparse.Namespace, problem: Problem, seed: int, drawn: Iterable
             network = problem.space.build(arch).to(memory_format=torch.channels_last)
         fit(network, task, Recipe(epochs=args.epochs_alone, lr=args.lr * args.batch / 256), seed=derive(seed, "alone"))
         found[name] = evaluate(network, task.valid(), task)["accuracy"]
-        state.atomically(path, lambda part: part.write_text(json.dumps(found)))
+        files.atomically(path, lambda part: part.write_text(json.dumps(found)))
     return {arch: found[problem.space.key(arch)] for arch in drawn}
 
 
@@ -185,14 +184,14 @@ def one(args: argparse.Namespace, problem: Problem, table: Table, method: str, s
     begun, loss = time.process_time(), None
     if method in ("untrained", "alone"):
         rng = numpy_rng(seed, "draws")  # as the strategy draws: the same networks
-        drawn = list(dict.fromkeys(archs.sample(problem.space, rng) for _ in range(args.archs)))
+        drawn = list(dict.fromkeys(problem.space.moves.draw(rng) for _ in range(args.archs)))
         own = method == "alone"
         found = alone(args, problem, seed, drawn[: args.few]) if own else untrained(args, problem, seed, drawn)
     else:
         found, loss = trained(args, problem, method, seed)
     row = {"method": method, "seed": seed, "loss": loss, **compared(found, problem.space, table)}
     row["cpu_seconds"] = time.process_time() - begun
-    state.atomically(path, lambda part: part.write_text(json.dumps(row)))
+    files.atomically(path, lambda part: part.write_text(json.dumps(row)))
     return row
 
 

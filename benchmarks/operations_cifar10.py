@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from sartor.core import state
-from sartor.jobs.compare import BASELINES, compare_recipe
+from sartor.core import files
+from sartor.jobs.compare.run import BASELINES, compare_recipe
 from sartor.report.compare import notes, overview, sentences, write
 from sartor.run.progress import console, display
 
@@ -60,7 +60,7 @@ def main() -> None:
     print(*sentences(found), *notes(found), sep="\n")
     if args.out:
         text = json.dumps(figures(found), indent=1) + "\n"
-        state.atomically(args.out, lambda part: part.write_text(text))
+        files.atomically(args.out, lambda part: part.write_text(text))
 
 
 def arguments() -> argparse.Namespace:

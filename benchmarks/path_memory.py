@@ -132,7 +132,7 @@ def main():
     with global_seed(derive(0, "supernet")):
         net = space.supernet()
     rng = numpy_rng(0, "paths")
-    paths = [space.reference, *(archs.sample(space, rng) for _ in range(options.paths))]
+    paths = [space.reference, *(space.moves.draw(rng) for _ in range(options.paths))]
     rows = []
     for path in paths:
         row = memory(space, net, path, options)

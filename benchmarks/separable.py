@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from sartor import archs
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem, Space, Strategy, Supernet, Task
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Choice, Constraint, Objective, Operator, Operators, Trial
 from sartor.core.rng import derive, numpy_rng, torch_rng
-from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.costs.lookup import Lookup
 from sartor.evaluators.inherited import Inherited
@@ -198,8 +198,8 @@ def problem(space: Sums, table: Path) -> Problem:
     width, latency = sum(len(c.options) for c in space.choices), Lookup(space, table=table)
     worst = sum(float(u.max()) for u in space.losses.unary)
     free = tuple(int(u.argmin()) for u in space.losses.unary)
-    least = optimum(latency.tables(), []).loss
-    limits = [least + share * (latency.tables().cost(free) - least) for share in SHARES]
+    least = optimum(latency.terms()[0], []).loss
+    limits = [least + share * (latency.terms()[0].cost(free) - least) for share in SHARES]
     valid = _batches(torch_rng(0, "valid"), 64, width)
     task = Task(
         train=lambda generator: _batches(generator, BATCHES, width),
@@ -254,7 +254,7 @@ def searched(name: str, settings: dict[str, Any], seed: int, table: Path) -> lis
 
 
 def _row(given: Problem, arch: Arch, limit: float, seed: int) -> dict[str, float]:
-    space, cost = given.space, given.cost("latency_ms").tables()  # type: ignore[attr-defined]
+    space, cost = given.space, given.cost("latency_ms").terms()[0]  # type: ignore[attr-defined]
     best = optimum(space.losses, [(cost, limit)]).loss  # type: ignore[attr-defined]
     assert cost.cost(arch) <= limit
     rng = numpy_rng(derive(seed, "chance"))

@@ -29,18 +29,18 @@ from safetensors.torch import load_file
 from scipy.stats import kendalltau
 
 from sartor import archs, config
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Problem
 from sartor.core.records import Arch, Constraint, Estimate, Objective
 from sartor.core.rng import derive, numpy_rng
 from sartor.core.tables import Tables
 from sartor.costs.fitted import Fitted
 from sartor.evaluators.inherited import Inherited
-from sartor.jobs.budget import aimed
-from sartor.jobs.comparing import interval
-from sartor.jobs.parts import Parts, assemble
-from sartor.jobs.pipeline import Pipeline
-from sartor.jobs.stages import Job, save_weights
+from sartor.jobs.compare.statistics import interval
+from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.budget import aimed
+from sartor.jobs.fit.pipeline import Pipeline
+from sartor.jobs.fit.stage import Job, save_weights
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, display
@@ -101,7 +101,7 @@ def main() -> None:
     found["summary"] = summary(found["seeds"], args.targets)
     print(json.dumps(found, indent=1))
     if args.out:
-        state.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+        files.atomically(args.out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
 
 
 def arguments() -> argparse.Namespace:
@@ -166,7 +166,7 @@ def shown(screen: Display, title: str, done: float, total: float, label: str) ->
 
 def answer(loss: Tables, place: Place) -> Arch:
     """The most preferred network within the target's limit, found exactly."""
-    return optimum(loss, [(place.model.tables(), place.aim)]).arch
+    return optimum(loss, [(place.model.terms()[0], place.aim)]).arch
 
 
 def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, screen: Display) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, scree
         accuracy = evaluate(module, parts.task.test(), parts.task)["accuracy"]
         low, high = accuracy_interval(accuracy, sum(len(y) for _, y in parts.task.test()))
         text = json.dumps({"accuracy": accuracy, "low": low, "high": high})
-        state.atomically(folder / "result.json", lambda part: part.write_text(text))
+        files.atomically(folder / "result.json", lambda part: part.write_text(text))
         checkpoint.unlink(missing_ok=True)
     return {**json.loads((folder / "result.json").read_text()), "weights": str(folder / "model.safetensors")}
 
@@ -218,7 +218,7 @@ def together(
                 subjects[name] = Subject.prepared(runtime, module, example, Path(folder) / name)
         bar = partial(counted, screen, "all winners on both targets")
         (timed,) = time_together(subjects, Effort(args.rounds, sessions=3), on_round=bar).runs
-    state.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
+    files.atomically(file, lambda part: part.write_text(json.dumps(timed.as_dict())))
     return timed
 
 
@@ -250,7 +250,7 @@ def described(place: Place) -> dict[str, Any]:
 def agreement(parts: Parts, places: Sequence[Place]) -> dict[str, float]:
     """Whether the targets order networks alike: how much there is to specialise on."""
     rng = numpy_rng(0, "agreement")
-    drawn = [archs.sample(parts.space, rng) for _ in range(DRAWN)]
+    drawn = [parts.space.moves.draw(rng) for _ in range(DRAWN)]
     a, b = (p.model(drawn) / p.anchor for p in places)
     spread = (a / b).quantile(torch.tensor([0.05, 0.5, 0.95], dtype=a.dtype)).tolist()
     names = ("ratio_5", "ratio_50", "ratio_95")
@@ -313,7 +313,7 @@ def verdict(ratio: Estimate, *, same: bool) -> str:
 
 def promised(loss: Tables, place: Place, rival: Arch) -> float:
     """Modelled: the fastest network that is at least as preferred as `rival`, over `rival`."""
-    best = optimum(place.model.tables(), [(loss, float(loss.cost(rival)) + 1e-9)]).arch
+    best = optimum(place.model.terms()[0], [(loss, float(loss.cost(rival)) + 1e-9)]).arch
     return float(place.model([best])[0] / place.model([rival])[0])
 
 

@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from sartor import archs
 from sartor.core.contracts import Problem, Space
+from sartor.core.files import atomically
 from sartor.core.records import Objective
 from sartor.core.rng import numpy_rng, torch_rng
-from sartor.core.state import atomically
 from sartor.spaces.mobilenet_v1 import MobilenetV1
 from sartor.spaces.tiny import Tiny
 from sartor.supernet.calibrate import recalibrate
@@ -63,7 +62,7 @@ def measure(name: str, paths: int, seed: int, networks: int) -> dict[str, Any]:
     while not training.finished:
         training.epoch(Quiet(), lambda _: probabilities)  # type: ignore[arg-type]
     rng = numpy_rng(seed, "held out")
-    held = [archs.sample(space, rng) for _ in range(networks)]
+    held = [space.moves.draw(rng) for _ in range(networks)]
     calibration = list(islice(task.train(torch_rng(0)), 4))
     losses = []
     for arch in held:

@@ -17,7 +17,7 @@ from sartor.spaces.mobilenet_v1 import MobilenetV1
 def main() -> list[float]:
     """The optimum's share of channels for each budget."""
     space = MobilenetV1()
-    macs = Macs(space).tables()
+    macs = Macs(space).terms()[0]
     kept = [torch.tensor([float(o) / float(c.options[-1]) for o in c.options]) for c in space.choices]
     loss = Tables(tuple(-share.double() / len(kept) for share in kept))
     shares = []

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassHingeLoss
 
 from sartor.core.contracts import Task
 from sartor.core.rng import global_seed, torch_rng
-from sartor.data import Images, image_task
+from sartor.data.images import Images, image_task
 
 
 def small_cnn(channels: int = 1, classes: int = 2, *, norm: bool = True, dropout: float = 0.0) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sartor.jobs.fit import fit_config
+from sartor.jobs.fit.api import fit_config
 from small import latency_settings
 
 

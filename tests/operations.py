@@ -79,8 +79,8 @@ class Latency(CostModel):
     def __call__(self, archs):
         return self._tables(archs)
 
-    def tables(self):
-        return self._tables
+    def terms(self):
+        return (self._tables,)
 
 
 def batches(generator, count, size=8):

@@ -68,3 +68,8 @@ SPACES = list(_all())
 def spaces_with(*abilities):
     """Those of the spaces that have all abilities."""
     return [p for p in SPACES if all(isinstance(p.values[0], a) for a in abilities)]
+
+
+def shaped(spaces):
+    """Those that say what enters their networks."""
+    return [p for p in spaces if p.values[0] is not None and p.values[0].input_shape is not None]

@@ -10,11 +10,11 @@ from torch import nn
 
 from sartor import archs, tabular
 from sartor.core import plugins
-from sartor.core.contracts import Keyed, Space
+from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Choice
 from sartor.spaces.nats_size import NatsSize
-from sartor.tabular import Result, Table, dataset_of, key_of, shipped
+from sartor.tabular import Result, Table, dataset_of, shipped
 
 
 class Sandwich(Space):
@@ -53,7 +53,6 @@ def write(path, *rows, header=HEADER):
 def test_a_table(tmp_path):
     space = Sandwich()
     table = Table.read(write(tmp_path / "toys.csv"), space)
-    assert isinstance(space, Keyed)
     assert table.dataset == "toys"
     assert set(table.columns) == {"params_M_toys", "flops_M_toys", "toys_valid_2", "toys_test_9", "toys_seconds_2"}
     assert table.signals() == ("toys_valid_2", "toys_test_9")
@@ -88,8 +87,8 @@ def test_what_is_written_reads_the_same(tmp_path, name):
 
 def test_spaces_without_names_are_called_by_their_options(tmp_path):
     space = Nameless()
-    assert key_of(space, (1, 0)) == "conv:False"
-    rows = [f"{key_of(space, a)},{i}" for i, a in enumerate(product(range(2), repeat=2))]
+    assert space.key((1, 0)) == "conv:False"
+    rows = [f"{space.key(a)},{i}" for i, a in enumerate(product(range(2), repeat=2))]
     table = Table.read(write(tmp_path / "t.csv", *rows, header="arch_str,x_test_1"), space)
     assert table.line(space, (1, 1)) == 3
 

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartor.core.contracts import Task as Task
     from sartor.core.errors import SartorError as SartorError
-    from sartor.jobs.fit import Fit as Fit
-    from sartor.jobs.fit import fit as fit
+    from sartor.core.metrics import Metric as Metric
+    from sartor.jobs.fit.api import Fit as Fit
+    from sartor.jobs.fit.api import fit as fit
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Fit": "sartor.jobs.fit",
-    "fit": "sartor.jobs.fit",
+    "Fit": "sartor.jobs.fit.api",
+    "Metric": "sartor.core.metrics",
+    "fit": "sartor.jobs.fit.api",
     "SartorError": "sartor.core.errors",
     "Task": "sartor.core.contracts",
 }
 
-__all__ = ["Fit", "SartorError", "Task", "__version__", "fit"]
+__all__ = ["Fit", "Metric", "SartorError", "Task", "__version__", "fit"]
 
 
 def __getattr__(name: str) -> Any:

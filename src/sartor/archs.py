@@ -1,4 +1,4 @@
-"""Operations that every strategy needs on architectures, as functions of any space."""
+"""Operations that every strategy needs on architectures, as functions of any space; see `Space.moves` for more."""
 
 from __future__ import annotations
 
@@ -9,43 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Draws, Listed, Problem, Space, Varies
+from sartor.core.contracts import Problem, Space
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Scalar
-
-
-def sample(space: Space, rng: np.random.Generator) -> Arch:
-    """As the space draws, else uniform over option indices."""
-    if isinstance(space, Draws):
-        return space.draw(rng)
-    return space.canonical(tuple(int(rng.integers(len(c.options))) for c in space.choices))
-
-
-def members(space: Space) -> Sequence[Arch]:
-    """All archs of a space that is a list of networks; empty if it is none."""
-    return space.members if isinstance(space, Listed) else ()
-
-
-def mutate(space: Space, arch: Arch, rng: np.random.Generator) -> Arch:
-    """As the space varies it, else `arch` with one choice set to another option (a neighbour, if it is ordered)."""
-    if isinstance(space, Varies):
-        return space.vary(arch, rng)
-    movable = [i for i, c in enumerate(space.choices) if len(c.options) > 1]
-    i = int(rng.choice(movable))
-    choice, old = space.choices[i], arch[i]
-    others = [k for k in range(len(choice.options)) if k != old and (not choice.ordered or abs(k - old) == 1)]
-    return space.canonical((*arch[:i], int(rng.choice(others)), *arch[i + 1 :]))
-
-
-def neighbours(space: Space, arch: Arch) -> list[Arch]:
-    """All archs one step away: one choice set to another option (an adjacent one, if the choice is ordered)."""
-    found: dict[Arch, None] = {}
-    for i, choice in enumerate(space.choices):
-        for k in range(len(choice.options)):
-            if k != arch[i] and (not choice.ordered or abs(k - arch[i]) == 1):
-                found[space.canonical((*arch[:i], k, *arch[i + 1 :]))] = None
-    found.pop(space.canonical(arch), None)
-    return list(found)
 
 
 def crossover(space: Space, mother: Arch, father: Arch, rng: np.random.Generator) -> Arch:
@@ -94,10 +60,10 @@ def sample_feasible(problem: Problem, rng: np.random.Generator, tries: int = 100
         BudgetError: Not even the smallest network meets the constraints.
     """
     for _ in range(tries):
-        arch = sample(problem.space, rng)
+        arch = problem.space.moves.draw(rng)
         if problem.feasible(arch):
             return arch
-    current = list(sample(problem.space, rng))
+    current = list(problem.space.moves.draw(rng))
     while not problem.feasible(arch := problem.space.canonical(tuple(current))):
         larger = [i for i, a in enumerate(current) if a]
         if not larger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import itertools
 import json
 import tomllib
 import types
@@ -50,7 +51,7 @@ def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
 
 
 def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
-    """`constructor(*args, **settings)` after checking the settings' names and types."""
+    """`constructor(*args, **settings)` after checking the settings' names and types; tables become dataclasses."""
     hints = validate(constructor, settings)
     return constructor(*args, **{k: _converted(v, hints.get(k)) for k, v in settings.items()})
 
@@ -67,9 +68,18 @@ def validate(constructor: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         if key not in known:
             raise ConfigError(f"{label} has no setting {key!r}; {_hint(key, known)}")
-        if key in hints and not _fits(value, hints[key]):
+        group = _group(hints.get(key))
+        if group is not None and isinstance(value, Mapping):
+            validate(group, value)
+        elif key in hints and not _fits(value, hints[key]):
             raise ConfigError(f"{label}.{key} must be {_words(hints[key])}, got {value!r}")
     return hints
+
+
+def _group(hint: Any) -> type[Any] | None:
+    """The dataclass that a table of settings becomes, if the hint is one, or one or nothing."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
+    return next((a for a in options if inspect.isclass(a) and dataclasses.is_dataclass(a)), None)
 
 
 def keywords(constructor: Any) -> list[str]:
@@ -159,7 +169,7 @@ def shortcuts(
     Args:
         network: Its widths are the space.
         weights: File with its trained weights.
-        data: `image_folder:DIR`, `arrays:TRAIN` or `arrays:TRAIN,TEST`, or the name of another task.
+        data: `TASK:PLACE` (`image_folder:photos`, `arrays:train.npz,test.npz`), or the name of a task that needs none.
         budget: `METRIC=BOUND`, where the bound is a number, a percentage, or several with commas between.
         target: Its name.
         strategy: Its name.
@@ -190,16 +200,23 @@ def _is_number(text: str) -> bool:
 
 
 def _data(text: str) -> list[str]:
-    name, colon, place = text.partition(":")
+    """`TASK` or `TASK:PLACE,PLACE`: places are the first settings of the task that take text, in order."""
+    name, colon, places = text.partition(":")
+    found = [f"task.name={name}"]
     if not colon:
-        return [f"task.name={name}"]
-    if name == "image_folder":
-        return ["task.name=image_folder", f"task.root={json.dumps(place)}"]
-    if name == "arrays":
-        train, comma, test = place.partition(",")
-        files = [f"task.train={json.dumps(train)}", *([f"task.test={json.dumps(test)}"] if comma else [])]
-        return ["task.name=arrays", *files]
-    raise ConfigError(f"--data takes image_folder:DIR, arrays:TRAIN,TEST or the name of a task; got {text!r}")
+        return found
+    settings = _texts(plugins.load("tasks", name))
+    given = places.split(",") if places else []
+    if not given or len(given) > len(settings):
+        takes = f"{name}:{','.join(s.upper() for s in settings[:2])}" if settings else f"{name} alone"
+        raise ConfigError(f"--data {text!r} has {len(given)} places; it takes {takes}")
+    return [*found, *(f"task.{s}={json.dumps(p)}" for s, p in zip(settings, given, strict=False))]
+
+
+def _texts(constructor: Any) -> list[str]:
+    """The settings at the beginning that take a path or a name."""
+    hints = _hints(constructor)
+    return list(itertools.takewhile(lambda name: _fits("", hints.get(name)), keywords(constructor)))
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,6 +273,8 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: C901, PLR0911 - a flat table 
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is Path:
         return isinstance(value, str | Path)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return True  # `validate` looks inside
     return not inspect.isclass(hint) or isinstance(value, hint)
 
 
@@ -273,13 +292,15 @@ def _inner(hint: Any, length: int) -> Sequence[Any]:
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """Lists of TOML become the tuples that frozen settings want, and strings become paths where the hint says so."""
+    """Lists of TOML become the tuples that frozen settings want, strings paths and tables dataclasses by the hint."""
     origin = typing.get_origin(hint) or hint
     if origin in UNIONS:
         return _converted(value, next((a for a in typing.get_args(hint) if _fits(value, a)), Any))
     if origin in SEQUENCES and isinstance(value, list | tuple):
         items = map(_converted, value, _inner(hint, len(value)))
         return tuple(items) if origin is tuple else list(items)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return call(hint, value)
     return Path(value) if hint is Path else value
 
 
@@ -292,6 +313,8 @@ def _words(hint: Any) -> str:
     if origin in SEQUENCES:
         homogenous = not args or origin is not tuple or args[-1] is ...
         return f"a list, each item {_words(args[0])}" if args and homogenous else _list_words(args)
+    if dataclasses.is_dataclass(hint):
+        return f"a table of {', '.join(keywords(hint))}"
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
     return names.get(hint, str(getattr(hint, "__name__", hint)).replace("typing.", ""))
 

@@ -1,4 +1,4 @@
-"""Networks by name, shapes of inputs as text, and multiply-adds and parameters of any module."""
+"""Networks by name, inputs as text, and multiply-adds and parameters of any module."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torchvision
@@ -18,8 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sartor.core import trees
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
+from sartor.core.trees import Inputs
+
+Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+"""Shapes of one example without the batch: of one input, of several by place, or by name."""
 
 _CONVS = frozenset(f"conv{transposed}{rank}d" for transposed in ("", "_transpose") for rank in "123")
 
@@ -59,10 +64,67 @@ def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes
     return found
 
 
-def blank(network: nn.Module, shape: Sequence[int]) -> Tensor:
-    """A batch of one input of zeros, `(1, *shape)`, of the network's type and device."""
+def blank(network: nn.Module, like: Inputs | Shapes) -> Inputs:
+    """One example with zeros for what is floating-point, each input `(1, ...)`, on the network's device.
+
+    Args:
+        network: Floating-point inputs have the type of its parameters.
+        like: An example, whose whole numbers and truths are kept; or shapes without the batch: one, several by place,
+            or by name.
+    """
     first = next(network.parameters(), torch.empty(0))
-    return torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+
+    def zeros(like: Tensor | Sequence[int]) -> Tensor:
+        if not isinstance(like, Tensor):
+            return torch.zeros(1, *like, dtype=first.dtype, device=first.device)
+        if like.is_floating_point():
+            return torch.zeros(1, *like.shape[1:], dtype=first.dtype, device=first.device)
+        return torch.zeros_like(like[:1], device=first.device) if like.is_meta else like[:1].to(first.device, copy=True)
+
+    if isinstance(like, Mapping):
+        return {name: zeros(value) for name, value in like.items()}
+    alone = isinstance(like, Tensor) or all(isinstance(n, int) for n in like)
+    return zeros(like) if alone else tuple(zeros(value) for value in like)  # type: ignore[arg-type]
+
+
+def shapes(example: Inputs) -> Any:
+    """Shapes without the batch: of one input, of several by place, or by name."""
+    return trees.mapped(lambda t: tuple(t.shape[1:]), example)
+
+
+def listed(shapes: Any) -> Any:
+    """Shapes as JSON has them."""
+    if isinstance(shapes, Mapping):
+        return {name: listed(shape) for name, shape in shapes.items()}
+    return [listed(shape) for shape in shapes] if isinstance(shapes, tuple) else shapes
+
+
+def lively(like: Inputs, examples: int, generator: torch.Generator | None = None) -> Inputs:
+    """A batch of random inputs, each `(examples, ...)`, shaped like those of one example.
+
+    Floating-point inputs are drawn from a normal distribution; whole numbers are those of the example in another order,
+    so that what is allowed stays allowed (0 and 1 where the example has no values); truths are those of the example.
+
+    Args:
+        like: An example; on the meta device it has no values.
+        examples: How many.
+        generator: None takes torch's global one.
+    """
+
+    def batch(value: Tensor) -> Tensor:
+        device, shape = torch.device("cpu") if value.is_meta else value.device, (examples, *value.shape[1:])
+        if value.is_floating_point():
+            return torch.randn(shape, dtype=value.dtype, device=device, generator=generator)
+        if value.dtype == torch.bool:
+            return torch.zeros(shape, dtype=torch.bool) if value.is_meta else value.expand(shape).clone()
+        if value.is_meta or not bool(value.any()):
+            return torch.randint(2, shape, generator=generator).to(device, value.dtype)
+        line = value[0].reshape(-1)
+        rows = [line[torch.randperm(len(line), generator=generator).to(device)] for _ in range(examples)]
+        return torch.stack(rows).reshape(shape)
+
+    found: Inputs = trees.mapped(batch, like)
+    return found
 
 
 def untrained(spec: str, classes: int | None, *, training: bool) -> nn.Module:
@@ -155,7 +217,51 @@ def input_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def macs_params(module: nn.Module, example: Tensor) -> tuple[int, int]:
+def inputs_of(texts: Sequence[str]) -> Inputs:
+    """`["1,3,64,64"]` -> one input, `["1,3,64,64", "1,10"]` -> a tuple, `["a=1,3,64,64", "b=1,10"]` -> a dict.
+
+    A type may follow a colon: `ids=1,16:int64`. `x` may stand for the comma.
+
+    Returns:
+        Tensors on the meta device: shapes, batch first, and types.
+
+    Raises:
+        ConfigError: A text is no shape, only some have a name, or two the same; the message names the input.
+    """
+    pairs = [_named_text(text) for text in texts]
+    names = [name for name, _ in pairs if name]
+    if names and (len(names) < len(pairs) or len(set(names)) < len(names)):
+        raise ConfigError(
+            f"inputs are all by name, each another, as in --input a=1,3,64,64 --input b=1,10, or all by place; "
+            f"got {', '.join(texts)}"
+        )
+    if not texts:
+        raise ConfigError("a network needs at least one input: --input 1,3,224,224")
+    found = [_outlined(text, name or f"number {i}", several=len(pairs) > 1) for i, (name, text) in enumerate(pairs, 1)]
+    if names:
+        return dict(zip(names, found, strict=True))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _named_text(text: str) -> tuple[str, str]:
+    name, equals, rest = text.rpartition("=")
+    if equals and not name.strip().isidentifier():
+        raise ConfigError(f"an input is called as in the network's forward: name=1,3,64,64; got {text!r}")
+    return name.strip(), rest
+
+
+def _outlined(text: str, name: str, *, several: bool) -> Tensor:
+    shape, colon, kind = text.partition(":")
+    dtype = getattr(torch, kind.strip(), None) if colon else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"input {name} has the type {kind!r}; types are torch's, as in {name}=1,16:int64")
+    try:
+        return torch.empty(input_shape(shape), dtype=dtype, device="meta")
+    except ConfigError as error:
+        raise ConfigError(f"input {name}: {error}") if several else error from None
+
+
+def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
     """Multiply-adds of one forward pass, and the number of parameters.
 
     Counted are convolutions (grouped and transposed ones too) and products with a weight matrix, wherever they are
@@ -165,14 +271,14 @@ def macs_params(module: nn.Module, example: Tensor) -> tuple[int, int]:
 
     Args:
         module: The network; its training flags are left as they were.
-        example: One input, `(batch, ...)`, on the network's device; the numbers are of the whole batch.
+        example: Inputs, each `(batch, ...)`, on the network's device; the numbers are of the whole batch.
     """
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
         with torch.no_grad(), unfused(), _Counter() as counter:
-            module(example)
+            trees.call(module, example)
     finally:
         for part, training in flags:
             part.training = training

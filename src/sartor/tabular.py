@@ -9,7 +9,7 @@ import importlib
 import io
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sartor.core.contracts import Keyed, Listed, Space
+from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Arch
 
@@ -61,7 +61,7 @@ class Table:
     Attributes:
         path: The file or folder that it was read from.
         columns: Name in the file -> numbers, `(rows,)`; accuracies in per cent, as the file has them.
-        rows: The name of a network (see `key_of`) -> its row.
+        rows: The name of a network (see `Space.key`) -> its row.
         dataset: Read off the names of the columns: `cifar10`.
     """
 
@@ -129,7 +129,7 @@ class Table:
 
     def line(self, space: Space, arch: Arch) -> int:
         """The row of a network."""
-        return self.rows[key_of(space, arch)]
+        return self.rows[space.key(arch)]
 
     def write(self, path: str | Path) -> None:
         """The same as CSV, compressed if the name ends in `.gz`."""
@@ -143,19 +143,6 @@ class Table:
 
     def _results(self) -> list[tuple[str, Result]]:
         return [(name, found) for name in self.columns if (found := Result.of(name)) is not None]
-
-
-def key_of(space: Space, arch: Arch) -> str:
-    """What tables call a network: its key if the space has keys, else its options with colons between them."""
-    return keys_of(space)(arch)
-
-
-def keys_of(space: Space) -> Callable[[Arch], str]:
-    """`key_of` of a space, as a function that is called often."""
-    if isinstance(space, Keyed):
-        return space.key
-    words = [[str(option) for option in c.options] for c in space.choices]
-    return lambda arch: ":".join([w[a] for w, a in zip(words, arch, strict=True)])
 
 
 def dataset_of(path: str | Path, dataset: str = "") -> str:
@@ -181,8 +168,8 @@ def networks_of(space: Space) -> list[Arch]:
     Raises:
         ConfigError: They are too many for any table.
     """
-    if isinstance(space, Listed) and space.members:
-        return list(space.members)
+    if space.moves.members:
+        return list(space.moves.members)
     count = prod(len(c.options) for c in space.choices)
     if count > _LARGEST:
         raise ConfigError(
@@ -352,7 +339,7 @@ def _check_complete(missing: Sequence[str], path: Path, total: int) -> None:
 
 def _every_key(space: Space) -> list[str]:
     """The names of all networks, those that canonical ones stand for as well."""
-    return list(map(keys_of(space), networks_of(space)))
+    return list(map(space.key, networks_of(space)))
 
 
 def _of_folder(path: Path, dataset: str) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sartor.jobs.fit import fit_config
+from sartor.jobs.fit.api import fit_config
 from small import latency_settings
 
 

@@ -8,9 +8,9 @@ import tomli_w
 
 from sartor import config
 from sartor.cli import main
-from sartor.jobs.compare import Comparison, line_up
-from sartor.jobs.contest import Allowance
-from sartor.jobs.parts import assemble
+from sartor.jobs.compare.allowance import Allowance
+from sartor.jobs.compare.run import Comparison, line_up
+from sartor.jobs.fit.assemble import assemble
 from small import settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples/compare_digits.toml"

@@ -15,7 +15,8 @@ import torch
 from problems import small_problem
 from sartor import archs
 from sartor.core import state
-from sartor.core.contracts import Evaluator, Lab, Solvable, Strategy
+from sartor.core.abilities import Solvable
+from sartor.core.contracts import Evaluator, Lab, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Constraint, Trial
 from sartor.evaluators.synthetic import Synthetic
@@ -181,6 +182,12 @@ def proposes_only_archs_of_the_space(cls: type[Strategy], whole: Path) -> None:
 def stays_within_limits(cls: type[Strategy], whole: Path) -> None:
     problem = small_problem()
     assert all(problem.feasible(t.arch) for t in trials(whole))
+
+
+def says_whether_it_shares_weights(cls: type[Strategy], whole: Path) -> None:
+    """Who leaves a supernet behind trains one for all its trials, and must take epochs: a comparison gives it those."""
+    assert cls.shares_weights == ("supernet.safetensors" in artifacts(whole))
+    assert not cls.shares_weights or "epochs" in inspect.signature(cls).parameters
 
 
 def same_seed_same_run(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:

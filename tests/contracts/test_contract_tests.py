@@ -53,7 +53,7 @@ class Sound(AskTell):
         return arch
 
     def _near(self):
-        arch = archs.mutate(self.problem.space, self.best, self.rng)
+        arch = self.problem.space.moves.vary(self.best, self.rng)
         return arch if self.problem.feasible(arch) else self.best
 
 
@@ -97,7 +97,7 @@ class OverBudget(Sound):
 
 class ReadsGlobalRandomness(Sound):
     def _near(self):
-        self.best = archs.mutate(self.problem.space, self.best, self.rng)
+        self.best = self.problem.space.moves.vary(self.best, self.rng)
         return self.best if torch.rand(()) < 0.5 else archs.smallest(self.problem.space)
 
 
@@ -182,6 +182,17 @@ class Appends(Stepper):
         lab.progress(3, 3)
 
 
+class SharesInSilence(Stepper):
+    """Trains a supernet and does not say so."""
+
+    def write(self, lab):
+        lab.artifact("supernet.safetensors").write_bytes(b"")
+
+
+class SharesWithoutEpochs(SharesInSilence):
+    shares_weights = True
+
+
 class StepperForgets(Stepper):
     saved = ("rng", "lines")
 
@@ -206,6 +217,7 @@ def every_check(cls, tmp_path):
     checks.finishes_with_trials(cls, tmp_path / "finishes")
     checks.proposes_only_archs_of_the_space(cls, whole)
     checks.stays_within_limits(cls, whole)
+    checks.says_whether_it_shares_weights(cls, whole)
     checks.same_seed_same_run(cls, whole, tmp_path / "again")
     for calls in (0, 3, 7):
         checks.killed_in_a_trial_resumes_exactly(cls, whole, tmp_path / f"trial{calls}", calls)
@@ -231,6 +243,13 @@ def test_a_sound_stepper_passes_every_check(tmp_path):
 def test_signatures(cls):
     with pytest.raises(AssertionError):
         checks.is_final_with_keyword_settings(cls)
+
+
+@pytest.mark.parametrize("cls", [SharesInSilence, SharesWithoutEpochs])
+def test_shared_weights(cls, tmp_path):
+    checks.search(checks.fresh(cls), tmp_path)
+    with pytest.raises(AssertionError):
+        checks.says_whether_it_shares_weights(cls, tmp_path)
 
 
 def test_documentation():

@@ -22,7 +22,6 @@ from sartor.core.contracts import Evaluator, Problem
 from sartor.core.records import Proposal
 from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
-from sartor.tabular import key_of
 
 # Settings that make each affordable; none of the others needs any.
 MAKERS = {
@@ -52,7 +51,7 @@ def supernet(problem, folder):
 
 
 def table(problem, folder):
-    keys = [key_of(problem.space, a) for a in archs.enumerate_all(problem.space)]
+    keys = [problem.space.key(a) for a in archs.enumerate_all(problem.space)]
     rows = [f"{key},{40 + i / 8}" for i, key in enumerate(keys)]
     (folder / "table.csv").write_text("\n".join(["arch_str,bars_test_3", *rows]))
     return folder / "table.csv"
@@ -101,6 +100,14 @@ def test_the_seed_decides(evaluator, tmp_path):
     torch.rand(3)
     assert evaluator(Proposal((3, 0, 1)), 5) == first
     assert twin(Proposal((3, 0, 1)), 5) == first
+
+
+def test_a_trial_costs_no_more_epochs_at_a_lower_fidelity(evaluator):
+    costs = [evaluator.epochs(f) for f in (0.01, 0.3, 1.0)]
+    assert costs == sorted(costs)
+    assert costs[0] >= 0
+    assert all(type(v) is float and math.isfinite(v) for v in costs)
+    assert (costs[-1] > 0) == hasattr(evaluator, "recipe")
 
 
 def test_global_generators_are_left_alone(evaluator):

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def settings(plugin):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_list_is_not_silently_short(kind):
     assert len(plugins.names(kind)) >= KINDS[kind][0]
+
+
+MOST = 15
+
+
+@pytest.mark.parametrize("name", plugins.names("strategies"))
+def test_a_strategy_has_few_settings(name):
+    """More of them are grouped: a frozen dataclass is a table of the config."""
+    found = settings(plugins.load("strategies", name))
+    assert len(found) <= MOST, f"{name} has {len(found)} settings; group some in a frozen dataclass"
+    for group in (p.default for p in found if is_dataclass(p.default)):
+        assert type(group).__dataclass_params__.frozen
+        assert len(fields(group)) <= MOST
 
 
 @each

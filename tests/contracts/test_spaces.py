@@ -7,26 +7,27 @@ from itertools import pairwise
 import pytest
 import torch
 
-from samples import SPACES, spaces_with
+from samples import SPACES, shaped, spaces_with
 from sartor import archs
-from sartor.core.contracts import Layered, Scalable, Shaped, Shareable, Space
+from sartor.core.abilities import Layered, Scalable, Shareable
+from sartor.core.contracts import Space
 from sartor.core.records import LayerKey
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.costs.macs import Macs
 
 every = pytest.mark.parametrize("space", SPACES)
-shaped = pytest.mark.parametrize("space", spaces_with(Shaped))
+runnable = pytest.mark.parametrize("space", shaped(SPACES))
 layered = pytest.mark.parametrize("space", spaces_with(Layered))
 
 
 def some(space, n=3, seed=0):
     rng = numpy_rng(seed)
-    return [archs.smallest(space), archs.largest(space), *(archs.sample(space, rng) for _ in range(n))]
+    return [archs.smallest(space), archs.largest(space), *(space.moves.draw(rng) for _ in range(n))]
 
 
 def test_the_lists_are_not_silently_short():
     assert len([p for p in SPACES if isinstance(p.values[0], Space)]) >= 6
-    assert min(len(spaces_with(a, Shaped)) for a in (Layered, Scalable, Shareable)) >= 6
+    assert min(len(shaped(spaces_with(a))) for a in (Layered, Scalable, Shareable)) >= 6
 
 
 @every
@@ -68,7 +69,7 @@ def test_networks_are_plain_pytorch(space):
     assert b"sartor" not in file.getvalue()
 
 
-@shaped
+@runnable
 def test_networks_run_copy_and_load(space):
     for arch in some(space, 1):
         network, x = space.build(arch).eval(), torch.randn(2, *space.input_shape)
@@ -81,7 +82,7 @@ def test_networks_run_copy_and_load(space):
         assert torch.equal(again(x), y)
 
 
-@pytest.mark.parametrize("space", [p for p in spaces_with(Shaped) if len(p.values[0].choices) < 8])
+@pytest.mark.parametrize("space", [p for p in shaped(SPACES) if len(p.values[0].choices) < 8])
 def test_networks_export(space):
     network, x = space.build(space.reference).eval(), torch.randn(2, *space.input_shape)
     torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))

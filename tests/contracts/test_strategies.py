@@ -49,6 +49,10 @@ def test_stays_within_limits(cls, whole):
     checks.stays_within_limits(cls, whole)
 
 
+def test_says_whether_it_shares_weights(cls, whole):
+    checks.says_whether_it_shares_weights(cls, whole)
+
+
 def test_same_seed_same_run(cls, whole, tmp_path):
     checks.same_seed_same_run(cls, whole, tmp_path)
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from samples import spaces_with
+from samples import shaped, spaces_with
 from sartor import archs
-from sartor.core.contracts import Shaped, Shareable
+from sartor.core.abilities import Shareable
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.supernet.gates import rows
 
 BATCH = 4
-SPACES = spaces_with(Shareable, Shaped)
+SPACES = shaped(spaces_with(Shareable))
 pytestmark = pytest.mark.parametrize("space", SPACES)
 
 
@@ -37,7 +37,7 @@ def x(space):
 
 def drawn(space, n, seed=0):
     rng = numpy_rng(seed)
-    return [archs.sample(space, rng) for _ in range(n)]
+    return [space.moves.draw(rng) for _ in range(n)]
 
 
 def gates(space, arch):

@@ -5,24 +5,9 @@ import torch
 from torch import nn
 
 from run.toys import Draws, Score, Sum, Toy, Walk, problem, same
-from sartor.core.contracts import (
-    AskTell,
-    CostModel,
-    Evaluator,
-    Layered,
-    Problem,
-    Separable,
-    Shareable,
-    Space,
-    Strategy,
-    Supernet,
-    Target,
-    Task,
-    require,
-)
+from sartor.core.contracts import AskTell, CostModel, Evaluator, Problem, Space, Strategy, Supernet, Target, Task
 from sartor.core.errors import CapabilityError, LeakError, StateError
 from sartor.core.records import Choice, Constraint, Objective
-from sartor.core.tables import Tables
 from sartor.run.journal import MemoryJournal
 from sartor.run.lab import JournaledLab
 
@@ -36,6 +21,16 @@ def test_contracts_are_abstract(contract: type) -> None:
 def test_a_space_s_reference_is_its_last_options_and_every_arch_its_own_representative() -> None:
     assert Toy().reference == (3, 3, 3)
     assert Toy().canonical((0, 1, 2)) == (0, 1, 2)
+
+
+def test_a_space_need_not_say_what_enters_it_and_names_networks_by_their_options() -> None:
+    assert Toy().input_shape is None
+    assert Toy().key((0, 1, 3)) == "1:2:4"
+
+
+def test_what_is_not_said_costs_and_shares_nothing() -> None:
+    assert Score().epochs(1.0) == 0.0
+    assert not Draws(problem(), 0).shares_weights
 
 
 def task() -> Task:
@@ -77,21 +72,6 @@ def test_feasible_is_what_meets_every_bound_that_a_cost_can_check() -> None:
     p = Problem(Toy(), (), (Constraint("macs", 4.0), Constraint("accuracy_drop", 0.0)), {"macs": Sum()})
     assert [p.feasible(a) for a in ((1, 1, 1), (2, 1, 1), (2, 2, 1))] == [True, True, False]
     assert Problem(Toy(), (), (Constraint("macs", 0.0),)).feasible((3, 3, 3))
-
-
-class Additive(Sum):
-    def tables(self) -> Tables:
-        return Tables(tuple(torch.arange(4, dtype=torch.float64) for _ in range(3)))
-
-
-def test_an_ability_is_handed_on_or_missed_by_name() -> None:
-    cost = Additive()
-    assert require(cost, Separable, "aows") is cost
-    with pytest.raises(CapabilityError, match="aows needs Separable, which Sum does not offer"):
-        require(Sum(), Separable, "aows")
-    with pytest.raises(CapabilityError, match="Draws needs Shareable, which Toy does not offer"):
-        require(Toy(), Shareable, Draws(problem(), 0))
-    assert not isinstance(Toy(), Layered)
 
 
 def drive(strategy: Strategy, journal: MemoryJournal, steps: int, resume_at: int = 0) -> int:
@@ -137,6 +117,20 @@ def test_ask_tell_ends_with_an_empty_ask_and_is_not_told_then() -> None:
     assert strategy.step(lab)
     assert not strategy.step(lab)
     assert [t.index for t in strategy.told] == [0, 1, 2]
+
+
+class Talkative(Draws):
+    """Says how many it knew when it was asked."""
+
+    def notes(self):
+        return {"known": len(self.told)} if self.told else {}
+
+
+def test_what_an_ask_tell_strategy_has_to_say_is_logged_once_per_step() -> None:
+    strategy, lab = Talkative(problem(), 0, batch=3, trials=7), JournaledLab(problem(), Score(), MemoryJournal(), 0)
+    while strategy.step(lab):
+        pass
+    assert lab.pending == [{"known": 3.0}, {"known": 6.0}]
 
 
 def test_a_choice_of_the_space_is_a_record() -> None:

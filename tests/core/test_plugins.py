@@ -14,8 +14,16 @@ def test_names_are_the_modules_of_the_folder_without_private_ones() -> None:
     folder = Path(sys.modules["sartor.core.plugins"].__file__ or "").parents[1]
     for kind in ("spaces", "strategies", "evaluators", "costs", "targets", "tasks"):
         names = plugins.names(kind)
-        assert names == sorted(p.stem for p in (folder / kind).glob("*.py") if not p.stem.startswith("_"))
+        files = [p.stem for p in (folder / kind).glob("*.py")]
+        folders = [p.parent.name for p in (folder / kind).glob("*/__init__.py")]
+        assert names == sorted(name for name in files + folders if not name.startswith("_"))
         assert names
+
+
+def test_a_folder_is_a_plug_in_like_a_file() -> None:
+    assert (Path(sys.modules["sartor.core.plugins"].__file__ or "").parents[1] / "strategies/esnac").is_dir()
+    assert plugins.load("strategies", "esnac").__name__ == "Esnac"
+    assert plugins.purpose("strategies", "esnac").startswith("ESNAC: Bayesian optimisation")
 
 
 def test_a_plug_in_is_loaded_by_the_name_of_its_file() -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from run.toys import same
-from sartor.core import state
+from sartor.core import files, state
 from sartor.core.errors import StateError
 from sartor.core.records import Trial
 
@@ -192,9 +192,9 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, size: int) -> Non
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_full_disk_leaves_old_weights_whole(tmp_path: Path, size: int) -> None:
     path = tmp_path / "weights.safetensors"
-    state.atomically(path, lambda part: save_file({"x": torch.ones(2)}, part))
+    files.atomically(path, lambda part: save_file({"x": torch.ones(2)}, part))
     with largest_file(size), pytest.raises(StateError, match="cannot write"):
-        state.atomically(path, lambda part: save_file({"x": torch.zeros(10000)}, part))
+        files.atomically(path, lambda part: save_file({"x": torch.zeros(10000)}, part))
     assert same(load_file(path), {"x": torch.ones(2)})
 
 
@@ -207,7 +207,7 @@ def test_an_error_of_the_writer_leaves_the_old_file_and_nothing_else(tmp_path: P
         raise KeyError("bug")
 
     with pytest.raises(KeyError):
-        state.atomically(path, write)
+        files.atomically(path, write)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 

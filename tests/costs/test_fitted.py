@@ -9,7 +9,8 @@ from torch import nn
 from latency.toy import Toy, latencies, samples
 from operated import Operations, device
 from sartor import archs
-from sartor.core.contracts import CostModel, Separable, Space, require
+from sartor.core.abilities import Terms, require
+from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
@@ -29,7 +30,7 @@ def test_tables_equal_predictions_and_predictions_equal_the_device() -> None:
     cost = Fitted.of(SPACE, MEASURED, kind="combined")
     assert isinstance(cost, CostModel)
     assert cost.metric == "latency_ms"
-    assert torch.equal(require(cost, Separable, "this").tables()(EVERYONE), cost(EVERYONE))
+    assert torch.equal(require(cost, Terms, "this").terms()[0](EVERYONE), cost(EVERYONE))
     assert cost(EVERYONE).numpy() == pytest.approx(latencies(SPACE, EVERYONE), rel=0.15)
     assert cost.nrmse < 0.03
     assert (cost.training_networks, cost.heldout_networks, cost.kind) == (150, 100, "combined")
@@ -69,7 +70,7 @@ def test_unseen_entries_are_counted_and_cost_something() -> None:
     narrow = samples(SPACE, [a for a in TRAIN if max(a) < 5])
     cost = Fitted.of(SPACE, narrow, kind="table")
     assert cost.unseen >= 20
-    assert cost.tables().cost(archs.largest(SPACE)) > max(cost([s.arch for s in narrow]).tolist())
+    assert cost.terms()[0].cost(archs.largest(SPACE)) > max(cost([s.arch for s in narrow]).tolist())
     assert Fitted.of(SPACE, samples(SPACE, EVERYONE[::5]), kind="macs").unseen == 0
 
 
@@ -121,7 +122,7 @@ def whole(count: int) -> list[Sample]:
 @pytest.mark.parametrize("with_table", [False, True])
 def test_operators_are_fitted_to_measured_networks(operators: Path, with_table: bool) -> None:
     cost = Fitted.of(OPERATED, whole(40), table=str(operators) if with_table else "")
-    tables = require(cost, Separable, "this").tables()
+    tables = require(cost, Terms, "this").terms()[0]
     assert torch.equal(tables(RUN), cost(RUN))
     assert not tables.pairwise
     assert all(float(t.min()) >= 0 for t in tables.unary)

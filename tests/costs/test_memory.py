@@ -22,14 +22,14 @@ def test_by_hand():
 
 
 def test_every_step_of_a_chain_is_a_single_term():
-    peaks = Memory(Tiny()).peaks()
+    peaks = Memory(Tiny()).terms()
     assert len(peaks) == len(Tiny().layers())
     assert [terms(t) for t in peaks] == [1, 1, 1, 1]
 
 
 def test_a_held_residual_joins_the_term_of_its_layer_where_it_can():
     space = ResnetWidths(blocks=(2, 1), widths=(8, 16))
-    found = {layer.name: terms(t) for layer, t in zip(space.layers(), Memory(space).peaks(), strict=True)}
+    found = {layer.name: terms(t) for layer, t in zip(space.layers(), Memory(space).terms(), strict=True)}
     assert found.pop("layer2.0.conv2") == 2  # input, output and held feature map have three choices
     assert set(found.values()) == {1}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sartor import archs
-from sartor.core.contracts import Separable
+from sartor.core.abilities import Terms
 from sartor.core.errors import CapabilityError
 from sartor.costs.price import Price
 from sartor.spaces.burger import Burger
@@ -14,9 +14,9 @@ from sartor.spaces.tiny import Tiny
 
 def test_prices_add_up():
     price, every = Price(Burger()), list(archs.enumerate_all(Burger()))
-    assert isinstance(price, Separable)
+    assert isinstance(price, Terms)
     assert price([(0, 0, 0), (1, 2, 1), (3, 3, 3)]).tolist() == [4, 10, 29]
-    assert torch.equal(price(every), price.tables()(every))
+    assert torch.equal(price(every), price.terms()[0](every))
 
 
 @pytest.mark.parametrize(("space", "message"), [(Tiny(), "needs Accounted"), (NatsSize(), "NatsSize does not have")])

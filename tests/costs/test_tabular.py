@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from sartor import archs
-from sartor.core.contracts import Separable
+from sartor.core.abilities import Terms
 from sartor.core.errors import ConfigError
 from sartor.costs.tabular import Tabular
 from sartor.spaces.tiny import Tiny
-from sartor.tabular import Table, keys_of
+from sartor.tabular import Table
 from tables import timed, written
 
 
@@ -18,8 +18,8 @@ def test_costs_are_those_in_the_rows(tmp_path):
     listed = {row[0]: float(row[-1]) for row in rows}
     every = list(archs.enumerate_all(space))
     assert cost.metric == "latency_ms"
-    assert cost(every).tolist() == [listed[keys_of(space)(arch)] for arch in every]
-    assert not isinstance(cost, Separable)
+    assert cost(every).tolist() == [listed[space.key(arch)] for arch in every]
+    assert not isinstance(cost, Terms)
 
 
 def test_of_a_table_in_memory(tmp_path):

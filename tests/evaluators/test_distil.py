@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
-from sartor.core.contracts import Heritable, Problem, Task
+from sartor.core.abilities import Heritable
+from sartor.core.contracts import Problem, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError, DivergedError
 from sartor.core.records import Objective, Proposal
 from sartor.core.rng import derive, global_seed
@@ -81,6 +82,11 @@ def test_it_trains_towards_the_logits_of_the_teacher():
     assert found["epochs"] == 3
 
 
+def test_it_costs_the_epochs_of_a_student_that_is_not_stopped():
+    assert Distil(problem()).epochs(0.5) == 5
+    assert Distil(problem(), recipe={"epochs": 9}, hopeless=0.9).epochs(1.0) == 9
+
+
 def test_students_start_from_inherited_weights():
     made = problem()
     whole = Distil(made, recipe={**CPU, "epochs": 1, "lr": 1e-9})
@@ -134,7 +140,7 @@ def test_a_whole_recipe_is_taken_as_it_is():
 def test_the_teacher_may_come_from_a_file(tmp_path):
     save_file(teacher().state_dict(), tmp_path / "teacher.safetensors")
     untrained = replace(problem(), space=Tiny(classes=2, size=4))
-    with pytest.raises(CapabilityError, match="Distil needs Trained"):
+    with pytest.raises(CapabilityError, match="Distil needs Pretrained"):
         Distil(untrained)
     other = teacher()
     nn.init.zeros_(other[4].weight)

@@ -14,7 +14,8 @@ from torch import nn
 
 from cnn import graded_task
 from sartor.core import state as states
-from sartor.core.contracts import Heritable, Problem, Space
+from sartor.core.abilities import Heritable
+from sartor.core.contracts import Problem, Space
 from sartor.core.errors import CapabilityError, ConfigError, StateError
 from sartor.core.records import Choice, Constraint, Objective, Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
@@ -56,6 +57,20 @@ def test_it_is_heritable_and_without_a_parent_a_plain_evaluator(problem, tmp_pat
     assert plain == evaluator.inherit(Proposal(WIDE), 3, parent=None, keep=tmp_path / "weights" / "000.safetensors")
     with safe_open(tmp_path / "weights" / "000.safetensors", "pt") as file:
         assert json.loads(file.metadata()["arch"]) == list(WIDE)
+
+
+def test_it_costs_its_share_of_an_epoch(problem):
+    """Which has four batches, counted once."""
+    counts, train = [], problem.task.train
+
+    def counted(generator):
+        counts.append(1)
+        return iter(list(train(generator)))
+
+    evaluator = Finetune(replace(problem, task=replace(problem.task, train=counted)), steps=5)
+    assert [evaluator.epochs(f) for f in (1.0, 0.5, 0.01)] == [1.25, 0.5, 0.25]
+    assert len(counts) == 1
+    assert Finetune(problem, steps=0).epochs(1.0) == 0
 
 
 def test_without_steps_it_evaluates_the_networks_weights(problem):

@@ -68,6 +68,9 @@ def test_mistakes_are_named(problem):
         Reconstructed(replace(problem, task=None))
     with pytest.raises(ConfigError, match="examples is 0"):
         Reconstructed(problem, examples=0)
-    with pytest.raises(CapabilityError, match="Reconstructs"):
+    with pytest.raises(CapabilityError, match="Pretrained"):
         Reconstructed(replace(problem, space=Tiny(classes=2, size=8)))
+    untrained = Widths(network="nets:Residual", input_shape=(3, 8, 8))
+    with pytest.raises(CapabilityError, match="Widths as it is set does not"):
+        Reconstructed(replace(problem, space=untrained))
     assert torch.is_grad_enabled()

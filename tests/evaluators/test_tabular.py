@@ -9,7 +9,7 @@ from problems import small_problem
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Proposal
 from sartor.evaluators.tabular import Tabular
-from sartor.tabular import Table, key_of
+from sartor.tabular import Table
 
 ARCHS = list(product(range(4), repeat=3))
 
@@ -22,9 +22,7 @@ def problem():
 @pytest.fixture
 def path(problem, tmp_path):
     header = "arch_str,x_valid_1,x_valid_10,x_valid_100,x_test_100,x_seconds_1,x_seconds_100,extra"
-    rows = [
-        f"{key_of(problem.space, a)},{i},{i + 1},{i + 2},{i + 3},{i / 2},{i / 4},{2 * i}" for i, a in enumerate(ARCHS)
-    ]
+    rows = [f"{problem.space.key(a)},{i},{i + 1},{i + 2},{i + 3},{i / 2},{i / 4},{2 * i}" for i, a in enumerate(ARCHS)]
     (tmp_path / "x.csv").write_text("\n".join([header, *rows]))
     return tmp_path / "x.csv"
 

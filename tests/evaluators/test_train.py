@@ -26,6 +26,11 @@ def test_it_builds_trains_and_evaluates():
     assert Train(problem, recipe=recipe)(Proposal((1, 2, 3), fidelity=0.7), 4) == expected
 
 
+def test_it_costs_its_epochs():
+    train = Train(bright_problem(), recipe={"epochs": 9})
+    assert [train.epochs(f) for f in (1.0, 1 / 3, 1 / 9, 0.01)] == [9, 3, 1, 1]
+
+
 def test_training_helps():
     train = Train(bright_problem(), recipe={"epochs": 15, "device": "cpu"})
     assert train(Proposal((3, 3, 3)), 0)["accuracy"] > 0.9

@@ -2,27 +2,17 @@ import logging
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.errors import TargetError
-from sartor.exporting import evaluating, export_onnx, parity, relative_error
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting import ENTRY, export_onnx, onnx_signature, trace_onnx
 
 X = torch.zeros(1, 3, 8, 8)
-
-
-class Fixed:
-    """A session that puts out what it is told to."""
-
-    artifact = None
-
-    def __init__(self, module: nn.Module, error: float = 0.0) -> None:
-        self.module, self.error = module, error
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = self.module(x).detach()
-        return y + self.error * (y.max() - y.min()) * (torch.arange(y.numel()).reshape(y.shape) == 0)
 
 
 def test_one_file_with_an_open_batch_and_nothing_printed(
@@ -66,54 +56,64 @@ def test_an_operator_without_an_onnx_form_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
-@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e6])
-def test_parity_is_relative_to_the_range_of_the_outputs(scale: float) -> None:
-    class Scaled(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return scale * x.mean((2, 3))
+class Named(nn.Module):
+    """Everything a name can collide with: an operator, a parameter, an input, another output."""
 
-    assert parity(Fixed(Scaled()), Scaled(), X) == 0
-    assert parity(Fixed(Scaled(), 1e-4), Scaled(), X) == pytest.approx(1e-4, rel=0.01)
-    with pytest.raises(TargetError, match=r"Scaled on Fixed is off by 0\.01"):
-        parity(Fixed(Scaled(), 1e-2), Scaled(), X)
-    assert parity(Fixed(Scaled(), 1e-2), Scaled(), X, tolerance=0.1) > 1e-3
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((3, 1, 1), 2.0))
+        self.linear = nn.Linear(3, 2)
 
-
-def test_parity_fails_on_nans_other_shapes_and_several_outputs() -> None:
-    class Nan(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * float("nan")
-
-    class Two(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
-
-    with pytest.raises(TargetError, match="off by inf"):
-        parity(Fixed(Nan()), Nan(), X)
-    with pytest.raises(TargetError, match="off by inf"):
-        parity(Fixed(nn.Flatten()), nn.Identity(), X)
-    with pytest.raises(TargetError, match="returns a tuple; it must return one tensor"):
-        parity(Fixed(nn.Identity()), Two(), X)
+    def forward(self, image: Tensor, label: Tensor, unused: Tensor) -> Tree:
+        hidden = torch.relu(image * self.scale).mean((2, 3)) + label
+        found = self.linear(hidden)
+        more = [hidden, {"same": found, "mask": found > 0}]
+        return {"relu": found, "image": image, "scale": hidden, "constant": torch.arange(3), "more": more}
 
 
-def test_relative_errors_of_constants() -> None:
-    ones, zeros = torch.ones(3), torch.zeros(3)
-    assert relative_error(zeros, zeros) == 0
-    assert relative_error(1.5 * ones, ones) == 0.5  # no range: relative to the size
-    assert relative_error(ones, zeros) == float("inf")
+LABEL = torch.tensor([[2]])
+OUTPUTS = ["relu", "image_", "scale_", "constant", "more.0", "more.1.same", "more.1.mask"]
 
 
-def test_eval_mode_lasts_for_the_block_only() -> None:
-    net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+def run(data: bytes, values: dict[str, Tensor]) -> list[Tensor]:
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(v) for v in session.run(None, {name: v.numpy() for name, v in values.items()})]
 
-    def fail() -> None:
-        with evaluating(net):
-            assert not net[0].training
-            assert not torch.is_grad_enabled()
-            raise ValueError("inside")
 
-    with pytest.raises(ValueError, match="inside"):
-        fail()
-    assert net[0].training
-    assert not net[1].training
-    assert torch.is_grad_enabled()
+@pytest.mark.parametrize("optimize", [True, False])
+def test_names_of_several_inputs_and_outputs_do_not_collide(optimize: bool) -> None:
+    net, x = Named().eval(), torch.linspace(-1, 1, 192).reshape(X.shape)
+    program = trace_onnx(net, (x, LABEL, x[:, :1]), optimize=optimize)
+    graph = program.model_proto.graph
+    assert [i.name for i in graph.input] == ["image", "label", "unused"]
+    assert [o.name for o in graph.output] == OUTPUTS
+    data = program.model_proto.SerializeToString()
+    found = run(data, {"image": x, "label": LABEL, "unused": x[:, :1]})
+    for a, b in zip(found, trees.leaves(net(x, LABEL, x)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_file_knows_its_inputs_types_and_one_open_batch(tmp_path: Path) -> None:
+    example: Inputs = {"label": LABEL, "unused": X, "image": X}
+    export_onnx(Named(), example, tmp_path / "model.onnx")
+    signature = onnx_signature((tmp_path / "model.onnx").read_bytes())
+    assert signature.kind == "dict"
+    assert [(p.name, p.shape, p.dtype) for p in signature.inputs] == [
+        ("label", ("batch", 1), torch.int64),
+        ("unused", ("batch", 3, 8, 8), torch.float32),
+        ("image", ("batch", 3, 8, 8), torch.float32),
+    ]
+    assert list(trees.named(signature.tree)) == [*OUTPUTS[:1], "image", "scale", *OUTPUTS[3:]]
+
+
+def test_a_file_of_somebody_else_has_a_dict_of_outputs_by_name(tmp_path: Path) -> None:
+    model = trace_onnx(Named(), (X, LABEL, X)).model_proto
+    del model.metadata_props[:]
+    signature = onnx_signature(model.SerializeToString())
+    assert list(signature.tree) == OUTPUTS
+    assert [p.name for p in signature.inputs] == ["image", "label", "unused"]
+    model.metadata_props.add(key=ENTRY, value="{}")
+    with pytest.raises(TargetError, match="metadata entry 'sartor' of the file does not describe it"):
+        onnx_signature(model.SerializeToString())
+    with pytest.raises(TargetError, match="no ONNX model"):
+        onnx_signature(b"nothing")

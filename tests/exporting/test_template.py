@@ -10,9 +10,11 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 from torch.nn.functional import pad
 
+from sartor.core import trees
 from sartor.core.errors import TargetError
 from sartor.core.rng import global_seed
 from sartor.exporting import OnnxTemplate, with_sane_weights
+from sartor.targets.onnxruntime import OnnxRuntime
 
 X = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
 
@@ -255,3 +257,30 @@ def test_another_network_is_traced_once_and_never_taken_for_a_third() -> None:
     assert float(template(network(Stack, 0, 2, last="sigmoid"))(X).min()) > 0
     assert len(template(network(Stack, 1)).model.graph.initializer) == 2
     assert template.traced == 3
+
+
+class Features(nn.Module):
+    """Two inputs; an output whose channels follow a width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.embedding = nn.Conv2d(3, width, 3), nn.Embedding(4, width)
+
+    def forward(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        y = torch.relu(self.conv(image))
+        return {"maps": y, "mean": y.mean((2, 3)) + self.embedding(label)}
+
+
+def test_networks_with_several_inputs_and_features_as_outputs_are_sliced() -> None:
+    example = (X, torch.tensor([2]))
+
+    def opened(data: bytes) -> Any:
+        model = onnx.load_model_from_string(data)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)  # nothing of the widest is left
+        return OnnxRuntime()._open(data, None)
+
+    template = OnnxTemplate(network(Features, 8), example, opened)
+    for width in (4, 6, 3, 5):
+        found = template(network(Features, width))(example)
+        assert trees.shapes(found) == {"maps": (1, width, 14, 14), "mean": (1, width)}
+    assert (template.traced, template.sliced) == (1, 3)

@@ -134,7 +134,7 @@ def test_every_strategy_that_only_proposes_takes_such_a_budget(tmp_path, name):
 
 
 def test_one_that_trains_a_supernet_cannot_be_simulated(tmp_path):
-    with pytest.raises(CapabilityError, match="needs Separable"):
+    with pytest.raises(CapabilityError, match="needs Terms"):
         bench(task(timed(tmp_path), strategies={"aows": {}}, budget={"latency_ms": 0.3}))
 
 

@@ -20,7 +20,7 @@ def test_the_table_of_mobilenet_v1_has_the_entries_that_the_paper_counts(imagene
 
 def test_samples_leave_116_directions_of_the_table_undetermined() -> None:
     space, rng = MobilenetV1(size=224), numpy_rng(0, "rank")
-    counts = Design(space).matrix([archs.sample(space, rng) for _ in range(4000)])
+    counts = Design(space).matrix([space.moves.draw(rng) for _ in range(4000)])
     gram = (counts.T @ counts).toarray()
     assert np.linalg.matrix_rank(gram, hermitian=True) == 1496
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import optimize
 
 from latency.toy import Toy, device, latencies
 from sartor import archs
@@ -153,3 +154,75 @@ def test_errors() -> None:
         models.fit(DESIGN, measured(NOISE), "cubic")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="too few"):
         models.fit(DESIGN, measured(NOISE).rows(np.arange(3)), "macs")
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_the_unit_of_time_changes_nothing_but_the_unit(kind: models.Kind, unit: float) -> None:
+    """Seconds or picoseconds."""
+    given = measured(NOISE)
+    settings = models.GRIDS[kind][-1]
+    one = models.fit_with(DESIGN, given, kind, settings)
+    other = models.fit_with(DESIGN, models.Samples(given.counts, unit * given.y, given.noise), kind, settings)
+    predicted = DESIGN.matrix(HELD)
+    np.testing.assert_allclose(other.predict(predicted), unit * one.predict(predicted), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_latencies_that_are_all_the_same(kind: models.Kind) -> None:
+    for settings in models.GRIDS[kind]:
+        same = models.Samples.of(DESIGN, TRAIN, [3.0] * len(TRAIN), [0.01] * len(TRAIN))
+        predicted = models.fit_with(DESIGN, same, kind, settings).predict(DESIGN.matrix(HELD))
+        np.testing.assert_allclose(predicted, 3.0, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+@pytest.mark.parametrize("noise", [1e-12, 1e-3])
+def test_a_few_networks_measured_hundreds_of_times(kind: models.Kind, noise: float) -> None:
+    """Their latencies are those predicted, however well each is known."""
+    few, rng = TRAIN[:7], numpy_rng(2, "again")
+    truth = latencies(SPACE, few)
+    y = np.tile(truth, 60) * np.exp(noise * rng.standard_normal(7 * 60))
+    again = models.Samples.of(DESIGN, few * 60, y, [noise] * (7 * 60))
+    for settings in models.GRIDS[kind]:
+        fitted = models.fit_with(DESIGN, again, kind, settings)
+        if kind == "combined":
+            np.testing.assert_allclose(fitted.predict(DESIGN.matrix(few)), truth, rtol=0.01)
+        assert np.isfinite(fitted.predict(DESIGN.matrix(HELD))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("seed", range(20))
+def test_factors_of_columns_that_are_nearly_equal(scale: float, seed: int) -> None:
+    """The residual is the least one, which a solver with bounds finds, too."""
+    rng = np.random.default_rng(seed)
+    own = rng.random((60, 4))
+    a = np.concatenate([own, own[:, :3] * (1 + 1e-12 * rng.random((60, 3))), own[:, :1] * 0, own], axis=1)
+    b = scale * (own @ np.array([1.0, 0.0, 2.0, 0.5]) - 0.3 * own[:, 1] + 0.01 * rng.random(60))
+    found = models._nonnegative(a, b)
+    assert (found >= 0).all()
+    wanted = optimize.lsq_linear(own, b / scale, bounds=(0, np.inf), tol=1e-14)
+    residual = float(np.linalg.norm(a @ found - b)) / scale
+    assert residual == pytest.approx(np.sqrt(2 * wanted.cost), rel=1e-4)
+
+
+def test_a_constant_that_explains_all_is_no_division_by_zero() -> None:
+    """No entry costs anything: what is slower has fewer of each."""
+    order = np.argsort(DESIGN.matrix(TRAIN) @ DESIGN.physical().sum(1))
+    y = np.linspace(2.0, 1.0, len(TRAIN))[np.argsort(order)]
+    odd = models.Samples.of(DESIGN, TRAIN, y, [0.01] * len(TRAIN))
+    for kind in ("table", "combined"):
+        found = models.fit_with(DESIGN, odd, kind, models.GRIDS[kind][0])
+        assert np.isfinite(found.predict(DESIGN.matrix(HELD))).all()
+
+
+def test_where_active_sets_go_round_in_a_circle_bounds_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((40, 5)), rng.random(40)
+    wanted = models._nonnegative(a, b)
+
+    def gives_up(*_: object) -> None:
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr(optimize, "nnls", gives_up)
+    np.testing.assert_allclose(models._nonnegative(a, b), wanted, atol=1e-6)

@@ -8,7 +8,8 @@ from torch import nn
 from latency.toy import Toy
 from operated import Operations, device
 from sartor import archs
-from sartor.core.contracts import Operated, Space
+from sartor.core.abilities import Operated
+from sartor.core.contracts import Space
 from sartor.core.errors import CapabilityError, DataError
 from sartor.core.records import Operator
 from sartor.core.rng import numpy_rng

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from sartor.jobs.comparing import Frame, Outcome, summary
+from sartor.jobs.compare.statistics import Frame, Outcome, summary
 from sartor.report.compare import bands, notes, overview, page, ranked, sentences, write
 
 

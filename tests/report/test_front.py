@@ -49,3 +49,10 @@ def test_history_is_the_hypervolume_of_every_prefix():
 
 def test_points_that_are_not_finite_are_no_results():
     assert pareto([(math.nan, 1.0), (1.0, math.inf), (2.0, 0.5), (-math.inf, 0.9)]) == [2]
+
+
+@given(POINTS)
+def test_an_error_to_be_minimised_is_the_mirror(points):
+    mirror = [(c, -q) for c, q in points]
+    assert pareto(mirror, "min") == pareto(points)
+    assert hypervolume(mirror, (5.0, -1.0), "min") == hypervolume(points, (5.0, 1.0))

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from report.fixture import synthetic, write_run
+from report.fixture import mirrored, store, synthetic, write_run
 from sartor.core.errors import StateError
 from sartor.report.page import ABSENT, write_page
 
@@ -67,12 +67,6 @@ def browse(path, tmp_path):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def rewrite(folder, **changes):
-    raw = {**synthetic(), **changes}
-    (folder / "result.json").write_text(json.dumps(raw))
-    return write_page(folder).read_text()
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "a run")
@@ -96,14 +90,23 @@ def test_a_browser_without_a_network_draws_every_plot(page, tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 def test_hostile_names_do_not_run(tmp_path):
     evil = "</script><script>console.error('ran')</script><img src=x onerror=console.error('ran')>"
-    raw = synthetic(budgets=1)
-    raw["title"] = raw["search"]["strategy"] = raw["ledger"]["stages"][0]["name"] = evil
-    raw["environment"] = {evil: {evil: evil}}
-    raw["search"]["choices"][0]["name"] = evil
-    raw["reference"]["widths"] = {evil: 3, **raw["reference"]["widths"]}
-    raw["curve"][0]["sentence"] = raw["curve"][0]["folder"] = evil
-    raw["search"]["history"][0][f"{evil}loss"] = 1.0
-    (tmp_path / "result.json").write_text(json.dumps(raw))
+    result, trace = synthetic(budgets=1)
+    point = replace(result.points[0], sentence=evil, reason=evil)
+    choices = (replace(result.search.choices[0], name=evil), *result.search.choices[1:])
+    stages = (replace(result.spent.stages[0], name=evil), *result.spent.stages[1:])
+    result = replace(
+        result,
+        title=evil,
+        task=evil,
+        metrics=(replace(result.metric, unit=evil),),
+        reference=replace(result.reference, options={evil: 3, **result.reference.options}),
+        points=(point,),
+        search=replace(result.search, strategy=evil, choices=choices, settings={evil: evil}),
+        spent=replace(result.spent, stages=stages),
+        environment={evil: {evil: evil}},
+    )
+    logs = ({**trace.logs[0], f"{evil}loss": 1.0}, *trace.logs[1:])
+    store(tmp_path, result, replace(trace, logs=logs))
     document, console = browse(write_page(tmp_path), tmp_path)
     assert console == []
     assert document.count('data-drawn="yes"') == 6
@@ -146,7 +149,7 @@ def test_the_page_says_that_uniform_scaling_has_won(tmp_path):
     for words in (
         "searched is the search's own network.",
         "The winner is the uniformly scaled network: on the validation split it is better than the search's (98.33",
-        "98.1 against 96.2 % on test: +1.9 points",
+        "98.1 % against 96.2 % on test: +1.9 points",
         "+1.9 pointsagainst the search's own network; interval +0.8 to +3.0 points",
     ):
         assert words in text
@@ -163,38 +166,62 @@ def test_only_files_that_exist_are_named(tmp_path):
     assert not any(name in text for name in ("model.pt2", "architecture.json", "model.onnx"))
 
 
-def test_it_can_be_deleted_and_rebuilt_from_the_result_alone(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    first = rewrite(folder)
-    (folder / "report.html").unlink()
-    assert write_page(folder).read_text() == first
-    assert "This folder holds no model files" in first
+def test_it_can_be_deleted_and_rebuilt(run):
+    page = run / "report.html"
+    first = write_page(run).read_text()
+    page.unlink()
+    assert write_page(run).read_text() == first
 
 
-def test_an_empty_result_says_what_is_missing(tmp_path):
-    (tmp_path / "result.json").write_text("{}")
-    page = write_page(tmp_path).read_text()
-    text = Outline(page).text
-    assert all(f"Not shown: {reason}" in text for _, reason in ABSENT.values())
-    assert len(page) < 20_000, "without plots plotly is left out"
+def test_without_model_files_it_says_so(tmp_path):
+    folder = write_run(tmp_path / "run")
+    for file in folder.glob("budget_*/*"):
+        file.unlink()
+    assert "This folder holds no model files" in write_page(folder).read_text()
 
 
-@pytest.mark.parametrize("value", [None, [], "<script>x</script>", {"<script>x</script>": {"<script>x": [None]}}])
-def test_odd_parts_neither_crash_nor_break_the_page(tmp_path, value):
-    (tmp_path / "result.json").write_text(json.dumps(dict.fromkeys(synthetic(), value)))
-    page = write_page(tmp_path).read_text()
-    assert "<script>x" not in page
-    assert Outline(page).text.count("Not shown") >= len(ABSENT)
+def test_the_page_of_an_error_names_direction_and_gain(tmp_path):
+    plain = write_page(store(tmp_path / "a", *synthetic(budgets=1))).read_text()
+    page = write_page(store(tmp_path / "b", *mirrored(*synthetic(budgets=1)))).read_text()
+    text = " ".join(Outline(page).text.split())
+    assert "accuracy (less is better)" in text
+    assert "down and left is better" in text
+    gain = "Gain over uniform scaling: +1.9 points (+0.8 to +3.0)."
+    assert gain in page
+    assert gain in plain
+    assert "up and left is better" in plain
+
+
+def test_metrics_without_an_interval_are_named(tmp_path):
+    result, trace = synthetic(budgets=1)
+
+    def bare(entry):
+        score = entry.scores["accuracy"]
+        return replace(entry, scores={"accuracy": replace(score, low=None, high=None)})
+
+    point = result.points[0]
+    point = replace(point, searched=bare(point.searched), uniform=bare(point.uniform))
+    result = replace(result, reference=bare(result.reference), points=(point,))
+    text = " ".join(Outline(write_page(store(tmp_path, result, trace)).read_text()).text.split())
+    assert "There is no interval for accuracy." in text
+    assert text.count("(no interval)") == 3
+
+
+def test_a_run_whose_search_has_left_nothing_says_what_is_missing(tmp_path):
+    result, _ = synthetic(budgets=1)
+    folder = store(
+        tmp_path, replace(result, latency_model=None), replace(synthetic()[1], trials=(), logs=(), narrowing=())
+    )
+    text = Outline(write_page(folder).read_text()).text
+    for name in ("prediction", "progress", "narrowing"):
+        assert f"Not shown: {ABSENT[name][1]}" in text
 
 
 def test_an_unreadable_result_is_one_clear_error(tmp_path):
     with pytest.raises(StateError, match="does not exist"):
         write_page(tmp_path)
-    (tmp_path / "result.json").write_text("{")
-    with pytest.raises(StateError, match="is no JSON"):
-        write_page(tmp_path)
-    (tmp_path / "result.json").write_text("[]")
-    with pytest.raises(StateError, match="not a list"):
-        write_page(tmp_path)
+    for content, words in (("{", "is not JSON"), ("[]", "not a list"), ("{}", "was written by sartor 0.1")):
+        (tmp_path / "result.json").write_text(content)
+        with pytest.raises(StateError, match=words):
+            write_page(tmp_path)
     assert not (tmp_path / "report.html").exists()

@@ -1,25 +1,38 @@
 from __future__ import annotations
 
 import io
-import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from scipy.stats import binomtest
 
-from report.fixture import outdone, synthetic
-from sartor.report.result import Fitting, Measured, Network, read
-from sartor.report.table import gain, gain_sentence, summary, summary_text, verdict_of, wilson
+from report.fixture import mirrored, outdone, synthetic
+from sartor.core.metrics import Metric, Score
+from sartor.core.records import Estimate
+from sartor.report.table import gain, gain_sentence, summary, summary_text
+
+ACCURACY = Metric("accuracy", "max", "share", "proportion")
 
 
-def fitting(winner, uniform, searched=None, **settings):
-    given = {"winner": winner, "uniform": uniform, "searched": searched}
-    networks = {n: Network(n, accuracy=a, accuracy_on="test") for n, a in given.items() if a}
-    return Fitting(**networks, **settings)
+def pointed(winner, rival, *, delivered="searched", **changes):
+    """A point of the budget whose winner and rival have these scores."""
+    point = synthetic(budgets=1)[0].points[0]
+    own, scaled = (winner, rival) if delivered == "searched" else (rival, winner)
+    return replace(
+        point,
+        delivered=delivered,
+        searched=replace(point.searched, scores={"accuracy": Score(*own)}),
+        uniform=replace(point.uniform, scores={"accuracy": Score(*scaled)}),
+        **changes,
+    )
+
+
+def told(winner, rival, **changes):
+    return gain_sentence(pointed(winner, rival, **changes), ACCURACY)
 
 
 def test_the_table_at_a_glance():
-    lines = summary_text(synthetic(budgets=1), width=80).splitlines()
+    lines = summary_text(synthetic(budgets=1)[0], width=80).splitlines()
     assert lines[0] == "digits on resnet14"
     assert max(map(len, lines)) <= 80
     rows = {line.split()[0]: line for line in lines if line.strip()}
@@ -30,9 +43,17 @@ def test_the_table_at_a_glance():
     assert "gain over uniform scaling: +1.9 points (+0.8 to +3.0)" in lines[-1]
 
 
+def test_the_same_run_by_an_error_says_the_same_of_the_gain():
+    result, trace = synthetic(budgets=1)
+    lines = summary_text(result).splitlines()
+    mirror = summary_text(mirrored(result, trace)[0]).splitlines()
+    assert mirror[-1] == lines[-1]
+    rows = {line.split()[0]: line for line in mirror if line.strip()}
+    assert "-98.4 % (-99.0 to -97.8)" in rows["reference"]
+
+
 def test_several_budgets_have_a_group_each():
-    text = summary_text(synthetic(budgets=3), width=80)
-    assert [line.strip() for line in text.splitlines() if line.startswith("<=")] == []
+    text = summary_text(synthetic(budgets=3)[0], width=80)
     assert [line.strip() for line in text.splitlines() if line.strip().startswith("<=")] == [
         "<= 0.96 ms",
         "<= 0.7 ms",
@@ -45,93 +66,65 @@ def test_several_budgets_have_a_group_each():
 
 @pytest.mark.parametrize(("verdict", "code"), [("PASS", "32"), ("FAIL", "31"), ("UNSURE", "33")])
 def test_the_verdict_has_a_colour(verdict, code):
-    raw = synthetic(budgets=1)
-    raw["curve"][0].update(verdict=verdict, sentence=f"{verdict}: as measured")
+    result = synthetic(budgets=1)[0]
+    point = replace(result.points[0], verdict=verdict, sentence=f"{verdict}: as measured")
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=100)
-    console.print(summary(raw))
+    console.print(summary(replace(result, points=(point,))))
     assert f"\x1b[1;{code}m{verdict}: as measured" in console.file.getvalue()
 
 
-def test_wilson_is_scipys():
-    for hits, n in ((0, 10), (3, 10), (981, 1000), (1000, 1000)):
-        theirs = binomtest(hits, n).proportion_ci(method="wilson")
-        ours = wilson(hits / n, n)
-        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-def test_gain_is_newcombes_published_example():
-    # Newcombe 1998, table II, comparison (a): 56/70 against 48/80 gives 0.0524 to 0.3339.
-    found = gain(fitting(Measured(0.8, 0.8, 0.8), wilson(0.6, 80)), 70)
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
 def test_no_gain_when_the_interval_contains_zero():
-    near = fitting(Measured(0.95, 0.94, 0.96), Measured(0.945, 0.935, 0.955))
-    assert gain_sentence(near).startswith("no gain over uniform scaling: +0.5 points (-0.9 to +1.9)")
-    far = fitting(Measured(0.95, 0.94, 0.96), Measured(0.90, 0.89, 0.91))
-    assert gain_sentence(far).startswith("gain over uniform scaling: +5.0 points")
-    worse = fitting(Measured(0.90, 0.89, 0.91), Measured(0.95, 0.94, 0.96))
-    assert gain_sentence(worse).startswith("loss against uniform scaling: -5.0 points")
+    near = told((0.95, 0.94, 0.96), (0.945, 0.935, 0.955))
+    assert near.startswith("no gain over uniform scaling: +0.5 points (-0.9 to +1.9)")
+    assert told((0.95, 0.94, 0.96), (0.90, 0.89, 0.91)).startswith("gain over uniform scaling: +5.0 points")
+    assert told((0.90, 0.89, 0.91), (0.95, 0.94, 0.96)).startswith("loss against uniform scaling: -5.0 points")
 
 
 def test_a_loss_says_why_it_was_not_avoided():
-    worse = (Measured(0.90, 0.89, 0.91), Measured(0.95, 0.94, 0.96))
-    told = gain_sentence(fitting(*worse, reason="it is over the budget"))
-    assert told.endswith("(sartor export FOLDER --network uniform writes that one), but it is over the budget")
+    said = told((0.90, 0.89, 0.91), (0.95, 0.94, 0.96), reason="it is over the budget")
+    assert said.endswith("(sartor export FOLDER --network uniform writes that one), but it is over the budget")
 
 
 def test_uniform_scaling_that_has_won_is_compared_with_the_search():
-    good, poor = Measured(0.836, 0.83, 0.842), Measured(0.804, 0.798, 0.81)
-    reason = "on the validation split it is better than the search's (84.00 against 81.00 %)"
-    won = fitting(good, good, poor, reason=reason)
-    assert gain_sentence(won) == (
-        f"the winner is the uniformly scaled network: {reason}; 83.6 against 80.4 % on test: +3.2 points (+2.4 to +4.0)"
+    good, poor = (0.836, 0.83, 0.842), (0.804, 0.798, 0.81)
+    reason = "on the validation split it is better than the search's (84.00 % against 81.00 %)"
+    assert told(good, poor, delivered="uniform", reason=reason) == (
+        f"the winner is the uniformly scaled network: {reason}; 83.6 % against 80.4 % on test: "
+        "+3.2 points (+2.4 to +4.0)"
     )
-    near = fitting(good, good, Measured(0.83, 0.82, 0.84), reason=reason)
-    assert gain_sentence(near).endswith("+0.6 points (-0.6 to +1.8), the interval contains 0")
-    unlucky = fitting(poor, poor, good, reason="the search's own is over the budget")
-    assert gain_sentence(unlucky).endswith("(sartor export FOLDER --network searched writes the search's own)")
-    untested = Fitting(winner=Network("winner"), uniform=Network("uniform"), searched=Network("searched"))
-    assert gain_sentence(untested) == "the winner is the uniformly scaled network"
+    near = told(good, (0.83, 0.82, 0.84), delivered="uniform", reason=reason)
+    assert near.endswith("+0.6 points (-0.6 to +1.8), the interval contains 0")
+    unlucky = told(poor, good, delivered="uniform", reason="the search's own is over the budget")
+    assert unlucky.endswith("(sartor export FOLDER --network searched writes the search's own)")
 
 
 def test_the_searchs_own_network_has_a_row_where_it_is_not_the_winner():
-    lines = summary_text(outdone(synthetic(budgets=1)), width=100).splitlines()
+    lines = summary_text(outdone(synthetic(budgets=1)[0]), width=100).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
     assert rows["winner"] == rows["uniform"] != rows["searched"]
     assert rows["winner"][0] == "98.1"
     assert rows["searched"][0] == "96.2"
     assert "the winner is the uniformly scaled network: on the validation split" in " ".join(lines)
-    assert "searched" not in summary_text(synthetic(budgets=1))
+    assert "searched" not in summary_text(synthetic(budgets=1)[0])
 
 
-def test_no_gain_is_claimed_without_intervals_or_across_splits():
-    exact = Measured(0.95, 0.95, 0.95)
-    assert gain(fitting(exact, exact)) is None
-    other = Fitting(winner=Network("winner", exact, "test"), uniform=Network("uniform", exact, "valid"))
-    assert gain(other, 1000) is None
-    assert gain_sentence(other, 1000) == ""
+def test_no_gain_is_claimed_without_intervals_or_without_a_rival():
+    point = pointed((0.95,), (0.90,))
+    assert not gain(point, ACCURACY).bounded
+    assert gain_sentence(point, ACCURACY) == "against uniform scaling: +5.0 points, no interval"
+    alone = replace(point, uniform=None)
+    assert gain(alone, ACCURACY) is None
+    assert gain_sentence(alone, ACCURACY) == ""
 
 
 def test_uniform_over_the_budget_is_said():
-    raw = synthetic(budgets=1)
-    raw["curve"][0]["uniform"]["latency_ms"] = {"value": 1.1, "low": 1.05, "high": 1.2}
-    assert "uniform is over the budget (1.10 ms)" in " ".join(summary_text(raw, width=200).split())
-
-
-def test_a_missing_sentence_is_made_up_from_the_numbers():
-    raw = synthetic(budgets=1)
-    del raw["curve"][0]["sentence"]
-    assert verdict_of(read(raw).fittings[0]) == "PASS: 0.941 ms <= 0.96 ms"
-
-
-@pytest.mark.parametrize("raw", [{}, {"winner": {}}, {"reference": {"accuracy": math.nan}}, {"curve": [{}]}])
-def test_little_is_still_a_table(raw):
-    assert summary_text(raw).startswith("sartor run")
+    result = synthetic(budgets=1)[0]
+    point = result.points[0]
+    slow = replace(point, uniform=replace(point.uniform, latency_ms=Estimate(1.1, 1.05, 1.2)))
+    text = summary_text(replace(result, points=(slow,)), width=200)
+    assert "uniform is over the budget (1.10 ms)" in " ".join(text.split())
 
 
 def test_markup_of_names_is_only_text():
-    raw = synthetic(budgets=1)
-    raw["title"] = "[red]<script>\x1b[2J"
-    assert summary_text(raw).splitlines()[0] == "[red]<script> [2J"
+    result = replace(synthetic(budgets=1)[0], title="[red]<script>\x1b[2J")
+    assert summary_text(result).splitlines()[0] == "[red]<script> [2J"

@@ -52,7 +52,7 @@ def test_the_lagrangian_decoder_stays_within_one_limit_and_takes_no_more():
 
 def test_probabilities_are_the_marginals_of_the_gibbs_distribution():
     problem, loss = small_problem(), random_loss(3)
-    macs, limits = problem.cost("macs").tables(), {"macs": levels(problem)[1]["macs"]}
+    macs, limits = problem.cost("macs").terms()[0], {"macs": levels(problem)[1]["macs"]}
     gamma = chain.lagrangian(loss, macs, limits["macs"]).multiplier
     assert gamma > 0
     for limit, energy in (({}, loss), (limits, loss + macs * gamma)):
@@ -86,8 +86,15 @@ def test_a_cost_without_tables_is_named():
             return torch.zeros(len(archs), dtype=torch.float64)
 
     problem = replace(small_problem(), costs={"opaque": Opaque()})
-    with pytest.raises(CapabilityError, match="Ows needs Separable, which Opaque does not offer"):
+    with pytest.raises(CapabilityError, match="Ows needs Terms, which Opaque does not offer"):
         Budget.of(problem, {"opaque": 1.0}, "Ows")
+
+    class Unable(Opaque):
+        def terms(self):
+            return ()
+
+    with pytest.raises(CapabilityError, match=r"Ows needs opaque as a sum .*, which Unable cannot give for this space"):
+        Budget.of(replace(problem, costs={"opaque": Unable()}), {"opaque": 1.0}, "Ows")
 
 
 def test_a_budget_that_nothing_meets():

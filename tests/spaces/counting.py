@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from contracts.test_costs import Peak, flops
-from sartor.core.contracts import Accounted, Peaked, Separable
+from sartor.core.abilities import Accounted
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
 from sartor.costs.params import Params
@@ -16,8 +16,8 @@ def assert_costs_equal_a_count(space, batch):
     x = torch.randn(1, *space.input_shape)
     networks = [space.build(a).eval() for a in batch]
     assert isinstance(space, Accounted)
-    assert isinstance(Macs(space), Separable)
-    assert isinstance(Memory(space), Peaked)
+    assert len(Macs(space).terms()) == 1
+    assert len(Memory(space).terms()) > 1
     assert Macs(space)(batch).tolist() == [flops(m, x) for m in networks]
     assert Params(space)(batch).tolist() == [sum(p.numel() for p in m.parameters()) for m in networks]
     peaks = []

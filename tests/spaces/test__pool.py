@@ -5,14 +5,12 @@ import gzip
 import pytest
 
 from nets import Stages, random_
-from sartor import archs
-from sartor.core.contracts import Listed
 from sartor.core.errors import DataError
 from sartor.core.records import Choice
 from sartor.core.rng import numpy_rng
 from sartor.spaces._pool import Pool
 from sartor.spaces.compression import Compression
-from sartor.tabular import Table, key_of
+from sartor.tabular import Table
 
 CHOICES = (Choice("a", (0, 1)), Choice("b", (2, 4, 6, 8, 10), ordered=True), Choice("c", ("none", "x", "y")))
 
@@ -53,21 +51,20 @@ def test_a_table_of_something_else_is_named(tmp_path, rows, header, message):
 def test_a_space_is_down_to_its_pool(tmp_path):
     network, rng = random_(Stages()).eval(), numpy_rng(0)
     whole = Compression(network=network, size=8, steps=4)
-    members = list({whole.reference: None, **{whole.draw(rng): None for _ in range(9)}})
-    file = write(tmp_path / "pool.csv", [key_of(whole, a) for a in members])
+    members = list({whole.reference: None, **{whole.moves.draw(rng): None for _ in range(9)}})
+    file = write(tmp_path / "pool.csv", [whole.key(a) for a in members])
     space = Compression(network=network, size=8, steps=4, pool=str(file))
-    assert isinstance(space, Listed)
-    assert list(space.members) == members
+    assert list(space.moves.members) == members
     assert space.reference == whole.reference
-    assert {archs.sample(space, rng) for _ in range(200)} == set(members)
+    assert {space.moves.draw(rng) for _ in range(200)} == set(members)
     for _ in range(10):
-        arch = whole.draw(rng)
+        arch = whole.moves.draw(rng)
         stands = space.canonical(arch)
         assert stands in members
         assert space.canonical(stands) == stands
         assert space.tally("params", [arch]).tolist() == whole.tally("params", [stands]).tolist()
         assert space.description(arch).tolist() == whole.description(stands).tolist()
-        assert space.key(arch) == key_of(whole, stands)
+        assert space.key(arch) == whole.key(stands)
     table = Table.read(file, space)
     assert len(table.rows) == 10
     assert table.line(space, members[3]) == 3

@@ -20,7 +20,7 @@ SPACES = [MobilenetV2, MobilenetV3Large, MobilenetV3Small]
 @pytest.mark.parametrize("space", [cls(**SMALL) for cls in SPACES], ids=[cls.__name__ for cls in SPACES])
 def test_costs_equal_a_count_on_the_real_network(space):
     rng = numpy_rng(0)
-    batch = [archs.smallest(space), archs.largest(space), *(archs.sample(space, rng) for _ in range(4))]
+    batch = [archs.smallest(space), archs.largest(space), *(space.moves.draw(rng) for _ in range(4))]
     assert_costs_equal_a_count(space, batch)
 
 

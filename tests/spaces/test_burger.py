@@ -5,7 +5,8 @@ from itertools import pairwise
 import torch
 
 from sartor import archs
-from sartor.core.contracts import Accounted, Keyed, Problem
+from sartor.core.abilities import Accounted
+from sartor.core.contracts import Problem
 from sartor.core.records import Constraint, Objective, Proposal
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
@@ -29,7 +30,6 @@ def best(budget):
 def test_the_menu():
     assert len(EVERY) == 64
     assert isinstance(SPACE, Accounted)
-    assert isinstance(SPACE, Keyed)
     assert len({SPACE.key(a) for a in EVERY}) == 64
     prices = [Price(SPACE)([(i, i, i)]).item() for i in range(4)]
     assert all(a < b for a, b in pairwise(prices))  # the first of every layer is the cheapest

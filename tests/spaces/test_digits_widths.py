@@ -4,12 +4,11 @@ import torch
 
 from sartor import archs
 from sartor.spaces.digits_widths import DigitsWidths
-from sartor.tabular import keys_of
 
 
 def test_1024_networks_with_names():
     space = DigitsWidths()
-    names = {keys_of(space)(arch) for arch in archs.enumerate_all(space)}
+    names = {space.key(arch) for arch in archs.enumerate_all(space)}
     assert len(names) == 1024
     assert space.key((0, 1, 2, 3, 0)) == "4:12:16:24:4"
 

@@ -11,7 +11,8 @@ import torch
 from contracts.test_costs import flops
 from samples import SETTINGS
 from sartor import archs
-from sartor.core.contracts import Operated, Problem
+from sartor.core.abilities import Operated
+from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Constraint, Objective, Operator
 from sartor.core.rng import global_seed, numpy_rng

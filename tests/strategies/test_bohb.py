@@ -44,7 +44,7 @@ def test_what_is_drawn_has_the_best_ratio():
     good, bad = strategy.densities()
     every = np.array([(a, b, c) for a in range(8) for b in range(8) for c in range(8)])
     ranks = (-good(every) / bad(every)).argsort().argsort().reshape(8, 8, 8)
-    assert np.mean([ranks[strategy._draw()] for _ in range(40)]) < 20  # of 512
+    assert np.mean([ranks[strategy.draw()] for _ in range(40)]) < 20  # of 512
 
 
 @pytest.mark.parametrize("random", [0.0, 1.0])

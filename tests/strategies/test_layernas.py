@@ -47,8 +47,8 @@ class Tabled(Priced):
         self.inner = Tables(tuple(torch.tensor(c, dtype=torch.float64) for c in columns))
         super().__init__(metric, self.inner.cost)
 
-    def tables(self):
-        return self.inner
+    def terms(self):
+        return (self.inner,)
 
 
 def widths(count, options):
@@ -274,3 +274,90 @@ def test_what_is_wrong_is_told():
         Layernas(problem, 0, noise=-1.0)
     with pytest.raises(CapabilityError, match="no cost model for 'seconds'"):
         Layernas(problem, 0, metric="seconds")
+
+
+OVERFLOWING = [
+    (
+        [[3, 0, 0, 0, 0], [7, 0, 3, 0, 2], [0, 0, 3, 6, 2], [0, 0, 7, 0]],
+        [[0, 1, 2, 4, 1], [0, 0, 0, 1, 0], [0, -2, -1, -2, -1], [-7, 0, -3, 5]],
+    ),
+    (
+        [[3, 0, 0, 0, 0], [1, 0, 3, 0, 6], [0, 0, 3, 6, 2], [0, 0, 7, 0]],
+        [[0, 1, 2, 4, 1], [0, 0, 0, 1, 0], [0, -2, -1, -2, -1], [-1, 0, -3, 5]],
+    ),
+    (
+        [[2, 0, 3, 7, 0], [3, 2, 6, 0, 2], [6, 6, 7, 2, 1], [7, 2, 0]],
+        [[9, -2, 9, -4, -2], [6, 1, 1, 0, 5], [-6, 7, 6, -1, -7], [0, -4, 5]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("columns", "gains"), OVERFLOWING)
+def test_the_surrogate_does_not_overflow(columns, gains):
+    """What Hypothesis found when the inverse was kept: hundreds of trials whose values a sum explains exactly."""
+
+    def total(table, arch):
+        return sum(row[k] for row, k in zip(table, arch, strict=True))
+
+    buckets = sum(map(max, columns)) - sum(map(min, columns))
+    problem = problem_of(
+        Plain(*(Choice(f"c{i}", tuple(range(len(c))), True) for i, c in enumerate(columns))),
+        [22],
+        Tabled("price", *columns),
+    )
+    strategy = Layernas(problem, 78, trials=len(columns) * buckets * 5, buckets=buckets)
+    searched(strategy, lambda a: total(gains, a))
+    archs = product(*(range(len(c)) for c in columns))
+    best = max(total(gains, a) for a in archs if total(columns, a) <= 22)
+    assert total(gains, strategy.solve({"price": 22})) == best
+
+
+class Notebook:
+    """A lab that keeps what it is told."""
+
+    def __init__(self, accuracy):
+        self.accuracy, self.logged, self.trials = accuracy, [], []
+
+    def evaluate(self, proposals):
+        made = [
+            Trial(len(self.trials) + i, p.arch, 1.0, {"accuracy": float(self.accuracy(p.arch))})
+            for i, p in enumerate(proposals)
+        ]
+        self.trials += made
+        return made
+
+    def log(self, **scalars):
+        self.logged.append(scalars)
+
+
+def test_a_surrogate_that_fails_leaves_random_networks_and_says_so():
+    """Its kernels are spoilt: no nugget helps."""
+    problem = problem_of(widths(3, 5), [8], Tabled("price", *[[0, 1, 2, 3, 4]] * 3))
+    strategy, lab = Layernas(problem, 0, trials=30, noise=0.1), Notebook(sum)
+    for kernel in strategy._model.kernels:
+        kernel.single[:] = np.nan
+    while strategy.step(lab):
+        pass
+    archs = [t.arch for t in lab.trials]
+    assert len(archs) == len(set(archs)) == 30
+    assert all(sum(a) <= 8 for a in archs)
+    assert lab.logged[-1] == {"surrogate_failed": 1.0}
+    assert sum(strategy.solve({"price": 8})) == max(map(sum, archs))
+
+
+def test_a_surrogate_that_works_says_nothing():
+    problem = problem_of(widths(3, 5), [8], Tabled("price", *[[0, 1, 2, 3, 4]] * 3))
+    strategy, lab = Layernas(problem, 0, trials=30), Notebook(sum)
+    while strategy.step(lab):
+        pass
+    assert not lab.logged
+
+
+def test_options_that_tables_forbid_are_no_nuisance():
+    """Their cost is infinite, also at the middle option, which trends start from."""
+    column = [0, 1, np.inf, 3, 4]
+    problem = problem_of(widths(3, 5), [8], Tabled("price", *[column] * 3))
+    strategy = Layernas(problem, 0, trials=25)
+    trials = searched(strategy, sum)
+    assert all(2 not in t.arch for t in trials)
+    assert sum(strategy.solve({"price": 8})) == 8

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from contracts import checks
 from sartor.core.contracts import Space
 from sartor.core.errors import BudgetError, ConfigError, DataError
+from sartor.core.moves import Moves
 from sartor.core.records import Choice, Proposal
 from sartor.costs.params import Params
 from sartor.spaces.tiny import Tiny
@@ -60,17 +62,25 @@ def test_stages_that_a_space_lacks():
     assert search(N2n(problem(1, 1), 0, trials=10), sum) == []
 
 
+class Listed(Moves):
+    """60 of the students."""
+
+    @cached_property
+    def members(self):
+        rng = np.random.default_rng(0)
+        every = {tuple(rng.integers([2, 2, 2, 3, 3, 2]).tolist()) for _ in range(400)}
+        return sorted(every)[:60]
+
+
 class Few(Students):
-    """A list of 60 students; none is the teacher with layers removed only."""
+    """A list of students; none is the teacher with layers removed only."""
 
     def __init__(self):
         super().__init__()
-        rng = np.random.default_rng(0)
-        every = {tuple(rng.integers([2, 2, 2, 3, 3, 2]).tolist()) for _ in range(400)}
-        self.members = sorted(every)[:60]
+        self.moves = Listed(self.choices, self.canonical)
 
     def canonical(self, arch):
-        return arch if arch in self.members else self.members[0]
+        return arch if arch in self.moves.members else self.moves.members[0]
 
 
 @pytest.mark.parametrize("upper", [None, 7.0])
@@ -78,7 +88,7 @@ def test_a_list_of_networks(upper):
     """Draws are of the list, in both stages, many different ones; the policy learns which are good."""
     strategy = N2n(replace(students(upper), space=Few()), 0, trials=300, lr=0.03, reward="feasible", removal=0.3)
     trials = search(strategy, lambda a: a[0] + a[3] + a[4])
-    few = strategy.problem.space.members
+    few = strategy.problem.space.moves.members
     assert all(t.arch in few and (upper is None or sum(t.arch) <= upper) for t in trials)
     assert len({t.arch for t in trials[:30]}) > 10
     early, late = (np.mean([t.metrics["accuracy"] for t in part]) for part in (trials[:90], trials[-30:]))

@@ -9,6 +9,7 @@ import torch
 
 from sartor import archs
 from sartor.core.errors import BudgetError, ConfigError, DivergedError
+from sartor.core.moves import Moves
 from sartor.core.rng import torch_rng
 from sartor.spaces.tiny import Tiny
 from sartor.supernet.controller import Controller, skips
@@ -39,12 +40,18 @@ def test_the_answer_is_the_most_preferred_arch_within_the_limits():
     assert learned.solve({"latency_ms": 100.0}) == learned.preferences.best()
 
 
+class Least(Moves):
+    def derive(self, preferences):
+        assert all(float(p.exp().sum()) == pytest.approx(1.0) for p in preferences)
+        return tuple(int(p.argmin()) for p in preferences)
+
+
 class Contrary(Maps):
     """Takes what is least preferred."""
 
-    def derive(self, probs):
-        assert all(float(p.sum()) == pytest.approx(1.0) for p in probs)
-        return tuple(int(p.argmin()) for p in probs)
+    @property
+    def moves(self):
+        return Least(self.choices, self.canonical)
 
 
 def test_a_space_may_say_what_is_preferred():

@@ -48,7 +48,7 @@ def same(one, two):
 def test_what_is_written_back_is_extracted_again(space):
     net, rng = supernet(space), numpy_rng(0)
     for _ in range(3):
-        arch = archs.sample(space, rng)
+        arch = space.moves.draw(rng)
         state = changed(net.extract(arch))
         write_back(net, arch, state)
         assert same(net.extract(arch).state_dict(), state)
@@ -66,7 +66,7 @@ def test_weights_that_were_gathered_go_back_to_their_places():
     written = sum(int((v != before[k]).sum()) for k, v in net.state_dict().items())
     assert written == sum(v.numel() for v in state.values())
     for _ in range(3):
-        other = archs.sample(space, rng)
+        other = space.moves.draw(rng)
         state = changed(net.extract(other))
         write_back(net, other, state)
         assert same(net.extract(other).state_dict(), state)

@@ -178,3 +178,51 @@ def test_losses_that_fall_already_stay():
     s.add(paths, -paths.double().sum(1))
     for raw, mended in zip(s.tables("least_squares").unary, s.losses("least_squares").unary, strict=True):
         assert torch.allclose(raw - raw.mean(), mended - mended.mean(), atol=2e-3 * float(raw.max() - raw.min()))
+
+
+MANY = (*WIDTHS, *(Choice(f"v{i}", tuple(range(8, 136, 16)), ordered=True) for i in range(17)))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e3, 1e6])
+def test_any_number_of_images(factor):
+    """Sums over 2 to 2,000 million images, against a direct least-squares solve with the same prior."""
+    paths = draw(uniform(MANY), 2000, torch_rng(0))
+    d = (paths[:, 0] * 0.3 + paths[:, 5] * 0.1).double() + 0.1 * torch.randn(2000, generator=torch_rng(1)).double()
+    s = statistics(MANY)
+    s.add(paths, d)
+    s.gram, s.moment, s.square = s.gram * factor * 1e3, s.moment * factor * 1e3, s.square * factor * 1e3
+    s.tune()
+    X = torch.cat([torch.eye(k, dtype=torch.float64)[p] for p, k in zip(paths.T, s.sizes, strict=True)], 1)
+    size, axes = torch.linalg.eigh(s._prior(s.weights))
+    root = (factor * 1e3) ** -0.5 * size.clamp_min(0).sqrt()[:, None] * axes.T
+    wanted = torch.linalg.lstsq(torch.cat([X, root]), torch.cat([d, torch.zeros(len(root)).double()]), driver="gelsd")
+    for table, effects in zip(
+        s.tables("least_squares").unary, torch.split(wanted.solution / len(MANY), s.sizes), strict=True
+    ):
+        assert torch.allclose(centred(table), centred(effects), atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_the_unit_of_the_loss_changes_nothing_but_the_unit(scale):
+    paths, d = draw(uniform(WIDTHS), 300, torch_rng(0)), torch.randn(300, generator=torch_rng(1)).double()
+    one, other = statistics(), statistics()
+    one.add(paths, d)
+    other.add(paths, scale * d)
+    one.tune(), other.tune()
+    assert one.weights == other.weights
+    for a, b in zip(one.losses("least_squares").unary, other.losses("least_squares").unary, strict=True):
+        assert torch.allclose(a * scale, b, rtol=1e-9, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("distinct", [1, 2, 500])
+def test_images_that_tell_nothing_apart(value, distinct):
+    """Constant differences, on one path again and again or on many."""
+    paths, s = draw(uniform(WIDTHS), 500, torch_rng(0)), statistics()
+    s.add(paths[torch.arange(500) % distinct], torch.full((500,), value, dtype=torch.float64))
+    s.tune()
+    for estimator in ("mean", "least_squares"):
+        tables = s.losses(estimator)
+        assert all(bool(u.isfinite().all()) for u in tables.unary)
+        if distinct == 500:
+            assert max(float(centred(u).abs().max()) for u in tables.unary) <= 1e-4 * value

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sartor.core.errors import MissingExtraError, TargetError
 from sartor.targets.openvino import OpenVino
@@ -24,3 +24,25 @@ def test_threads_and_shapes_are_checked(tmp_path: Path) -> None:
     session = target.prepare(nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8), tmp_path)
     with pytest.raises(TargetError, match=r"shape \(1, 4, 8, 8\)"):
         session(torch.zeros(1, 4, 8, 8))
+
+
+class Ignores(nn.Module):
+    def forward(self, image: Tensor, unused: Tensor) -> Tensor:
+        return image.mean((2, 3))
+
+
+def test_an_input_without_effect_may_be_given(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    x = torch.ones(1, 3, 4, 4)
+    session = OpenVino().prepare(Ignores(), (x, x), tmp_path)
+    assert torch.allclose(session((x, x)), torch.ones(1, 3))
+    session.bind((x, x))()
+    with pytest.raises(TargetError, match="input 'unused'"):
+        session((x, x[0]))
+
+
+def test_damaged_networks_are_target_errors(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "model.onnx").write_bytes(b"not a network")
+    with pytest.raises(TargetError, match="no ONNX model"):
+        OpenVino().load(tmp_path / "model.onnx")

@@ -15,6 +15,15 @@ class Threads(nn.Module):
         return x + torch.get_num_threads()
 
 
+class Fails(nn.Module):
+    """On one input only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.isnan().any():
+            raise ArithmeticError
+        return x
+
+
 def test_the_number_of_threads_is_set_around_calls_only() -> None:
     before = torch.get_num_threads()
     session = TorchCpu(threads=before + 1).template(Threads(), torch.zeros(1, 2))(Threads())
@@ -26,9 +35,10 @@ def test_the_number_of_threads_is_set_around_calls_only() -> None:
 
 def test_the_number_of_threads_comes_back_after_an_error() -> None:
     before = torch.get_num_threads()
-    session = TorchCpu(threads=before + 1).template(nn.Linear(2, 2), torch.zeros(1, 2))(nn.Linear(2, 2))
-    with pytest.raises(RuntimeError):
-        session(torch.zeros(1, 3))
+    session = TorchCpu(threads=before + 1).template(Fails(), torch.zeros(1, 2))(Fails())
+    session(torch.zeros(1, 2))
+    with pytest.raises(ArithmeticError):
+        session(torch.full((1, 2), torch.nan))
     assert torch.get_num_threads() == before
 
 
@@ -44,3 +54,9 @@ def test_settings_are_described() -> None:
     assert TorchCpu(compile=True).describe()["runtime"] == "torch (compiled)"
     with pytest.raises(TargetError, match="threads must be at least 1"):
         TorchCpu(threads=0)
+
+
+def test_a_template_names_inputs_that_do_not_fit() -> None:
+    session = TorchCpu().template(nn.Linear(2, 2), torch.zeros(1, 2))(nn.Linear(2, 2))
+    with pytest.raises(TargetError, match=r"input 'input', float32 of shape \(batch, 2\); got .*\(1, 3\)"):
+        session(torch.zeros(1, 3))

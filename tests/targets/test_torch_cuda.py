@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sartor.core.errors import TargetError
-from sartor.targets.torch_cuda import TorchCuda
+from sartor.targets.torch_cuda import TorchCuda, moved
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error() -> None:
@@ -22,3 +22,9 @@ def test_a_gpu_gives_what_the_cpu_gives(half: bool, tmp_path: Path) -> None:
     assert torch.allclose(session(x), net.eval()(x), atol=2e-2 if half else 1e-4)
     assert next(net.parameters()).device.type == "cpu"
     session.bind(x)()
+
+
+def test_only_floats_take_the_precision_of_the_target() -> None:
+    tree = {"image": torch.zeros(1, dtype=torch.float64), "label": torch.zeros(1, dtype=torch.int64)}
+    found = moved(tree, "cpu", torch.float16)
+    assert {name: t.dtype for name, t in found.items()} == {"image": torch.float16, "label": torch.int64}

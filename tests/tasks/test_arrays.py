@@ -1,12 +1,20 @@
+import pathlib
 import sys
 
 import numpy as np
 import pytest
 import torch
 
+from cnn import small_cnn
 from pictures import arrays_of, write_npz, write_parquet
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.tasks.arrays import arrays
+
+
+def sample(folder: pathlib.Path) -> tuple[dict[str, object], torch.nn.Module]:
+    """Settings of a small learnable task below `folder`, and a network that fits it."""
+    settings = {"train": write_npz(folder / "train.npz", 160), "test": write_npz(folder / "test.npz", 60, 1)}
+    return {**settings, "valid": 0.3, "batch": 16, "augment": ""}, small_cnn(3)
 
 
 def sizes(task):

@@ -1,9 +1,17 @@
+import pathlib
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from cnn import small_cnn
 from sartor.core.errors import ConfigError
 from sartor.tasks.digits import digits
+
+
+def sample(folder: pathlib.Path) -> tuple[dict[str, object], torch.nn.Module]:
+    """Settings of a small learnable task below `folder`, and a network that fits it."""
+    return {"size": 8, "augment": ""}, small_cnn(classes=10)
 
 
 def test_all_digits_are_in_exactly_one_split():

@@ -1,12 +1,21 @@
+import pathlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from cnn import small_cnn
 from pictures import write_folder
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import torch_rng
 from sartor.tasks.image_folder import image_folder
+
+
+def sample(folder: pathlib.Path) -> tuple[dict[str, object], torch.nn.Module]:
+    """Settings of a small learnable task below `folder`, and a network that fits it."""
+    settings = {"root": write_folder(folder / "photos", 40), "size": 16, "batch": 8, "valid": 0.2, "test": 0.2}
+    return settings, small_cnn(3)
 
 
 def sizes(task):

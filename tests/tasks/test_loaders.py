@@ -1,13 +1,26 @@
+import pathlib
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from cnn import small_cnn
+from cnn import bright_images, small_cnn
 from sartor.core.errors import DataError
 from sartor.core.rng import torch_rng
 from sartor.tasks.loaders import loaders
 from sartor.training import Recipe, evaluate, fit
+
+
+def sample(folder: pathlib.Path) -> tuple[dict[str, object], torch.nn.Module]:
+    """Settings of a small learnable task, and a network that fits it; nothing is read from `folder`."""
+    settings: dict[str, object] = {}
+    for seed, (name, count) in enumerate((("train", 120), ("valid", 60), ("test", 60))):
+        images = bright_images(count, seed)
+        data = TensorDataset((images.pixels.float() - 120) / 60, images.labels)
+        settings[name] = DataLoader(data, 16, shuffle=name == "train", drop_last=name == "train")
+    return settings, small_cnn()
+
 
 X, Y = torch.randn(40, 1, 8, 8, generator=torch_rng(0)), torch.arange(40) % 2
 DATA = TensorDataset(X, Y)
@@ -62,5 +75,5 @@ def test_what_is_wrong_is_told():
         loaders(train=valid, valid=valid)
     with pytest.raises(DataError, match="no batches"):
         loaders(train=valid, valid=[], test=valid)
-    with pytest.raises(DataError, match="pairs of tensors, got dict"):
+    with pytest.raises(DataError, match="got dict"):
         loaders(train=valid, valid=[{"x": X}], test=valid)

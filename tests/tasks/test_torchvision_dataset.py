@@ -1,11 +1,20 @@
+import pathlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from cnn import small_cnn
 from pictures import write_mnist
 from sartor.core.errors import ConfigError, DataError
 from sartor.tasks.torchvision_dataset import torchvision_dataset
+
+
+def sample(folder: pathlib.Path) -> tuple[dict[str, object], torch.nn.Module]:
+    """Settings of a small learnable task below `folder`, and a network that fits it."""
+    root = write_mnist(folder, 160, 60)
+    return {"dataset": "MNIST", "root": root, "valid": 0.3, "batch": 16, "augment": ""}, small_cnn()
 
 
 def test_a_data_set_with_train_and_test(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +30,8 @@ def run(
     noise: Annotated[float, typer.Option(help="Standard deviation of noise on the signal, in points.")] = 0.0,
     dataset: Annotated[str, typer.Option(help="Which one, if the table has several.")] = "",
     objective: Annotated[
-        str, typer.Option(help="accuracy, or compression: C (2 - C) A / A_teacher, in per cent.")
-    ] = "accuracy",
+        str | None, typer.Option(help="accuracy, or compression: C (2 - C) A / A_teacher, in per cent.")
+    ] = None,
     space_: Annotated[list[str] | None, typer.Option("--space", help="A setting of the space: classes=100.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: regularized_evolution.sample=5.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.html, bench.png, bench.json, curves*.csv.")] = Path(
@@ -52,7 +53,8 @@ def run(
     settings = config.merge({name: {} for name in names}, config.assigned({}, set_ or []))
     bounds = config.assigned({}, config.shortcuts(budget=budget or [])).get("budget", {})
     place = {"name": space, **config.assigned({}, space_ or [])}
-    task = Bench(place, table, settings, bounds, evaluations, runs, seed, signal, noise, dataset, objective)
+    task = Bench(place, table, settings, bounds, evaluations, runs, seed, signal, noise, dataset)
+    task = task if objective is None else replace(task, objective=objective)
     screen = display(quiet=quiet)
     try:
         found = bench(task, workers=workers or usable_cores(), show=lambda done, total: screen.bar(done, total, "runs"))

@@ -36,11 +36,12 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import recipes  # noqa: PLC0415
-    from sartor.jobs.compare import compare_recipe  # noqa: PLC0415
-    from sartor.jobs.gathered import gather  # noqa: PLC0415
+    from sartor.jobs.compare.folders import gather  # noqa: PLC0415
+    from sartor.jobs.compare.run import compare_recipe  # noqa: PLC0415
     from sartor.report.compare import notes, overview, sentences, write  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import console, display  # noqa: PLC0415
+    from sartor.run.schema import encode  # noqa: PLC0415
 
     if all(Path(w).is_dir() and w not in recipes.names() for w in what):
         found = gather([Path(w) for w in what], out, point=point)
@@ -58,7 +59,7 @@ def run(
         )
     write(found, out)
     if as_json:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        sys.stdout.write(json.dumps(encode(found), indent=1) + "\n")
         return 0
     console().print(overview(found))
     for sentence in [*sentences(found), *notes(found)]:

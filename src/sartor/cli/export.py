@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,21 +35,21 @@ def run(
     place = out or folder / (f"export_{target}" if network == "winner" else f"export_{target}_{network}")
     found = export(folder, target, place, point=point, network=network)
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
     else:
-        sys.stdout.write(f"{found['file'] or 'nothing to write: this target runs the module itself'}\n")
-        sys.stdout.write(f"largest relative error against PyTorch: {found['relative_error']:.1e}\n")
+        sys.stdout.write(f"{found.file or 'nothing to write: this target runs the module itself'}\n")
+        sys.stdout.write(f"largest relative error against PyTorch: {found.relative_error:.1e}\n")
     return 0
 
 
 def _studies(folder: Path, out: Path, as_json: bool) -> int:
-    from sartor.jobs.studies import export_studies  # noqa: PLC0415 - torch is slow to import: not for --help
+    from sartor.jobs.optuna_study import export_studies  # noqa: PLC0415 - torch is slow to import: not for --help
 
     found = export_studies(folder, out)
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
         return 0
-    for study in found["studies"]:
-        sys.stdout.write(f"study {study['name']}: {study['trials']} trials, {study['failed']} of them failed\n")
-    sys.stdout.write(f"{found['file']} is written; to look at it: {found['open']}\n")
+    for study in found.studies:
+        sys.stdout.write(f"study {study.name}: {study.trials} trials, {study.failed} of them failed\n")
+    sys.stdout.write(f"{found.file} is written; to look at it: {found.open}\n")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,7 @@ Network = Annotated[
     str | None, typer.Option(help="Fit this network: torchvision:NAME, timm:NAME or package.module:callable.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Its trained weights: a safetensors file, or a state dict.")]
-Data = Annotated[str | None, typer.Option(help="image_folder:DIR, arrays:TRAIN,TEST or the name of a task.")]
+Data = Annotated[str | None, typer.Option(help="TASK:PLACE, as in image_folder:photos; or a task alone.")]
 Budget = Annotated[
     list[str] | None, typer.Option(help="METRIC=BOUND: latency_ms=5, macs=50%, latency_ms=5,8. Repeatable.")
 ]
@@ -52,7 +51,7 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.fit import fit_config  # noqa: PLC0415
+    from sartor.jobs.fit.api import fit_config  # noqa: PLC0415
     from sartor.report.table import summary  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
@@ -69,7 +68,7 @@ def run(
         sys.stderr.write(f"finished: {place} holds the result of this run\n")
     fit = fit_config(settings, place, display=display(quiet=quiet), age=process_age())
     if as_json:
-        sys.stdout.write(json.dumps(fit.result, indent=1) + "\n")
+        sys.stdout.write((place / "result.json").read_text(encoding="utf-8"))
     else:
         from sartor.run.progress import console  # noqa: PLC0415
 

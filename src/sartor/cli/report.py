@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,14 +16,13 @@ def run(
     """Write `report.html` from `result.json`, and show the table."""
     from sartor.report.page import write_page  # noqa: PLC0415
     from sartor.report.table import summary  # noqa: PLC0415
-    from sartor.run.folder import read_json  # noqa: PLC0415
     from sartor.run.progress import console  # noqa: PLC0415 - slow to import: not for --help
+    from sartor.run.result import read_result  # noqa: PLC0415
 
-    result = read_json(folder / "result.json")
     page = write_page(folder)
     if as_json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
     else:
-        console().print(summary(result))
+        console().print(summary(read_result(folder)))
         sys.stdout.write(f"{page}\n")
     return 0

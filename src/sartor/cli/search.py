@@ -26,10 +26,11 @@ def run(
     """
     # torch is slow to import: not for --help
     from sartor import config, recipes  # noqa: PLC0415
-    from sartor.jobs.budget import human, words  # noqa: PLC0415
+    from sartor.jobs.fit.budget import human, words  # noqa: PLC0415
     from sartor.jobs.search import search  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
+    from sartor.run.schema import encode  # noqa: PLC0415
 
     path = recipes.find(recipe)
     settings = config.override(config.read(path), set_ or [])
@@ -37,19 +38,19 @@ def run(
     command = " ".join(["sartor", *sys.argv[1:]])
     result = search(settings, place, command=command, display=display(quiet=quiet), age=process_age())
     if as_json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+        sys.stdout.write(json.dumps(encode(result), indent=1) + "\n")
         return 0
-    for found in result["found"]:
-        sys.stdout.write(f"{words(found['budget'])}\n")
-        if found["arch"] is None:
-            sys.stdout.write(f"  {found['reason']}\n")
+    for found in result.found:
+        sys.stdout.write(f"{words(found.budget)}\n")
+        if found.arch is None:
+            sys.stdout.write(f"  {found.reason}\n")
             continue
-        modelled = ", ".join(f"{m} {human(m, v)}" for m, v in found["modelled"].items())
+        modelled = ", ".join(f"{m} {human(m, v)}" for m, v in found.modelled.items())
         sys.stdout.write(f"  modelled: {modelled}\n")
-        chosen = found["widths"]
+        chosen = found.options
         if len(chosen) > MANY:
-            sys.stdout.write(f"  {len(found['changed'])} of {len(chosen)} choices are not the reference's:\n")
-            chosen = {name: chosen[name] for name in found["changed"]}
+            sys.stdout.write(f"  {len(found.changed)} of {len(chosen)} choices are not the reference's:\n")
+            chosen = {name: chosen[name] for name in found.changed}
         sys.stdout.write("  " + ", ".join(f"{n} {w}" for n, w in chosen.items()) + "\n")
     sys.stdout.write(f"sartor fit {recipe} {place} trains and verifies\n")
     return 0

@@ -1,32 +1,36 @@
-"""The abilities the parts offer each other. Abstract here, final everywhere else."""
+"""What each kind of part must do. Abstract here, final everywhere else; `abilities` says what a part may offer."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sartor.core.errors import CapabilityError, LeakError
-from sartor.core.records import Arch, Choice, Constraint, Layer, Objective, Operator, Operators, Proposal, Trial
+from sartor.core.errors import CapabilityError, ConfigError, LeakError
+from sartor.core.metrics import Metric
+from sartor.core.moves import Moves
+from sartor.core.records import Arch, Choice, Constraint, Objective, Proposal, Trial
 from sartor.core.state import pack, unpack
-from sartor.core.tables import Tables
+from sartor.core.trees import Inputs, Tree
 
 State: TypeAlias = dict[str, Any]
-Batch: TypeAlias = tuple[Tensor, Tensor]
-T = TypeVar("T")
+Batch: TypeAlias = tuple[Inputs, Tree]
+"""Inputs and target of several examples."""
 
 
 class Space(ABC):
     """A finite set of architectures: choices, and how to build a network from them."""
 
     choices: tuple[Choice, ...]
+
+    input_shape: tuple[int, ...] | None = None
+    """The shape of one input, without the batch: `(3, 224, 224)`; None if the space does not say."""
 
     @property
     def reference(self) -> Arch:
@@ -41,6 +45,19 @@ class Space(ABC):
         """The one representative of all architectures that build the same network."""
         return arch
 
+    def key(self, arch: Arch) -> str:
+        """What tables of results call the network: its options, `8:8:16:64:8`, unless they have other names."""
+        return ":".join([words[a] for words, a in zip(self._option_words, arch, strict=True)])
+
+    @cached_property
+    def moves(self) -> Moves:
+        """How networks vary. A space that knows more than its choices say sets, or returns, moves of its own."""
+        return Moves(self.choices, self.canonical)
+
+    @cached_property
+    def _option_words(self) -> list[list[str]]:  # a table of 300,000 networks asks for as many keys
+        return [[str(option) for option in c.options] for c in self.choices]
+
 
 class CostModel(ABC):
     """A cheap, deterministic metric of an architecture (latency, MACs, energy, bytes)."""
@@ -54,11 +71,15 @@ class CostModel(ABC):
 
 
 class Evaluator(ABC):
-    """An expensive metric of an architecture (accuracy after training, say)."""
+    """An expensive metric of an architecture (its quality after training, say)."""
 
     @abstractmethod
     def __call__(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
         """Metrics of the proposal; all randomness comes from `seed`."""
+
+    def epochs(self, fidelity: float) -> float:  # noqa: ARG002 - of those that train nothing
+        """Passes over the training data that a trial of this fidelity costs, at most; 0 if it trains nothing."""
+        return 0.0
 
 
 class Session(Protocol):
@@ -67,18 +88,18 @@ class Session(Protocol):
     artifact: Path | None
     """The file a user deploys (model.onnx, ...), or None."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network's output for `x`, on the CPU."""
+    def __call__(self, inputs: Inputs) -> Tree:
+        """The network's output for `inputs`, on the CPU, in the structure that the module gives."""
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        """A call on this one input with nothing around it: what is timed. It returns when the result is there."""
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        """A call on these inputs with nothing around it: what is timed. It returns when the result is there."""
 
 
 class Target(ABC):
     """Where a network will run."""
 
     @abstractmethod
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`."""
 
     @abstractmethod
@@ -121,6 +142,9 @@ class Strategy(ABC):
     evaluator: ClassVar[str] = "train"
     """The evaluator it works with unless the config names another; `inherited` for those that train a supernet."""
 
+    shares_weights: ClassVar[bool] = False
+    """Whether it trains one network for all its trials, which then train nothing themselves."""
+
     @abstractmethod
     def step(self, lab: Lab) -> bool:
         """Do one unit of work (a batch of trials, an epoch); False when finished."""
@@ -151,12 +175,19 @@ class AskTell(Strategy):
     def tell(self, trials: Sequence[Trial]) -> None:
         """The results of the last `ask`, in its order, failed ones included."""
 
+    def notes(self) -> Mapping[str, float]:
+        """What the log should say about the last `ask`: that its model had failed, say; empty as a rule."""
+        return {}
+
     @final
     def step(self, lab: Lab) -> bool:
-        """Ask, evaluate, tell."""
+        """Ask, evaluate, tell, and log what there is to say about it."""
         proposals = self.ask()
         if proposals:
+            notes = self.notes()
             self.tell(lab.evaluate(proposals))
+            if notes:
+                lab.log(**notes)
         return bool(proposals)
 
 
@@ -164,11 +195,11 @@ class Supernet(nn.Module, ABC):
     """All architectures in one module. Which one runs is an argument, never hidden state."""
 
     @abstractmethod
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tree:
         """Run with one gate per choice.
 
         Args:
-            x: Batch of inputs, `(batch, ...)`.
+            x: Batch of inputs, `(batch, ...)`; several in a tuple or dict, as the space's networks take them.
             gates: `gates[i]` has shape `(k_i,)` (shared by the batch) or `(batch, k_i)` (one row per example); an
                 option whose gate is exactly zero everywhere is not run.
         """
@@ -178,240 +209,57 @@ class Supernet(nn.Module, ABC):
         """A stand-alone copy with the shared weights of `arch`: the module that `Space.build(arch)` makes."""
 
 
-# Optional abilities, asked for with `require`.
-
-
-@runtime_checkable
-class Separable(Protocol):
-    """A cost model that is a sum of per-choice and pairwise tables."""
-
-    def tables(self) -> Tables:
-        """The tables; `tables()(archs)` equals `self(archs)`."""
-
-
-@runtime_checkable
-class Peaked(Protocol):
-    """A cost model that is the maximum, not the sum, of table entries (peak memory)."""
-
-    def peaks(self) -> Sequence[Tables]:
-        """The cost of an arch is the largest of these tables' values."""
-
-
-@runtime_checkable
-class Shareable(Protocol):
-    """A space whose architectures share the weights of one supernet."""
-
-    def supernet(self) -> Supernet:
-        """A freshly initialised supernet (from torch's global generator)."""
-
-
-@runtime_checkable
-class Layered(Protocol):
-    """A width space that can list its layers, so that costs become tables."""
-
-    choices: tuple[Choice, ...]
-
-    def layers(self) -> Sequence[Layer]:
-        """All layers that cost something, in order of execution."""
-
-
-@runtime_checkable
-class Operated(Protocol):
-    """A space whose choices are between operators, each of which can be run and timed on its own."""
-
-    choices: tuple[Choice, ...]
-
-    def operators(self) -> Operators:
-        """What every network runs, and what each option adds."""
-
-    def operator(self, operator: Operator) -> nn.Module:
-        """A freshly initialised module that runs `operator` on inputs `(batch, *operator.input_shape)`."""
-
-
-@runtime_checkable
-class Derives(Protocol):
-    """A space that says which network preferences mean, where that is not the likeliest option of every choice."""
-
-    def derive(self, probs: Sequence[Tensor]) -> Arch:
-        """The arch that `probs`, per choice the weights of its options `(k_i,)`, stand for."""
-
-
-@runtime_checkable
-class Accounted(Protocol):
-    """A space that counts its networks itself, exactly and without building them."""
-
-    def account(self, metric: str) -> Tables | None:
-        """Tables of `macs` or `params`; None if it cannot tell, or they are no sum of tables."""
-
-    def steps(self) -> Sequence[Tables]:
-        """Values alive at each step of execution; the largest is the peak."""
-
-
-@runtime_checkable
-class Tallies(Protocol):
-    """A space that counts its networks itself, exactly and without building them, where no tables can."""
-
-    def tally(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
-        """`macs`, `params` or `values` (alive at once, at the peak) of `n` archs, `(n,)`, float64; else None."""
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """A space that knows which of its networks are worth trying at random, where uniform options are a poor guess."""
-
-    def draw(self, rng: np.random.Generator) -> Arch:
-        """A canonical arch."""
-
-
-@runtime_checkable
-class Varies(Protocol):
-    """A space that knows which small changes are worth trying, where one choice is not as good as another."""
-
-    def vary(self, arch: Arch, rng: np.random.Generator) -> Arch:
-        """A canonical arch next to `arch`."""
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """A space whose networks come with weights that are worth keeping."""
-
-    trained: bool
-    """Whether `build` gives trained weights: the reference is then taken as it is."""
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """A space that can bring a network cut out of a trained one nearer to it before any training."""
-
-    def reconstruct(self, arch: Arch, module: nn.Module, batches: Iterable[Batch]) -> bool:
-        """Change the weights of `module`, which `build(arch)` made, in place.
-
-        Args:
-            arch: What `module` is.
-            module: With the weights that `build` gave it.
-            batches: Inputs and targets, of which as many are taken as the space needs.
-
-        Returns:
-            Whether anything was changed.
-        """
-
-
-@runtime_checkable
-class Informed(Protocol):
-    """A space that may want to see the data before it is searched."""
-
-    def inform(self, task: Task) -> None:
-        """Look at training data; the choices stay, and the same data always lead to the same space."""
-
-
-@runtime_checkable
-class Shaped(Protocol):
-    """A space that knows what enters its networks."""
-
-    input_shape: tuple[int, ...]
-    """The shape of one input, without the batch: `(3, 224, 224)`."""
-
-
-@runtime_checkable
-class Listed(Protocol):
-    """A space that is a list of networks: every other arch stands for one of them."""
-
-    @property
-    def members(self) -> Sequence[Arch]:
-        """All canonical archs; empty if there is no list."""
-
-
-@runtime_checkable
-class Keyed(Protocol):
-    """A space whose networks have names in published tables."""
-
-    def key(self, arch: Arch) -> str:
-        """The name: `8:8:16:64:8`, say."""
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A space whose networks can be described layer by layer, for models that learn from many of them."""
-
-    def description(self, arch: Arch) -> NDArray[np.float32]:
-        """One row of numbers per layer, `(layers, features)`; networks may differ in layers, not in features."""
-
-
-@runtime_checkable
-class Wired(Protocol):
-    """A described space that knows which layers lead into which."""
-
-    def edges(self, arch: Arch) -> NDArray[np.int64]:
-        """Rows of the description from and to which values go, `(2, edges)`."""
-
-
-@runtime_checkable
-class Scalable(Protocol):
-    """A space that knows what scaling the reference network uniformly means."""
-
-    def scaled(self, factor: float) -> Arch:
-        """The arch whose widths are nearest to `factor` times the reference's."""
-
-
-@runtime_checkable
-class Solvable(Protocol):
-    """A strategy that can answer further budgets from what it has learned, without training again."""
-
-    def solve(self, limits: Mapping[str, float]) -> Arch:
-        """The best arch under upper bounds, metric -> limit; raises BudgetError if none meets them."""
-
-
-@runtime_checkable
-class Heritable(Protocol):
-    """An evaluator that keeps the weights of a trial and can start from those of a parent."""
-
-    def inherit(self, proposal: Proposal, seed: int, *, parent: Path | None, keep: Path | None) -> Mapping[str, float]:
-        """Metrics of the proposal, as from a call of the evaluator.
-
-        Args:
-            proposal: What to evaluate.
-            seed: Of all randomness.
-            parent: The file that the evaluator wrote for trial `proposal.parent`; None exactly if it has no parent.
-            keep: Where to write this trial's weights, whole or not at all; None keeps nothing.
-        """
-
-
-@runtime_checkable
-class Templated(Protocol):
-    """A target that can prepare many networks of one family in milliseconds each."""
-
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """Prepare `module`, the widest of the family, once; the result prepares narrower ones of the same graph.
-
-        The returned function may get modules on the meta device: only the shapes of their parameters count.
-        """
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """Data, loss and metrics.
+    """Data, loss, distance and metrics: all that is known of what a network is for.
+
+    A batch is `(inputs, target)`: inputs are a tensor, a tuple or a dict of tensors (the network is called with them
+    spread over its arguments); target and output are tensors or anything made of tensors. See `sartor.core.trees`.
 
     Attributes:
         train: One shuffled, augmented epoch; all randomness comes from the generator.
         valid: The held-out part of the training data that a search may look at.
         test: The split that only the final report may touch.
-        loss: `(logits, target) -> (batch,)` losses.
-        metrics: Name -> constructor of a torchmetrics metric; the first is the one to maximise.
-        example: One input, `(1, ...)`: what latency is measured with.
+        loss: `(output, target) -> (batch,)` losses.
+        distance: `(output, teacher's output) -> (batch,)`: what distillation, in-place or ordinary, makes small.
+        metrics: The first one decides; the others are reported.
+        example: Inputs of one example, each `(1, ...)`: what latency is measured with.
+        name: Of the kind of task, for messages.
+        logits: Whether the output is one tensor of logits, `(batch, classes, ...)`: label smoothing, and a temperature
+            that softens teacher and student, have a meaning only then.
         classes: Number of outputs the network must have, or None if the task does not say.
         fingerprint: Hash of the data, for the report.
         describe: Words for the report: sizes of the splits, source.
+        informed: The same task once it has seen the network as it comes, which `imitate` learns from; None for others.
     """
 
     train: Callable[[torch.Generator], Iterable[Batch]]
     valid: Callable[[], Iterable[Batch]]
     test: Callable[[], Iterable[Batch]]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    metrics: Mapping[str, Callable[[], Any]]
-    example: Tensor
+    loss: Callable[[Tree, Tree], Tensor]
+    distance: Callable[[Tree, Tree], Tensor]
+    metrics: tuple[Metric, ...]
+    example: Inputs
+    name: str = "task"
+    logits: bool = False
     classes: int | None = None
     fingerprint: str = ""
     describe: Mapping[str, Any] | None = None
+    informed: Callable[[nn.Module], Task] | None = None
+
+    def __post_init__(self) -> None:
+        names = [m.name for m in self.metrics]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"task {self.name!r} needs at least one metric, each with a name of its own; got {names}")
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that decides."""
+        return self.metrics[0]
+
+    def named(self, metric: str) -> Metric | None:
+        """The metric of that name, if it has one."""
+        return next((m for m in self.metrics if m.name == metric), None)
 
     def sealed(self) -> Task:
         """This task for a search: touching the test split is an error."""
@@ -462,11 +310,3 @@ class Problem:
         """Whether the constraints that a cost model can check are met."""
         costs = self.costs or {}
         return all(float(costs[c.metric]([arch])[0]) <= c.upper for c in self.constraints if c.metric in costs)
-
-
-def require(thing: object, ability: type[T], by: object) -> T:
-    """`thing` as an `ability`, or an error that says who needs what of whom."""
-    if not isinstance(thing, ability):
-        who = by if isinstance(by, str) else type(by).__name__
-        raise CapabilityError(f"{who} needs {ability.__name__}, which {type(thing).__name__} does not offer")
-    return thing

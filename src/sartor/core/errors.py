@@ -37,6 +37,10 @@ class DivergedError(SartorError, ArithmeticError):
     """Training produced a loss or metric that is not finite."""
 
 
+class SingularError(SartorError, ArithmeticError):
+    """A covariance that no nugget gives a Cholesky factor; a search then goes on without its model."""
+
+
 class TrialTimeoutError(SartorError, TimeoutError):
     """One trial ran past its time limit."""
 

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from sartor.core.contracts import CostModel, Operated, Space, require
+from sartor.core.abilities import Operated, require
+from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -95,8 +96,8 @@ class Fitted(CostModel):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._tables(archs)
 
-    def tables(self) -> Tables:
-        return self._tables
+    def terms(self) -> Sequence[Tables]:
+        return (self._tables,)
 
     @property
     def kind(self) -> models.Kind:

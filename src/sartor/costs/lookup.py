@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sartor.core.contracts import CostModel, Operated, Space, require
+from sartor.core.abilities import Operated, require
+from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -43,5 +44,5 @@ class Lookup(CostModel):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._tables(archs)
 
-    def tables(self) -> Tables:
-        return self._tables
+    def terms(self) -> Sequence[Tables]:
+        return (self._tables,)

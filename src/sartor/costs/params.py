@@ -60,15 +60,12 @@ class Params(CostModel):
 
     def __init__(self, space: Space) -> None:
         self._cost = tabulate(space, _VALUES, self.metric) or counted(space, self.metric, _count)
-        if isinstance(self._cost, Tables):
-            self.tables = self._tables  # offers Separable only where it holds
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._cost(archs)
 
-    def _tables(self) -> Tables:
-        assert isinstance(self._cost, Tables)
-        return self._cost
+    def terms(self) -> Sequence[Tables]:
+        return (self._cost,) if isinstance(self._cost, Tables) else ()
 
 
 def _count(module: nn.Module) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sartor.core.contracts import Accounted, CostModel, Space, require
+from sartor.core.abilities import Accounted, require
+from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import CapabilityError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -35,5 +36,5 @@ class Price(CostModel):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return self._tables(archs)
 
-    def tables(self) -> Tables:
-        return self._tables
+    def terms(self) -> Sequence[Tables]:
+        return (self._tables,)

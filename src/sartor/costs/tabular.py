@@ -11,7 +11,7 @@ from torch import Tensor
 from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
-from sartor.tabular import Table, keys_of
+from sartor.tabular import Table
 
 __all__ = ["Tabular"]
 
@@ -43,7 +43,7 @@ class Tabular(CostModel):
         return self
 
     def _prepare(self, space: Space, table: Table, metric: str) -> None:
-        self.metric, self._key, self._rows = metric, keys_of(space), table.rows
+        self.metric, self._key, self._rows = metric, space.key, table.rows
         self._values = table.column(table.costs().get(metric, f"{metric}_{table.dataset}")).tolist()
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:

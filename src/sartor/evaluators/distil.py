@@ -19,10 +19,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Batch, Evaluator, Problem, Task, Trained, require
+from sartor.core import trees
+from sartor.core.abilities import Pretrained, require
+from sartor.core.contracts import Batch, Evaluator, Problem, Task
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
+from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive, global_seed
+from sartor.data.losses import apart
 from sartor.networks import load_weights
 from sartor.supernet.lineage import check_parent, keep_weights, kept_weights
 from sartor.training import Recipe, evaluate, fit
@@ -45,11 +49,11 @@ class Distil(Evaluator):
         loss: `logits`: the mean squared error between the logits of student and teacher; `recipe`: the task's loss and
             the recipe's distillation (`distil_weight`, `temperature`).
         keep: Which epoch counts: the `best` on the validation split, or the `last`.
-        hopeless: Stop a student whose first metric after an epoch is below this share of the teacher's, and keep what
-            it has; 0 stops none. The rule needs nothing but the student and the teacher, so that the order of trials,
-            and an interrupt, change nothing.
+        hopeless: Stop a student whose first metric after an epoch is below this share of the teacher's (an error: above
+            the teacher's divided by it), and keep what it has; 0 stops none. The rule needs nothing but the student and
+            the teacher, so that the order of trials, and an interrupt, change nothing.
         patience: Epochs before `hopeless` applies.
-        curve: Whether to report the first metric of every epoch too, as `accuracy_1`, `accuracy_2`, ...
+        curve: Whether to report the first metric of every epoch too, as `NAME_1`, `NAME_2`, ...
         teacher: File with the teacher's weights (safetensors, or a state dict); empty: those of the space.
 
     Raises:
@@ -78,9 +82,9 @@ class Distil(Evaluator):
         given = recipe if isinstance(recipe, Recipe) else Recipe.of({**_RECIPE, **(recipe or {})})
         self.recipe, self.task, self.space = replace(given, validate=1), problem.task, problem.space
         self.loss, self.best, self.hopeless, self.patience, self.curve = loss, keep == "best", hopeless, patience, curve
-        self.metric = next(iter(self.task.metrics), "")
+        self.metric = self.task.metric
         self._file, self._master = teacher, _Teacher()
-        if not teacher and not require(problem.space, Trained, self).trained:
+        if not teacher and not require(problem.space, Pretrained, self).trained:
             raise CapabilityError(
                 "Distil needs a trained teacher, and the space's network has no weights; give them to the space "
                 "(weights = 'FILE'), or to the evaluator (teacher = 'FILE')"
@@ -105,7 +109,7 @@ class Distil(Evaluator):
             module = self.space.build(arch)
         if parent is not None:
             _go_on(module, arch, parent)
-        watch = _Watch(self.metric, self.hopeless * self._bar(), self.patience)
+        watch = _Watch(self.metric, self._bar(), self.patience)
         watch.follow = module if keep is not None and self.best else None
         task, master = (self._task(teacher), None) if self.loss == "logits" else (self.task, teacher)
         recipe, training = self.recipe, derive(seed, "training")
@@ -117,13 +121,18 @@ class Distil(Evaluator):
             keep_weights(keep, arch, module)
         return metrics
 
+    def epochs(self, fidelity: float) -> float:
+        """Those of a student that is not stopped: that it would be, nobody knew before."""
+        return float(self.recipe.epochs_at(fidelity))
+
     def _report(self, seen: list[dict[str, float]]) -> dict[str, float]:
         for epoch, metrics in enumerate(seen, 1):
             for name, value in metrics.items():
                 if not isfinite(value):
                     raise DivergedError(f"{name} is {value} after epoch {epoch}; lower lr, or set clip = 1")
-        chosen = max(seen, key=lambda m: m[self.metric]) if self.best and self.metric else seen[-1]
-        curve = {f"{self.metric}_{e}": m[self.metric] for e, m in enumerate(seen, 1)} if self.curve else {}
+        name, sign = self.metric.name, self.metric.sign
+        chosen = max(seen, key=lambda m: sign * m[name]) if self.best else seen[-1]
+        curve = {f"{name}_{e}": m[name] for e, m in enumerate(seen, 1)} if self.curve else {}
         return {**chosen, **curve, "epochs": float(len(seen))}
 
     def _taught_by(self) -> nn.Module:
@@ -136,17 +145,20 @@ class Distil(Evaluator):
             self._master.network = network.to(resolve(self.recipe.device)).requires_grad_(False)
         return self._master.network
 
-    def _bar(self) -> float:
-        """What the teacher reaches; it is only asked for where it matters."""
-        if self.hopeless and self._master.metric is None:
+    def _bar(self) -> float | None:
+        """The worst that has hope, more is better: a share of what the teacher reaches; None stops nobody."""
+        if not self.hopeless:
+            return None
+        if self._master.metric is None:
             metrics = evaluate(self._taught_by(), self.task.valid(), self.task)
-            self._master.metric = metrics[self.metric]
-        return self._master.metric or 0.0
+            self._master.metric = self.metric.sign * metrics[self.metric.name]
+        good = self._master.metric
+        return good * self.hopeless if good > 0 else good / self.hopeless  # an error: as many times as large
 
     def _task(self, teacher: nn.Module) -> Task:
-        """The task whose targets are the teacher's logits."""
+        """The task whose targets are the teacher's outputs."""
         train, amp = self.task.train, self.recipe.amp
-        return replace(self.task, train=lambda generator: _Taught(train, teacher, generator, amp), loss=_squares)
+        return replace(self.task, train=lambda generator: _Taught(train, teacher, generator, amp), loss=apart)
 
 
 @dataclass
@@ -165,8 +177,8 @@ class _HopelessError(Exception):
 class _Watch:
     """Keeps what every epoch reached, and ends those that stay below the bar."""
 
-    metric: str
-    bar: float
+    metric: Metric
+    bar: float | None
     patience: int
 
     def __post_init__(self) -> None:
@@ -176,13 +188,17 @@ class _Watch:
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         self.seen.append({k.removeprefix("valid_"): v for k, v in metrics.items() if k.startswith("valid_")})
-        if self.follow is not None and self.metric and self._is_first_best():
+        if self.follow is not None and self._is_first_best():
             self.weights = {name: value.detach().clone() for name, value in self.follow.state_dict().items()}
-        if self.bar and self.patience <= done < total and not self.seen[-1][self.metric] >= self.bar:
+        if self.bar is not None and self.patience <= done < total and not self._reached()[-1] >= self.bar:
             raise _HopelessError
 
+    def _reached(self) -> list[float]:
+        """The deciding metric after every epoch, more is better."""
+        return [self.metric.sign * metrics[self.metric.name] for metrics in self.seen]
+
     def _is_first_best(self) -> bool:
-        *before, last = (metrics[self.metric] for metrics in self.seen)
+        *before, last = self._reached()
         return all(last > value for value in before)
 
 
@@ -201,12 +217,12 @@ class _Taught:
     def __iter__(self) -> Iterator[Batch]:
         place = next(self.teacher.parameters()).device
         precision = torch.autocast(place.type, getattr(torch, self.amp)) if self.amp else nullcontext()
-        for x, _ in self.train(self.generator):
+        for inputs, _ in self.train(self.generator):
             with mode(self.teacher, training=False), torch.no_grad(), precision:
-                logits = self.teacher(x.to(place, non_blocking=True))
-            if not logits.isfinite().all():
-                raise DivergedError("the teacher's logits are not finite; look at its weights, or at the data")
-            yield x, logits.float() if self.amp else logits
+                outputs = trees.call(self.teacher, trees.to(inputs, place))
+            if not all(t.isfinite().all() for t in trees.leaves(outputs)):
+                raise DivergedError("the teacher's outputs are not finite; look at its weights, or at the data")
+            yield inputs, trees.mapped(lambda t: t.float() if t.is_floating_point() else t, outputs)
 
 
 def _go_on(module: nn.Module, arch: Arch, parent: Path) -> None:
@@ -215,7 +231,3 @@ def _go_on(module: nn.Module, arch: Arch, parent: Path) -> None:
     if known != arch:
         raise CapabilityError(f"{parent} holds another network ({known}); Distil goes on with the same one only")
     module.load_state_dict(weights)
-
-
-def _squares(logits: Tensor, wanted: Tensor) -> Tensor:
-    return (logits - wanted).square().flatten(1).mean(1)

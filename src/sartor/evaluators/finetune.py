@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sartor.core.contracts import Batch, Evaluator, Problem, Shareable, Supernet, require
+from sartor.core.abilities import Shareable, require
+from sartor.core.contracts import Batch, Evaluator, Problem, Supernet
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.supernet.calibrate import recalibrate
 from sartor.supernet.lineage import check_parent, keep_weights, kept_weights, read_supernet, write_back
-from sartor.training import Recipe, evaluate, fit
+from sartor.training import Recipe, batches_of, evaluate, fit
 
 __all__ = ["Finetune"]
 
@@ -96,9 +98,20 @@ class Finetune(Evaluator):
             keep_weights(keep, arch, module)
         return metrics
 
+    def epochs(self, fidelity: float) -> float:
+        """A fraction of one, mostly; the batches of an epoch are counted at the first call."""
+        return self._steps(fidelity) / self._epoch if self.steps else 0.0
+
+    @cached_property
+    def _epoch(self) -> int:
+        return batches_of(self.task)
+
+    def _steps(self, fidelity: float) -> int:
+        return max(1, round(self.steps * fidelity))
+
     def _train(self, module: nn.Module, fidelity: float, seed: int) -> None:
         if self.steps:
-            steps, train = max(1, round(self.steps * fidelity)), self.task.train
+            steps, train = self._steps(fidelity), self.task.train
             task = replace(self.task, train=lambda generator: _Steps(train, steps, generator))
             fit(module, task, self.recipe, seed=derive(seed, "training"))
 

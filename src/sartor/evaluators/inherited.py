@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import nn
 
-from sartor.core.contracts import Batch, Evaluator, Problem, Shareable, Supernet, require
+from sartor.core.abilities import Shareable, require
+from sartor.core.contracts import Batch, Evaluator, Problem, Supernet
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Proposal
 from sartor.core.rng import torch_rng

@@ -1,7 +1,7 @@
 """Metrics of a network cut out of a trained one once its layers are fitted to the original's; nothing is trained.
 
 Seconds per network, without gradients: for strategies that try some hundred networks. See
-`sartor.surgery.reconstruction` for the method and its source.
+`sartor.surgery.cutting.reconstruction` for the method and its source.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
-from sartor.core.contracts import Batch, Evaluator, Problem, Reconstructs, require
+from sartor.core.abilities import Pretrained, require
+from sartor.core.contracts import Batch, Evaluator, Problem
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
@@ -43,7 +44,13 @@ class Reconstructed(Evaluator):
             raise ConfigError(f"examples is {examples} and batches is {batches}; both must be at least 1")
         self.task = problem.task
         self.space = problem.space
-        self.reconstruct = require(problem.space, Reconstructs, self).reconstruct
+        trained = require(problem.space, Pretrained, self)
+        if not trained.reconstructs:
+            raise CapabilityError(
+                "Reconstructed needs a space that fits networks to the trained one they are cut out of; "
+                f"{type(problem.space).__name__} as it is set does not: it needs trained weights, and reconstruct > 0"
+            )
+        self.reconstruct = trained.reconstruct
         self.examples, self.batches, self.device = examples, batches, device
         self._seen: list[Batch] = []
 

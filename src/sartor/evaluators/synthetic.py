@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
-from sartor.core.contracts import Accounted, Evaluator, Problem
+from sartor.core.abilities import Accounted
+from sartor.core.contracts import Evaluator, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive, numpy_rng

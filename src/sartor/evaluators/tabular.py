@@ -12,11 +12,15 @@ from statistics import NormalDist
 
 from sartor.core.contracts import Evaluator, Problem
 from sartor.core.errors import ConfigError
+from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive
-from sartor.tabular import Result, Table, keys_of
+from sartor.tabular import Result, Table
 
 __all__ = ["Tabular"]
+
+METRIC = Metric("accuracy", "max", "%")
+"""What published tables hold; in per cent, as they write it."""
 
 _NORMAL = NormalDist()
 
@@ -72,7 +76,7 @@ class Tabular(Evaluator):
         self.table, self.noise, self.curve = table, noise, curve
         self.signal = signal or table.signal("valid") or table.best_signal()
         table.column(self.signal)
-        self._key, self._rows = keys_of(problem.space), table.rows
+        self._key, self._rows = problem.space.key, table.rows
         self._true = table.column(table.best_signal()).tolist()
         names = [name for name in table.columns if Result.of(name) is not None or name == self.signal]
         values = zip(*(table.columns[name].tolist() for name in names), strict=True)
@@ -87,9 +91,9 @@ class Tabular(Evaluator):
         accuracy = results[signal]
         if self.noise:
             accuracy += self.noise * _normal(seed)
-        metrics = {"accuracy": accuracy, **results}
+        metrics = {METRIC.name: accuracy, **results}
         if self.curve:
-            metrics |= {f"accuracy_{e}": self._early(results[n], seed, e) for e, n in self._epochs[signal]}
+            metrics |= {f"{METRIC.name}_{e}": self._early(results[n], seed, e) for e, n in self._epochs[signal]}
         if seconds:
             metrics["seconds"] = results[seconds]
         return metrics

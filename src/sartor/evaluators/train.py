@@ -42,3 +42,6 @@ class Train(Evaluator):
             module = self.space.build(proposal.arch)
         fit(module, self.task, self.recipe, seed=derive(seed, "training"), fidelity=proposal.fidelity)
         return evaluate(module, self.task.valid(), self.task, device=self.recipe.device)
+
+    def epochs(self, fidelity: float) -> float:
+        return float(self.recipe.epochs_at(fidelity))

@@ -1,154 +1,163 @@
-"""Write a PyTorch module as one ONNX file, and check that a runtime computes what PyTorch does."""
+"""Write a PyTorch module as one ONNX file."""
 
 from __future__ import annotations
 
-import logging
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from sartor.core.contracts import Session
+from sartor.core import trees
 from sartor.core.errors import TargetError
-from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs
+from sartor.exporting.signature import BATCH, ENTRY, Port, Signature
+from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
 
 LARGEST = 2**31 - 2**20
 """A protobuf file cannot hold more bytes; weights go to a second file from here on."""
 
+DTYPES: Mapping[str, torch.dtype] = {
+    "FLOAT": torch.float32,
+    "DOUBLE": torch.float64,
+    "FLOAT16": torch.float16,
+    "BFLOAT16": torch.bfloat16,
+    "INT8": torch.int8,
+    "INT16": torch.int16,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "UINT8": torch.uint8,
+    "UINT16": torch.uint16,
+    "UINT32": torch.uint32,
+    "UINT64": torch.uint64,
+    "BOOL": torch.bool,
+    "COMPLEX64": torch.complex64,
+    "COMPLEX128": torch.complex128,
+}
+"""ONNX's types of elements in PyTorch's words."""
 
-def export_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
+
+def export_onnx(module: nn.Module, example: Inputs, path: Path) -> Signature:
     """Write `module`, in eval mode, to `path`.
 
-    The batch dimension is left open where the module allows it (ONNX Runtime is not slower for it, see
-    docs/measuring.md), else it is fixed to the example's.
+    The batch dimension, which all inputs share, is left open where the module allows it (ONNX Runtime is not slower for
+    it, see docs/measuring.md), else it is fixed to the example's. Inputs and outputs are called as in `Signature.of`,
+    and an entry of the file's metadata says how they belong together.
 
     Args:
-        module: Takes one tensor and returns one; its training flags are left as they were.
-        example: One input, `(batch, ...)`.
+        module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
+        example: What it is called with, each `(batch, ...)`.
         path: The file; below 2 GB it is the only one.
+
+    Returns:
+        What enters and leaves, in the module's own classes.
 
     Raises:
         TargetError: the exporter cannot express the module; the message names the operator where it is known.
     """
-    program = trace_onnx(module, example, batch="open")
+    signature = Signature.of(module, example)
+    program = trace_onnx(module, example, batch="open", signature=signature)
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path, external_data=weights > LARGEST)
+    return signature
 
 
-def trace_onnx(module: nn.Module, example: Tensor, *, batch: str = "fixed", optimize: bool = True) -> Any:
-    """The exporter's `ONNXProgram` of `module` in eval mode, input `input`, output `output`.
+def trace_onnx(
+    module: nn.Module,
+    example: Inputs,
+    *,
+    batch: str = "fixed",
+    optimize: bool = True,
+    signature: Signature | None = None,
+) -> Any:
+    """The exporter's `ONNXProgram` of `module` in eval mode.
 
     Args:
         module: The network.
-        example: One input, `(batch, ...)`.
+        example: What it is called with, each `(batch, ...)`.
         batch: "open" (falls back to fixed if the module's code fixes it) or "fixed".
         optimize: Whether the exporter rewrites the graph (folds constants and batch norms).
+        signature: Of the module; found by a call if not given.
     """
-    options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
-    options |= {"input_names": ["input"], "output_names": ["output"]}
+    signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
-        if batch == "open":
-            shapes = ({0: torch.export.Dim("batch")},)
-            with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
-                return torch.onnx.export(module, (several(example),), dynamic_shapes=shapes, **options)
-        try:
-            return torch.onnx.export(module, (example,), **options)
-        except Exception as error:
-            raise TargetError(f"cannot export {type(module).__name__} to ONNX: {reason(error)}") from error
+        program = _exported(module, example, signature, batch == "open", optimize)
+    _rename(program.model.graph, signature)
+    program.model.metadata_props[ENTRY] = signature.text()
+    return program
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside the block; every submodule's own flag comes back after it."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
-
-
-def several(example: Tensor) -> Tensor:
-    """At least two inputs: tracing takes a batch of one for a constant."""
-    return example if len(example) > 1 else torch.cat([example, example])
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and log lines of an exporter: what matters comes as an exception."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def reason(error: BaseException) -> str:
-    """The operator that the exporter stumbled over, else the first line of the innermost cause."""
-    lines = []
-    cause: BaseException | None = error
-    while cause is not None:
-        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
-        cause = cause.__cause__
-    for line in lines:
-        found = re.search(r"(?:no decompositions? registered|no onnx function|not supported|unsupported).*", line, re.I)
-        operator = re.search(r"[a-z_]\w*(?:\.|::)[a-z_]\w*(?:\.\w+)?", found[0] if found else "", re.I)
-        if operator:
-            return f"no ONNX form of operator {operator[0]}; replace it by operators that ONNX has"
-    first = next((line for line in reversed(lines) if "Error" in line or "rror:" in line), lines[0] if lines else "")
-    return first[:300] or type(error).__name__
-
-
-def parity(session: Session, module: nn.Module, example: Tensor, *, tolerance: float = 1e-3, inputs: int = 3) -> float:
-    """The largest relative error of a session against PyTorch on standard normal inputs.
-
-    The error is scaled by the range of PyTorch's own outputs: an untrained network may put out 1e-13, where any
-    absolute tolerance passes anything.
-
-    Args:
-        session: What a target made of the module.
-        module: The network, on the CPU or any device.
-        example: Gives the shape and the type of the inputs, `(batch, ...)`.
-        tolerance: Largest error allowed.
-        inputs: How many inputs to try.
+def onnx_signature(data: bytes) -> Signature:
+    """What enters and leaves a serialised ONNX model, whoever wrote it.
 
     Raises:
-        TargetError: the error is above `tolerance`, or the outputs differ in shape or are not finite.
+        TargetError: something that is no tensor does, or this is no ONNX model.
     """
-    device = next((p.device for p in module.parameters()), example.device)
-    rng, worst = torch_rng(0, "parity"), 0.0
-    for _ in range(inputs):
-        x = torch.randn(example.shape, generator=rng).to(example.dtype)
-        with evaluating(module):
-            expected = module(x.to(device))
-        if not isinstance(expected, Tensor):
-            raise TargetError(f"{type(module).__name__} returns a {type(expected).__name__}; it must return one tensor")
-        worst = max(worst, relative_error(session(x), expected.cpu()))
-    if not worst <= tolerance:
-        raise TargetError(
-            f"outputs must be within {tolerance:g} of PyTorch's range; {type(module).__name__} on "
-            f"{type(session).__name__.strip('_')} is off by {worst:.2g}; raise the precision of the target"
-        )
-    return worst
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise TargetError(f"this is no ONNX model: {error}") from error
+    graph = model.graph
+    weights = {tensor.name for tensor in chain(graph.initializer, (s.values for s in graph.sparse_initializer))}
+    ports = [_port(value) for value in graph.input if value.name not in weights]
+    for value in graph.output:
+        if not value.type.HasField("tensor_type"):
+            raise TargetError(f"output {value.name!r} is a {value.type.WhichOneof('value')}; it must be a tensor")
+    text = next((entry.value for entry in model.metadata_props if entry.key == ENTRY), None)
+    return Signature.read(text, ports, [value.name for value in graph.output])
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of two tensors of one shape, as a fraction of the range of `expected`."""
-    a, b = found.detach().double(), expected.detach().double()
-    if a.shape != b.shape or not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return float("inf")
-    difference = float((a - b).abs().max()) if b.numel() else 0.0
-    span = float(b.max() - b.min()) if b.numel() else 0.0
-    scale = span or float(b.abs().max() if b.numel() else 0.0)
-    return 0.0 if difference == 0 else difference / scale if scale else float("inf")
+def _exported(module: nn.Module, example: Inputs, signature: Signature, open_batch: bool, optimize: bool) -> Any:
+    def forward(*values: Tensor) -> tuple[Tensor, ...]:
+        output = trees.call(module, signature.packed(values))
+        return tuple(leaf.clone() for leaf in trees.leaves(output))  # each a value of its own, to be given a name
+
+    flat = Adapted(module, forward)
+    options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
+    if open_batch:
+        shapes = (tuple({0: torch.export.Dim(BATCH)} for _ in signature.inputs),)
+        with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
+            return torch.onnx.export(flat, _values(several(example)), dynamic_shapes=shapes, **options)
+    try:
+        return torch.onnx.export(flat, _values(example), **options)
+    except Exception as error:
+        raise TargetError(f"cannot export {type(module).__name__} to ONNX: {reason(error)}") from error
+
+
+def _values(inputs: Inputs) -> tuple[Tensor, ...]:
+    return tuple(trees.leaves(inputs))
+
+
+def _rename(graph: Any, signature: Signature) -> None:
+    """Give inputs and outputs their names, and others to values that have them by chance."""
+    ports = {id(value) for value in chain(graph.inputs, graph.outputs)}
+    wanted = {*(port.place for port in signature.inputs), *signature.outputs}
+    inner = [v for node in graph.all_nodes() for v in node.outputs if id(v) not in ports and v.name]
+    inner += [v for v in graph.initializers.values() if id(v) not in ports]
+    known = wanted | {value.name for value in inner}
+    for value in inner:
+        if value.name in wanted:
+            name = f"{value.name}_inner"
+            while name in known:
+                name += "_"
+            known.add(name)
+            value.name = name
+    for value, name in zip(graph.inputs, (port.place for port in signature.inputs), strict=True):
+        value.name = name
+    for value, name in zip(graph.outputs, signature.outputs, strict=True):
+        value.name = name
+
+
+def _port(value: Any) -> Port:
+    if not value.type.HasField("tensor_type"):
+        raise TargetError(f"input {value.name!r} is a {value.type.WhichOneof('value')}; it must be a tensor")
+    tensor = value.type.tensor_type
+    sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
+    shape = tuple(sizes) if tensor.HasField("shape") else None
+    return Port(value.name, value.name, shape, DTYPES.get(TensorProto.DataType.Name(tensor.elem_type)))

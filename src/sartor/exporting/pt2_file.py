@@ -4,43 +4,84 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.errors import TargetError
-from sartor.exporting.onnx_file import evaluating, quiet, reason, several
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting.signature import BATCH, ENTRY, Kind, Port, Signature
+from sartor.exporting.structure import plain
+from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
 
 
-def export_pt2(module: nn.Module, example: Tensor, path: Path) -> None:
+@dataclass(frozen=True)
+class Program:
+    """A network, with what enters and leaves it.
+
+    Attributes:
+        module: Is called like the module that it was.
+        signature: None if it takes something else than tensors: nothing is checked then.
+    """
+
+    module: Callable[..., Tree]
+    signature: Signature | None
+
+    def accepted(self, inputs: Inputs) -> Inputs:
+        """The inputs in the form that `module` takes.
+
+        Raises:
+            TargetError: see `Signature.ordered`.
+        """
+        return self.signature.packed(self.signature.ordered(inputs)) if self.signature else inputs
+
+    def run(self, inputs: Inputs) -> Tree:
+        """The output of `module` as it comes."""
+        args, kwargs = trees.arguments(inputs)
+        return self.module(*args, **kwargs)
+
+    def giving(self, tree: Tree) -> Program:
+        """The same with outputs in the structure of `tree`."""
+        return replace(self, signature=self.signature and self.signature.giving(tree))
+
+    def restored(self, output: Tree) -> Tree:
+        """The output of `module` in the structure of the network's."""
+        if self.signature is None or self.signature.tree is None:
+            return output
+        return self.signature.rebuilt(trees.leaves(output))
+
+
+def export_pt2(module: nn.Module, example: Inputs, path: Path) -> Signature:
     """Write `module`, in eval mode, to `path`; the batch dimension stays open where the module allows it.
 
+    The file's own program gives dicts for dataclasses, and plain tuples for named ones, since it knows no classes.
+
     Args:
-        module: Takes one tensor and returns one; its training flags are left as they were.
-        example: One input, `(batch, ...)`, on the module's device.
-        path: A `.pt2` file.
+        module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
+        example: What it is called with, each `(batch, ...)`, on the module's device.
+        path: The file, `.pt2` by custom.
+
+    Returns:
+        What enters and leaves, in the module's own classes.
 
     Raises:
         TargetError: the module cannot be traced.
     """
+    signature = Signature.of(module, example)
     with evaluating(module), quiet():
         program = _traced(module, example)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.export.save(program, path)
+        with path.open("wb") as file:  # a path would have to end with .pt2
+            torch.export.save(program, file, extra_files={ENTRY: signature.text()})
+    return signature
 
 
-def _traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
-        open_batch = ({0: torch.export.Dim("batch")},)
-        return torch.export.export(module, (several(example),), dynamic_shapes=open_batch, strict=False)
-    try:
-        return torch.export.export(module, (example,), strict=False)
-    except Exception as error:
-        raise TargetError(f"cannot trace {type(module).__name__}: {reason(error)}") from error
-
-
-def load_pt2(path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor]:
+def load_pt2(path: Path, device: str = "cpu") -> Program:
     """The network in a `.pt2` file, on `device`.
 
     Raises:
@@ -48,9 +89,56 @@ def load_pt2(path: Path, device: str = "cpu") -> Callable[[Tensor], Tensor]:
     """
     if not path.is_file():
         raise TargetError(f"no file {path}; prepare the network first, or give the path of a .pt2 file")
+    extra = {ENTRY: ""}
     with quiet():
         try:
-            program = torch.export.load(path)
+            program = torch.export.load(path, extra_files=extra)
         except Exception as error:
             raise TargetError(f"cannot read {path} as a torch.export file: {reason(error)}") from error
-        return program.module().to(device)
+        return Program(program.module().to(device), _signature(program, str(extra[ENTRY]) or None))
+
+
+def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+    @wraps(module.forward)  # names of parameters are taken from it
+    def forward(*args: Tensor, **kwargs: Tensor) -> Tree:
+        return plain(module(*args, **kwargs))
+
+    flat = Adapted(module, forward)
+    with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
+        args, kwargs = trees.arguments(several(example))
+        batch = torch.export.Dim(BATCH)
+        shapes: Any = {name: {0: batch} for name in kwargs} if kwargs else tuple({0: batch} for _ in args)
+        return torch.export.export(flat, args, kwargs, dynamic_shapes=shapes, strict=False)
+    try:
+        args, kwargs = trees.arguments(example)
+        return torch.export.export(flat, args, kwargs, strict=False)
+    except Exception as error:
+        raise TargetError(f"cannot trace {type(module).__name__}: {reason(error)}") from error
+
+
+def _signature(program: torch.export.ExportedProgram, text: str | None) -> Signature | None:
+    """Of a program that takes tensors either by position or by name."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    args, kwargs = program.call_spec.in_spec.children()
+    places, leaves = program.graph_signature.user_inputs, args.children() or kwargs.children()
+    if (args.num_children and kwargs.num_children) or not all(leaf.is_leaf() for leaf in leaves):
+        return None
+    found = [nodes[place].meta.get("val") if isinstance(place, str) else None for place in places]
+    values = [value for value in found if isinstance(value, Tensor)]
+    if not values or len(values) < len(found):
+        return None
+    names = kwargs.context if kwargs.num_children else places
+    symbols = {str(s) for value in values for s in value.shape if not isinstance(s, int)}
+    words = {symbol: BATCH if len(symbols) == 1 else symbol for symbol in symbols}
+    ports = tuple(
+        Port(str(name), str(place), tuple(words.get(str(s), s) for s in value.shape), value.dtype)
+        for name, place, value in zip(names, places, values, strict=True)
+    )
+    outputs = [name for name in program.graph_signature.user_outputs if isinstance(name, str)]
+    signature = Signature.read(text, ports, outputs)
+    if kwargs.num_children:  # which know their names themselves, and may stand in another order
+        signature = replace(signature, kind="dict", inputs=ports)
+    if text is not None:
+        return signature
+    positional: Kind = "tensor" if len(ports) == 1 else "tuple"
+    return replace(signature, kind="dict" if kwargs.num_children else positional, tree=None)

@@ -24,10 +24,13 @@ from onnx import numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Session
 from sartor.core.errors import TargetError
 from sartor.core.rng import torch_rng
-from sartor.exporting.onnx_file import parity, trace_onnx
+from sartor.core.trees import Inputs
+from sartor.exporting.agreement import drawn, parity
+from sartor.exporting.onnx_file import trace_onnx
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Integers: TypeAlias = Mapping[tuple[str, str, int], int]
@@ -51,7 +54,7 @@ class OnnxTemplate:
 
     Args:
         module: The widest network; a copy is taken.
-        example: One input, `(batch, ...)`; the batch of all products is this one.
+        example: What it is called with, each `(batch, ...)`; the batch of all products is this one.
         open_session: Makes a session of a serialised model.
 
     Attributes:
@@ -59,7 +62,7 @@ class OnnxTemplate:
         traced: Products that had to be traced.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, open_session: Callable[[bytes], Session]) -> None:
+    def __init__(self, module: nn.Module, example: Inputs, open_session: Callable[[bytes], Session]) -> None:
         self._example, self._open = example, open_session
         self._weights = sane_weights(module, example)
         self._graphs: list[_Family] = []
@@ -278,12 +281,12 @@ def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     return copy
 
 
-def with_sane_weights(module: nn.Module, example: Tensor) -> nn.Module:
+def with_sane_weights(module: nn.Module, example: Inputs) -> nn.Module:
     """A copy of `module` (on the meta device, maybe) on the CPU, in eval mode, with weights fit for timing."""
     return with_weights(module, sane_weights(module, example))
 
 
-def sane_weights(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
+def sane_weights(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
     """The state of `module` on the CPU without NaNs and denormals, and such that activations do not die out.
 
     Random weights where it is on the meta device. Batch norms get the statistics of one random batch: with those of an
@@ -303,7 +306,7 @@ def sane_weights(module: nn.Module, example: Tensor) -> dict[str, Tensor]:
         norm.train()
         norm.momentum = 1.0
     with torch.no_grad():
-        copy(torch.randn((8, *example.shape[1:]), generator=rng).to(example.dtype))
+        trees.call(copy, drawn(example, rng, batch=8))
     calibrated: dict[str, Tensor] = {name: value.detach().clone() for name, value in copy.state_dict().items()}
     for name, value in calibrated.items():
         if name.endswith("running_var"):
@@ -377,7 +380,7 @@ class _Graph:
     numbers: Mapping[Place, int]
 
     @classmethod
-    def traced(cls, module: nn.Module, example: Tensor) -> _Graph:
+    def traced(cls, module: nn.Module, example: Inputs) -> _Graph:
         """The graph of a module: constants folded, parameters left as they are in its state dict."""
         program = trace_onnx(module, example, optimize=False)
         names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
@@ -392,6 +395,8 @@ class _Graph:
         model = program.model_proto
         graph = model.graph
         del graph.value_info[:]  # they hold the widest network's shapes
+        for output in graph.output:  # and so do these, where features come out
+            output.type.tensor_type.ClearField("shape")
         kept = [tensor for tensor in graph.initializer if tensor.name not in names]
         parameters = tuple(sorted(tensor.name for tensor in graph.initializer if tensor.name in names))
         del graph.initializer[:]
@@ -403,7 +408,9 @@ class _Graph:
         graph = self.skeleton.graph
         nodes = [(n.op_type, tuple(n.input), tuple(n.output), tuple(a.name for a in n.attribute)) for n in graph.node]
         constants = [(tensor.name, *_fixed_part(numpy_helper.to_array(tensor))) for tensor in graph.initializer]
-        return [nodes, constants, self.parameters, list(self.numbers)]
+        outputs = [value.name for value in graph.output]
+        words = [entry.value for entry in self.skeleton.metadata_props]  # the structure of inputs and outputs
+        return [nodes, constants, self.parameters, list(self.numbers), outputs, words]
 
     def own_parameters(self) -> dict[Place, tuple[str, ...]]:
         """For each number: the inputs, among them parameters, of the node that it belongs to."""

@@ -23,12 +23,12 @@ from sartor.core.errors import BudgetError, BudgetSpentError, ConfigError
 from sartor.core.records import Arch, Constraint, Objective, Proposal
 from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
-from sartor.evaluators.tabular import Tabular
-from sartor.jobs.parts import analytic_costs
+from sartor.evaluators.tabular import METRIC, Tabular
+from sartor.jobs.fit.assemble import analytic_costs
+from sartor.regions.region import Price
 from sartor.rewards import compression
 from sartor.run.simulated import SimulatedLab
 from sartor.run.stopwatch import Stopwatch
-from sartor.sampling.region import Price
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -37,7 +37,7 @@ MARKS = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of evaluations at which means are reported."""
 POINTS = 200
 """In time, of a curve."""
-OBJECTIVES = ("accuracy", "compression")
+OBJECTIVES = (METRIC.name, "compression")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Bench:
     signal: str = ""
     noise: float = 0.0
     dataset: str = ""
-    objective: str = "accuracy"
+    objective: str = METRIC.name
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "runs"):
@@ -247,7 +247,9 @@ class Compressed(Evaluator):
     def __init__(self, inner: Tabular, space: Space) -> None:
         costs, teacher = analytic_costs(space), space.canonical(space.reference)
         if "params" not in costs:
-            raise ConfigError(f"nobody knows the parameters of {type(space).__name__}; take objective = 'accuracy'")
+            raise ConfigError(
+                f"nobody knows the parameters of {type(space).__name__}; take objective = {METRIC.name!r}"
+            )
         self.inner, self._price = inner, Price(costs["params"])
         self._whole = self._price(teacher)
         self._seen = float(inner.table.column(inner.signal)[inner.table.line(space, teacher)])
@@ -257,9 +259,9 @@ class Compressed(Evaluator):
         """What the table has, and the rewards of all that are called accuracies."""
         metrics, share = self.inner(proposal, seed), self._price(proposal.arch) / self._whole
         rewards = {
-            name.replace("accuracy", "compression"): 100 * compression(share, value, self._seen)
+            name.replace(METRIC.name, "compression"): 100 * compression(share, value, self._seen)
             for name, value in metrics.items()
-            if name.split("_")[0] == "accuracy"
+            if name.split("_")[0] == METRIC.name
         }
         return {**rewards, **metrics}
 

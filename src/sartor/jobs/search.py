@@ -8,15 +8,15 @@ from typing import Any
 
 from sartor import archs
 from sartor.core.errors import BudgetError
-from sartor.jobs.delivery import environment
-from sartor.jobs.parts import assemble
-from sartor.jobs.pipeline import Pipeline
-from sartor.jobs.stages import Job
-from sartor.run.folder import RunFolder, read_json, write_json
+from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.deliver import environment
+from sartor.jobs.fit.pipeline import Pipeline
+from sartor.jobs.fit.stage import Job
+from sartor.run import result as results
+from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
-
-RESULT = "search.json"
+from sartor.run.result import Found, Searched
 
 
 def search(
@@ -27,12 +27,12 @@ def search(
     display: Display | None = None,
     age: float = 0.0,
     objects: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Searched:
     """Run, or go on with, the stages of a fit up to the search; a later `fit` in the same folder takes them over.
 
     Returns:
-        Per point of the budget the arch, its options by choice (`widths`), which of them are not the reference's
-        (`changed`), its *modelled* costs, and the search's trials. Written to `search.json` in the run folder.
+        Per point of the budget the arch, in words too, and its *modelled* costs. Written to `search.json` in the run
+        folder once the search has ended.
 
     Raises:
         SartorError: As `sartor.fit`.
@@ -40,38 +40,37 @@ def search(
     display = display or Silent()
     parts = assemble(settings, **(objects or {}))
     with RunFolder(folder, settings) as run:
-        if (folder / RESULT).exists():
-            return dict(read_json(folder / RESULT))
+        if (folder / results.SEARCH_FILE).exists():
+            return results.read_searched(folder)
         job = Job(parts, run, Ledger(run.journal, age=age), display)
         try:
             pipeline = Pipeline(job)
             pipeline.run_search()
-            found = [_found(pipeline, point) for point in pipeline.points]
-            result = {
-                "found": found,
-                "search": pipeline.search.summary(),
-                "latency_model": run.stage_result("latency_model.fit"),
-                "ledger": job.ledger.summary(),
-                "environment": environment(parts, command),
-            }
+            result = Searched(
+                found=tuple(_found(pipeline, limits) for limits in pipeline.limits),
+                search=pipeline.search.summary(),
+                latency_model=pipeline.latency_model,
+                spent=job.ledger.summary(),
+                environment=environment(parts, command),
+            )
             if run.stage_result("search.run") is not None:  # else a limit stopped it, and it can go on
-                write_json(folder / RESULT, result)
+                results.write(folder, result)
         finally:
             job.ledger.book()
             display.close()
     return result
 
 
-def _found(pipeline: Pipeline, point: Mapping[str, float]) -> dict[str, Any]:
+def _found(pipeline: Pipeline, limits: Mapping[str, float]) -> Found:
     try:
-        arch = pipeline.search.propose(point)
+        arch = pipeline.search.propose(limits)
     except BudgetError as error:
-        return {"budget": dict(point), "arch": None, "reason": str(error)}
+        return Found(dict(limits), None, str(error))
     words, whole = (archs.describe(pipeline.space, a) for a in (arch, pipeline.space.reference))
-    return {
-        "budget": dict(point),
-        "arch": list(arch),
-        "widths": words,
-        "changed": [name for name, word in words.items() if word != whole[name]],
-        "modelled": {metric: float(model([arch])[0]) for metric, model in pipeline.costs.items()},
-    }
+    return Found(
+        budget=dict(limits),
+        arch=arch,
+        options=words,
+        changed=tuple(name for name, word in words.items() if word != whole[name]),
+        modelled={metric: float(model([arch])[0]) for metric, model in pipeline.costs.items()},
+    )

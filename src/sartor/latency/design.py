@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sartor.core.contracts import Layered
+from sartor.core.abilities import Layered
 from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
 

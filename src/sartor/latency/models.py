@@ -18,8 +18,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize, sparse
+from scipy import optimize, sparse
 
+from sartor.cholesky import Factor
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch
 from sartor.core.rng import numpy_rng
@@ -182,9 +183,19 @@ def _linear(samples: Samples, per_key: Floats) -> tuple[Floats, float]:
     """Non-negative factors of the columns of `per_key`, `(keys, terms)`, and a constant, by relative least squares."""
     columns = np.column_stack([samples.counts @ per_key, np.ones(len(samples))])
     scale = np.maximum(columns.max(axis=0), 1e-300)
-    factors, _ = optimize.nnls(columns / scale / samples.sigma[:, None], 1 / samples.noise)
-    factors = factors / scale
+    factors = _nonnegative(columns / scale / samples.sigma[:, None], 1 / samples.noise) / scale
     return np.asarray(per_key @ factors[:-1]), float(factors[-1])
+
+
+def _nonnegative(a: Floats, b: Floats) -> Floats:
+    """The `x >= 0` with the least `|Ax - b|`, `(terms,)`: exactly or, where columns are too alike for that, nearly.
+
+    Active sets may go round in a circle between columns that differ by rounding only; bounded least squares does not.
+    """
+    try:
+        return np.asarray(optimize.nnls(a, b)[0])
+    except RuntimeError:
+        return np.asarray(optimize.lsq_linear(a, b, bounds=(0.0, np.inf), method="trf", tol=1e-12).x)
 
 
 def _macs(design: Entries, samples: Samples, settings: Settings) -> Model:
@@ -200,7 +211,7 @@ def _table(design: Entries, samples: Samples, settings: Settings) -> Model:
     start = _physical(design, samples, {"block": BLOCK})
     scale = _scale(start)
     M = sparse.csr_array(samples.counts @ sparse.diags_array(scale) * (1 / samples.sigma)[:, None])
-    D = sparse.csr_array(design.neighbours @ sparse.diags_array(scale / start.values.mean()))
+    D = sparse.csr_array(design.neighbours @ sparse.diags_array(scale / _typical(start)))
     y = (samples.y - start.constant) / samples.sigma
     weight = settings["monotone"] * len(samples) / max(D.shape[0], 1)
 
@@ -223,21 +234,27 @@ def _combined(design: Entries, samples: Samples, settings: Settings) -> Model:
     scaled = samples.counts @ sparse.diags_array(scale)
     shared = scaled @ design.correlation(settings["length"], block)
     covariance = np.asarray((scaled @ shared.T).T) + np.diag(samples.sigma**2)
-    lower = linalg.cholesky(covariance, lower=True)
+    factor = Factor()
+    factor.start(covariance)  # networks measured again and again, without noise, get a nugget
     # generalised least squares: the physical terms again, now with the covariance of what they leave unexplained
     columns = np.column_stack([samples.counts @ terms, np.ones(len(samples))])
     size = np.maximum(columns.max(axis=0), 1e-300)
-    whitened = linalg.solve_triangular(lower, np.column_stack([columns / size, samples.y]), lower=True)
-    factors = optimize.nnls(whitened[:, :-1], whitened[:, -1])[0] / size
+    whitened = factor.whitened(np.column_stack([columns / size, samples.y]))
+    factors = _nonnegative(whitened[:, :-1], whitened[:, -1]) / size
     residual = samples.y - columns @ factors
     mean = terms @ factors[:-1]
-    delta = scale * (shared.T @ linalg.cho_solve((lower, True), residual))
+    delta = scale * (shared.T @ factor.solve(residual))
     return Model("combined", np.maximum(mean + delta, LEAST * mean), float(factors[-1]), settings)
 
 
 def _scale(model: Model) -> Floats:
     """Magnitude of each entry, bounded away from zero."""
-    return np.asarray(model.values + 0.05 * max(float(model.values.mean()), 1e-12))
+    return np.asarray(model.values + 0.05 * _typical(model))
+
+
+def _typical(model: Model) -> float:
+    """Mean of the entries; where the constant explains all latencies, next to nothing beside it."""
+    return max(float(model.values.mean()), 1e-12 * model.constant, 1e-300)
 
 
 def _seen(samples: Samples) -> NDArray[np.bool_]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from sartor.core import state
-from sartor.core.contracts import Operated
+from sartor.core import files
+from sartor.core.abilities import Operated
 from sartor.core.errors import DataError, MissingExtraError
 from sartor.core.records import Choice, Operator, Operators
 from sartor.core.tables import Tables
@@ -84,7 +84,7 @@ class OperatorTable:
             text = _yaml(path).safe_dump(content, sort_keys=False, width=1000)
         else:
             text = json.dumps(content, indent=1) + "\n"
-        state.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        files.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def tables(self, space: Operated) -> Tables:
         """The sum of the entries of each network's operators, in milliseconds.

@@ -19,7 +19,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from sartor.core.contracts import Layered, Operated, Space, require
+from sartor.core.abilities import Layered, Operated, require
+from sartor.core.contracts import Space
 from sartor.core.records import Arch, LayerKey, Operator
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables

@@ -19,7 +19,8 @@ import numpy as np
 from scipy import sparse
 
 from sartor import archs
-from sartor.core.contracts import Operated, Space
+from sartor.core.abilities import Operated
+from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.latency.design import Entries, Floats
@@ -76,7 +77,7 @@ def heldout(space: Space, n: int, rng: np.random.Generator, taken: list[Arch]) -
     """`n` distinct uniformly random archs that are not among `taken`; fewer if the space has no more."""
     found: dict[Arch, None] = {}
     for _ in range(PATIENCE + 10 * n):
-        arch = archs.sample(space, rng)
+        arch = space.moves.draw(rng)
         if arch not in taken:
             found[arch] = None
         if len(found) == n:
@@ -102,7 +103,7 @@ class _Task:
 
 def _uniform(task: _Task) -> Iterator[Arch]:
     while True:
-        yield archs.sample(task.space, task.rng)
+        yield task.space.moves.draw(task.rng)
 
 
 def _mixed(task: _Task) -> Iterator[Arch]:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run, built from `result.json` alone.
+"""One self-contained HTML page of a run: a pure function of its result and of what its search wrote down.
 
 Everything is inline, and a content security policy forbids the page to fetch anything: it works from a mail attachment
 on a machine without a network, and nothing in a result can run as a script.
@@ -17,25 +17,23 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from sartor.core.errors import StateError
-from sartor.report.plots import draw
-from sartor.report.result import (
-    Fitting,
-    Measured,
-    Network,
-    Result,
+from sartor.core.metrics import Metric, Score
+from sartor.core.records import Estimate
+from sartor.report.format import (
+    Shown,
     amount,
     digits,
     duration,
     human,
     limits_of,
-    mapping,
     name_of,
-    number,
-    read,
+    networks_at,
+    networks_of,
     text,
 )
-from sartor.report.table import gain, gain_sentence, verdict_of
+from sartor.report.plots import draw
+from sartor.report.table import gain, gain_sentence
+from sartor.run.result import LatencyModel, Point, Result, Trace, read
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -43,9 +41,9 @@ CHOSEN = ("widths", "removals", "operations")
 """Figures of what the networks are, choice by choice; one table says the same."""
 ABOUT = {
     "trade_off": (
-        "Large markers are trained networks measured on the target, with their confidence intervals: up and left is "
-        "better, and the dashed line is the budget. Small dots are candidates as the search saw them, with estimated "
-        "accuracy and modelled cost: compare them with each other, not with the large markers."
+        "Large markers are trained networks measured on the target, with their confidence intervals where there are "
+        "any: {better} and left is better, and the dashed line is the budget. Small dots are candidates as the search "
+        "saw them, with estimated {metric} and modelled cost: compare them with each other, not with the large markers."
     ),
     "widths": (
         "Where the search's network (the winner, or searched where that is shown) keeps channels that uniform scaling "
@@ -76,8 +74,8 @@ ABOUT = {
     "stages": "What the result has cost, by stage. The table lists the same with the networks trained and measured.",
 }
 ABSENT = {
-    "trade_off": ("Accuracy against cost", "neither candidates nor verified networks were recorded."),
-    "widths": ("Width of every layer", "no widths were recorded."),
+    "trade_off": ("Quality against cost", "no network was tested."),
+    "widths": ("Width of every layer", "the space has no widths."),
     "prediction": ("Predicted against measured latency", "no latency model was tried on held-out networks."),
     "progress": ("Progress of the search", "the search recorded neither a history nor candidates."),
     "narrowing": ("How the search narrowed the choices", "this search recorded no probabilities."),
@@ -92,31 +90,30 @@ FILES = {
 
 
 def write_page(folder: Path) -> Path:
-    """Write `report.html` from the `result.json` in `folder`, atomically.
+    """Write `report.html` of a finished run, atomically.
 
     Raises:
-        StateError: There is no `result.json`, or it is no JSON object.
+        StateError: There is no result, or it cannot be read.
     """
     page = folder / "report.html"
     part = folder / "report.html.part"
-    part.write_text(render(_load(folder / "result.json"), folder), encoding="utf-8")
+    part.write_text(render(*read(folder), folder), encoding="utf-8")
     part.replace(page)
     return page
 
 
-def render(raw: Mapping[str, Any], folder: Path) -> str:
+def render(result: Result, trace: Trace, folder: Path) -> str:
     """The page as text; `folder` is only asked which files of the winners it holds."""
-    result = read(raw)
-    figures = draw(result)
+    figures = draw(result, trace)
     sections = [
         _head(result),
         _summary(result),
-        _plot("trade_off", figures),
+        _plot("trade_off", figures, result),
         *_choices(result, figures),
-        _plot("prediction", figures, _model(result)),
-        _plot("progress", figures, _strategy(result)),
-        _plot("narrowing", figures),
-        _plot("stages", figures, _ledger(result)),
+        _plot("prediction", figures, result, _model(result.latency_model)),
+        _plot("progress", figures, result, _strategy(result)),
+        _plot("narrowing", figures, result),
+        _plot("stages", figures, result, _spent(result)),
         _use(result, folder),
         _environment(result),
     ]
@@ -142,130 +139,128 @@ def document(title: str, sections: Iterable[str], script: str) -> str:
     )
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StateError(f"a report needs {path}, which does not exist; run `sartor fit` to its end first") from None
-    except ValueError as error:
-        raise StateError(f"{path} is no JSON ({error}); run `sartor fit` again to rewrite it") from None
-    if not isinstance(raw, dict):
-        raise StateError(f"{path} must hold a JSON object, not a {type(raw).__name__}; run `sartor fit` again")
-    return raw
-
-
 def _head(result: Result) -> str:
-    lines = [_verdict(f) for f in result.fittings] or ['<p class="missing">No winner was recorded.</p>']
     facts = "".join(f'<div class="fact"><b>{_esc(b)}</b><span>{_esc(s)}</span></div>' for b, s in _facts(result))
-    grid = f'<div class="facts">{facts}</div>' if facts else ""
+    lines = "".join(map(_verdict, result.points))
     return (
-        f'<header>\n<h1>{_esc(result.title)}</h1>\n<p class="soft">sartor report</p>\n{"".join(lines)}{grid}</header>'
+        f'<header>\n<h1>{_esc(result.title)}</h1>\n<p class="soft">sartor report: {_esc(result.task)}</p>\n'
+        f'{lines}<div class="facts">{facts}</div></header>'
     )
 
 
-def _verdict(fitting: Fitting) -> str:
-    verdict = fitting.verdict or "UNKNOWN"
-    sentence = verdict_of(fitting).removeprefix(f"{verdict}:").strip()
-    kind = verdict.lower() if verdict in ("PASS", "FAIL", "UNSURE") else "unknown"
-    return f'<div class="verdict"><span class="badge {kind}">{_esc(verdict)}</span><span>{_esc(sentence)}</span></div>'
+def _verdict(point: Point) -> str:
+    sentence = point.sentence.removeprefix(f"{point.verdict}:").strip()
+    badge = f'<span class="badge {point.verdict.lower()}">{_esc(point.verdict)}</span>'
+    return f'<div class="verdict">{badge}<span>{_esc(sentence)}</span></div>'
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:
     """Number and caption of the boxes below the headline; of the first budget."""
-    fitting = result.fittings[0] if result.fittings else Fitting()
-    where = f" at {limits_of(fitting)}" if len(result.fittings) > 1 else ""
-    reference, winner, metric = result.reference, fitting.winner, result.metric
-    if reference and winner:
-        yield from _against_reference(reference, winner, metric, where)
-    points = gain(fitting, result.test_examples)
-    if points:
-        none = points.low <= 0 <= points.high
-        interval = f"interval {100 * points.low:+.1f} to {100 * points.high:+.1f} points"
+    point, metric = result.points[0], result.metric
+    where = f" at {limits_of(point.budget)}" if len(result.points) > 1 else ""
+    yield from _against_reference(result, where)
+    found = gain(point, metric)
+    if found is not None:
+        none = found.low is not None and found.high is not None and found.low <= 0 <= found.high
         yield (
-            "no gain" if none else f"{100 * points.value:+.1f} points",
-            f"{'shown ' if none else ''}{_rival(fitting)}{where}; {interval}",
+            "no gain" if none else metric.difference(found.value),
+            f"{'shown ' if none else ''}{_rival(point)}{where}; {_span(metric, found)}",
         )
-    if result.seconds is not None:
-        counts = [f"{_total(result, f'networks_{word}')} {word}" for word in ("trained", "measured")]
-        yield duration(result.seconds), f"in all; networks: {', '.join(counts)}"
+    counts = [f"{_total(result, f'networks_{word}')} {word}" for word in ("trained", "measured")]
+    yield duration(result.spent.total_seconds), f"in all; networks: {', '.join(counts)}"
 
 
-def _rival(fitting: Fitting) -> str:
-    return "against the search's own network" if fitting.searched else "over scaling all layers alike"
+def _span(metric: Metric, found: Score) -> str:
+    if found.low is None or found.high is None:
+        return "no interval"
+    low, unit = metric.difference(found.low).partition(" ")[0], metric.difference(found.high)
+    return f"interval {low} to {unit}"
 
 
-def _against_reference(reference: Network, winner: Network, metric: str, where: str) -> Iterator[tuple[str, str]]:
-    before, after = reference.cost(metric), winner.cost(metric)
-    if before and after and after.value > 0:
-        words = (
-            "the speed of the reference" if metric.endswith("_ms") else f"fewer {name_of(metric)} than the reference"
-        )
+def _rival(point: Point) -> str:
+    return "against the search's own network" if point.delivered == "uniform" else "over scaling all layers alike"
+
+
+def _against_reference(result: Result, where: str) -> Iterator[tuple[str, str]]:
+    winner, reference, cost, metric = result.points[0].winner, result.reference, result.cost, result.metric
+    before, after = reference.cost(cost), winner.cost(cost)
+    if after.value > 0:
+        words = "the speed of the reference" if cost.endswith("_ms") else f"fewer {name_of(cost)} than the reference"
         yield f"{digits(before.value / after.value)}x", f"{words}{where}"
-    same = reference.accuracy_on == winner.accuracy_on
-    if reference.accuracy and winner.accuracy and same:
-        change = 100 * (winner.accuracy.value - reference.accuracy.value)
-        yield f"{change:+.1f} points", f"accuracy against the reference{where}"
+    old, new = reference.scores.get(metric.name), winner.scores.get(metric.name)
+    if old and new:
+        better = f" ({'less' if metric.goal == 'min' else 'more'} is better)"
+        yield metric.difference(new.value - old.value), f"{metric.name} against the reference{where}{better}"
 
 
 def _summary(result: Result) -> str:
-    if not result.networks:
-        return _missing("Result", "no network was recorded.")
-    splits = sorted({n.accuracy_on for n in result.networks if n.accuracy_on})
-    on = f" ({', '.join(splits)})" if splits else ""
-    heads = ["network", f"accuracy{on}", "latency", "MACs", "parameters", "peak memory"]
-    body = [_network_row(result.reference)] if result.reference else []
-    for fitting in result.fittings:
-        label = limits_of(fitting) or "budget not recorded"
-        body.append(f'<tr class="budget"><td colspan="6">{_esc(label)}</td></tr>')
-        body += [_network_row(n) for n in fitting.networks]
-    searched = " <em>searched</em> is the search's own network." if any(f.searched for f in result.fittings) else ""
+    heads = ["network", *(f"{m.name} (test)" for m in result.metrics), "latency", "MACs", "parameters", "peak memory"]
+    body = [_network_row(result, Shown("reference", result.reference))]
+    for i, point in enumerate(result.points):
+        body.append(f'<tr class="budget"><td colspan="{len(heads)}">{_esc(limits_of(point.budget))}</td></tr>')
+        body += [_network_row(result, n) for n in networks_at(result, i)]
+    won = any(p.delivered == "uniform" for p in result.points)
+    searched = " <em>searched</em> is the search's own network." if won else ""
+    bare = [m.name for m in result.metrics if not _has_interval(result, m)]
+    without = f" There is no interval for {', '.join(bare)}." if bare else ""
+    goals = ", ".join(f"{m.name} ({'more' if m.goal == 'max' else 'less'} is better)" for m in result.metrics)
     notes = "".join(f"<p>{_esc(note)}</p>" for note in _notes(result))
     return (
-        '<section class="whole"><h2>Result</h2><p class="soft">Measured values with their confidence intervals. '
-        "<em>uniform</em> is the reference made smaller evenly, without a search, to the same budget."
-        f"{searched}</p>{_table(heads, body, 'numbers')}<br>{notes}</section>"
+        '<section class="whole"><h2>Result</h2><p class="soft">Measured values with their confidence intervals: '
+        f"{_esc(goals)}.{_esc(without)} <em>uniform</em> is the reference made smaller evenly, without a search, to "
+        f"the same budget.{searched}</p>{_table(heads, body, 'numbers')}<br>{notes}</section>"
     )
 
 
-def _network_row(network: Network) -> str:
-    accuracy = network.accuracy and Measured(
-        *(100 * v for v in (network.accuracy.value, network.accuracy.low, network.accuracy.high))
-    )
+def _has_interval(result: Result, metric: Metric) -> bool:
+    scores = (n.entry.scores.get(metric.name) for n in networks_of(result))
+    return any(s is not None and s.bounded for s in scores)
+
+
+def _network_row(result: Result, network: Shown) -> str:
+    entry = network.entry
     cells = [
-        _bounded(accuracy, "%", 1),
-        _bounded(network.latency_ms, "ms"),
-        _esc(human(network.macs)),
-        _esc(human(network.params)),
-        _esc(human(network.memory_bytes, "B")),
+        *(_score(m, entry.scores.get(m.name)) for m in result.metrics),
+        _bounded(entry.latency_ms, "ms"),
+        _esc(human(entry.macs)),
+        _esc(human(entry.params)),
+        _esc(human(entry.memory_bytes, "B")),
     ]
     kind = ' class="winner"' if network.label == "winner" else ""
     return f"<tr{kind}><th>{_esc(network.label)}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
 
 
-def _bounded(value: Measured | None, unit: str, places: int | None = None) -> str:
-    if value is None:
+def _score(metric: Metric, score: Score | None) -> str:
+    if score is None:
         return "-"
-    numbers = [digits(v) if places is None else f"{v:.{places}f}" for v in (value.value, value.low, value.high)]
-    interval = "" if value.certain else f" <small>({numbers[1]}-{numbers[2]})</small>"
-    return f"{numbers[0]} {unit}{interval}"
+    value = _esc(metric.text(score.value))
+    if score.low is None or score.high is None:
+        return f"{value} <small>(no interval)</small>"
+    return f"{value} <small>({_esc(metric.figure(score.low))}-{_esc(metric.figure(score.high))})</small>"
+
+
+def _bounded(value: Estimate, unit: str) -> str:
+    exact = value.low == value.high
+    interval = "" if exact else f" <small>({digits(value.low)}-{digits(value.high)})</small>"
+    return f"{digits(value.value)} {unit}{interval}"
 
 
 def _notes(result: Result) -> Iterator[str]:
-    for fitting in result.fittings:
-        where = f"At {limits_of(fitting)}: " if len(result.fittings) > 1 else ""
-        sentence = gain_sentence(fitting, result.test_examples)
+    for point in result.points:
+        where = f"At {limits_of(point.budget)}: " if len(result.points) > 1 else ""
+        sentence = gain_sentence(point, result.metric)
         if sentence:
             yield _capital(f"{where}{sentence}.")
-        rounds = len(fitting.tightened)
+        rounds = len(point.tightened)
         if rounds:
-            limits = [amount(result.metric, number(t.get("limit"))) for t in fitting.tightened]
+            limits = [amount("latency_ms", look.limit) for look in point.tightened]
             yield _capital(
                 f"{where}the first choice was measured over the budget; the search then aimed at a tighter limit "
                 f"{'once' if rounds == 1 else f'{rounds} times'} ({', '.join(limits)})."
             )
 
 
-def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
+def _plot(name: str, figures: Mapping[str, go.Figure], result: Result, more: str = "") -> str:
     figure = figures.get(name)
     if figure is None:
         return _missing(*ABSENT[name], more)
@@ -273,8 +268,9 @@ def _plot(name: str, figures: Mapping[str, go.Figure], more: str = "") -> str:
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
     wide = " wide" if name in (*CHOSEN, "narrowing") else ""
+    about = ABOUT[name].format(metric=result.metric.name, better="up" if result.metric.goal == "max" else "down")
     return (
-        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(ABOUT[name])}</p>'
+        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(about)}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
         f"{data_of(name, plain)}\n{more}</section>"
     )
@@ -295,50 +291,40 @@ def _choices(result: Result, figures: Mapping[str, go.Figure]) -> Iterator[str]:
     """The widths of every layer, what is gone, the operations of every block; one table of all."""
     drawn = [name for name in CHOSEN if name in figures] or ["widths"]
     for name in drawn:
-        yield _plot(name, figures, _widths_table(result) if name == drawn[-1] else "")
+        yield _plot(name, figures, result, _options_table(result) if name == drawn[-1] else "")
 
 
-def _widths_table(result: Result) -> str:
-    networks = [n for n in result.networks if n.widths]
-    layers = dict.fromkeys(layer for n in networks for layer in n.widths)
-    if not layers:
-        return ""
-    many = len(result.fittings) > 1
-    limits = {id(n): limits_of(f) for f in result.fittings for n in f.networks}
-    heads = ["layer", *(f"{n.label}, {limits[id(n)]}" if many and id(n) in limits else n.label for n in networks)]
-    body = [_row(layer, [text(n.widths.get(layer, "-")) for n in networks]) for layer in layers]
+def _options_table(result: Result) -> str:
+    networks = networks_of(result)
+    layers = dict.fromkeys(layer for n in networks for layer in n.entry.options)
+    many = len(result.points) > 1
+    heads = ["layer"]
+    for network in networks:
+        at = f", {limits_of(result.points[network.point].budget)}" if many and network.point is not None else ""
+        heads.append(network.label + at)
+    body = [_row(layer, [text(n.entry.options.get(layer, "-")) for n in networks]) for layer in layers]
     return f"<details><summary>The same in numbers</summary>{_table(heads, body, 'numbers')}</details>"
 
 
-def _model(result: Result) -> str:
-    model = result.latency_model
-    if not model:
+def _model(model: LatencyModel | None) -> str:
+    if model is None:
         return ""
-    known = [
-        (label, number(model.get(key)))
-        for key, label in (("nrmse", "NRMSE"), ("mape", "mean absolute percentage error"))
-    ]
-    errors = ", ".join(f"{label} {100 * v:.1f} %" for label, v in known if v is not None) or "not recorded"
-    fitted, held = (number(model.get(k)) for k in ("training_networks", "heldout_networks"))
-    kind = text(model.get("kind")) or "kind not recorded"
-    words = f"The model in use ({kind}) was fitted to {human(fitted)} networks and tried on {human(held)} others; "
-    words += f"its error there: {errors}."
-    rivals = {k: number(v) for k, v in mapping(model.get("models")).items()}
-    body = [_row(k, [f"{100 * v:.1f} %"]) for k, v in sorted(rivals.items(), key=lambda i: i[1] or 0) if v is not None]
-    return f"<p>{_esc(words)}</p>" + (
-        _table(["latency model", "NRMSE, held-out networks"], body, "numbers small") if body else ""
-    )
+    error = "not known" if model.nrmse is None else f"NRMSE {100 * model.nrmse:.1f} %"
+    words = f"The model in use ({model.kind}) was fitted to {model.training_networks} networks and tried on "
+    words += f"{model.heldout_networks} others; its error there: {error}."
+    if model.lookup is not None:
+        words += f" The plain sums of the table of operators: NRMSE {100 * model.lookup.nrmse:.1f} %."
+    return f"<p>{_esc(words)}</p>"
 
 
 def _strategy(result: Result) -> str:
     search = result.search
-    if not search:
-        return ""
-    count = number(search.get("evaluations"))
-    words = f"Strategy: {text(search.get('strategy')) or 'not recorded'}"
-    words += f"; evaluations: {human(count)}." if count is not None else "."
-    settings = [(k, text(v)) for k, v in _flat(mapping(search.get("settings")))]
-    body = [f'<tr><th>{_esc(k)}</th><td class="value">{_esc(v)}</td></tr>' for k, v in settings]
+    failed = f", {search.failed} of them failed" if search.failed else ""
+    words = f"Strategy: {search.strategy}; evaluations: {search.evaluations}{failed}."
+    body = [
+        f'<tr><th>{_esc(k)}</th><td class="value">{_esc(v)}</td></tr>'
+        for k, v in ((k, text(v)) for k, v in _flat(search.settings))
+    ]
     table = (
         f"<details><summary>Its settings</summary>{_table(['setting', 'value'], body, 'small')}</details>"
         if body
@@ -347,28 +333,27 @@ def _strategy(result: Result) -> str:
     return f"<p>{_esc(words)}</p>{table}"
 
 
-def _ledger(result: Result) -> str:
-    if not result.stages:
+def _spent(result: Result) -> str:
+    spent = result.spent
+    if not spent.stages:
         return ""
-    keys = ("networks_trained", "networks_measured")
     body = [
-        _row(text(s.get("name")), [duration(number(s.get("seconds"))), *(human(number(s.get(k))) for k in keys)])
-        for s in result.stages
+        _row(s.name, [duration(s.seconds), human(s.networks_trained), human(s.networks_measured)]) for s in spent.stages
     ]
-    total = [duration(result.seconds), *(str(_total(result, k)) for k in keys)]
-    body.append(_row("total", total, "total"))
+    counts = [str(_total(result, key)) for key in ("networks_trained", "networks_measured")]
+    body.append(_row("total", [duration(spent.total_seconds), *counts], "total"))
     table = _table(["stage", "time", "networks trained", "networks measured"], body, "numbers")
-    wall = f"<p>Wall time from start to end: {_esc(duration(result.wall_seconds))}.</p>" if result.wall_seconds else ""
+    wall = f"<p>Wall time from start to end: {_esc(duration(spent.wall_seconds))}.</p>"
     return f'<div class="whole">{table}</div><br>{wall}'
 
 
 def _use(result: Result, folder: Path) -> str:
-    many = len(result.fittings) > 1
-    places = [(f, held) for f in _places(result) if (held := _held(folder / f.folder))]
-    found = "".join(_files_table(f, held, many) for f, held in places)
+    many = len(result.points) > 1
+    places = [(where, budget, held) for where, budget in _places(result) if (held := _held(folder / where))]
+    found = "".join(_files_table(where, budget if many else "", held) for where, budget, held in places)
     if places:
-        first, held = places[0]
-        code = "\n\n".join(_code(held, f"{first.folder}/" if first.folder else ""))
+        where, _, held = places[0]
+        code = "\n\n".join(_code(held, f"{where}/" if where else ""))
         found += f'<div class="whole"><p>To load it without sartor:</p><pre>{_esc(code)}</pre></div>'
     else:
         found = '<p class="missing">This folder holds no model files.</p>'
@@ -380,18 +365,19 @@ def _use(result: Result, folder: Path) -> str:
     )
 
 
-def _places(result: Result) -> Iterable[Fitting]:
-    """The run folder itself, then that of every budget, each once."""
-    return {f.folder: f for f in (Fitting(), *result.fittings)}.values()
+def _places(result: Result) -> list[tuple[str, str]]:
+    """Folder and budget: the run folder itself, then that of every point, each once."""
+    folders = {"": "", **{p.folder.strip("."): limits_of(p.budget) for p in result.points}}
+    return list(folders.items())
 
 
 def _held(place: Path) -> list[str]:
     return [name for name in FILES if (place / name).is_file()]
 
 
-def _files_table(fitting: Fitting, held: Sequence[str], many: bool) -> str:
-    prefix = f"{fitting.folder}/" if fitting.folder else ""
-    title = f"<p><b>{_esc(limits_of(fitting))}</b></p>" if many and fitting.limits else ""
+def _files_table(where: str, budget: str, held: Sequence[str]) -> str:
+    prefix = f"{where}/" if where else ""
+    title = f"<p><b>{_esc(budget)}</b></p>" if budget else ""
     body = [f"<tr><th><code>{_esc(prefix + name)}</code></th><td>{_esc(FILES[name])}</td></tr>" for name in held]
     return f'<div class="whole">{title}{_table(["file", "what it is"], body)}<br></div>'
 
@@ -399,7 +385,7 @@ def _files_table(fitting: Fitting, held: Sequence[str], many: bool) -> str:
 def _code(held: Sequence[str], prefix: str) -> Iterator[str]:
     """Snippets that load the files at hand, without sartor."""
     if "model.pt2" in held:
-        yield f"import torch\n\nmodel = torch.export.load({prefix + 'model.pt2'!r}).module()\nlogits = model(images)"
+        yield f"import torch\n\nmodel = torch.export.load({prefix + 'model.pt2'!r}).module()\noutput = model(inputs)"
     if "architecture.json" in held:
         path = f"Path({prefix + 'architecture.json'!r})"
         yield f"import json\nfrom pathlib import Path\n\nchosen = json.loads({path}.read_text())"
@@ -412,14 +398,12 @@ def _code(held: Sequence[str], prefix: str) -> Iterator[str]:
     if "model.onnx" in held:
         yield (
             f"import onnxruntime\n\nsession = onnxruntime.InferenceSession({prefix + 'model.onnx'!r})\n"
-            "(logits,) = session.run(None, {session.get_inputs()[0].name: images})  # a float32 numpy array"
+            "outputs = session.run(None, {session.get_inputs()[0].name: inputs})  # numpy arrays, one per named input"
         )
 
 
 def _environment(result: Result) -> str:
     listed = [(k, text(v)) for k, v in _flat(result.environment) if text(v)]
-    if not listed:
-        return _missing("Environment", "it was not recorded.")
     body = [f'<tr><th>{_esc(k)}</th><td class="value">{_esc(v)}</td></tr>' for k, v in listed]
     return (
         '<section><h2>Environment</h2><p class="soft">A latency holds for this machine, runtime and number of threads; '
@@ -430,7 +414,7 @@ def _environment(result: Result) -> str:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(mapping(value), f"{prefix}{key} / ")
+            yield from _flat(value, f"{prefix}{key} / ")
         else:
             yield f"{prefix}{key}", value
 
@@ -445,7 +429,7 @@ def _row(head: str, cells: Sequence[str], kind: str = "") -> str:
 
 
 def _total(result: Result, key: str) -> int:
-    return int(sum(number(s.get(key)) or 0 for s in result.stages))
+    return sum(getattr(stage, key) for stage in result.spent.stages)
 
 
 def _capital(sentence: str) -> str:

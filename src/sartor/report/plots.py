@@ -1,4 +1,4 @@
-"""Plotly figures of a run: pure functions of its result, each None when there is nothing to draw.
+"""Plotly figures of a run: pure functions of its result and its search, each None when there is nothing to draw.
 
 Colours are those of M. Okabe and K. Ito's palette, which people with colour-blindness can tell apart. Backgrounds are
 transparent and the ink is left to the page, so that one figure serves light, dark and print.
@@ -7,32 +7,30 @@ transparent and the ink is left to the page, so that one figure serves light, da
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sartor.report.front import pareto
-from sartor.report.result import (
-    Measured,
-    Network,
-    Raw,
-    Result,
+from sartor.core.metrics import SHARE, Metric, Score
+from sartor.core.records import Choice, Estimate, Scalar
+from sartor.report.format import (
+    Shown,
     amount,
     bound,
     digits,
     duration,
-    mapping,
+    milliseconds,
     name_of,
-    number,
-    numbers,
-    read,
-    rows,
+    networks_of,
+    quality,
     text,
 )
-from sartor.report.table import milliseconds, percent
+from sartor.report.front import pareto
+from sartor.run.result import Moment, Result, Stage, Trace
 
 GREY, BLUE, ORANGE, GREEN, RED, SKY = "#808080", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 PURPLE = "#CC79A7"
@@ -54,56 +52,50 @@ MARKS = (
 """Label, colour, symbol and size of the verified networks; the winner comes last, on top: of uniform, if it is that."""
 
 
-def figures(result: Raw) -> dict[str, go.Figure]:
-    """Every figure that the decoded `result.json` allows, by name, in the order of the page."""
-    return draw(read(result))
-
-
-def draw(result: Result) -> dict[str, go.Figure]:
-    """As `figures`, of a result that is already read."""
-    makers: dict[str, Callable[[Result], go.Figure | None]] = {
-        "trade_off": trade_off,
-        "widths": widths,
-        "removals": removals,
-        "operations": operations,
-        "prediction": prediction,
-        "progress": progress,
-        "narrowing": narrowing,
-        "stages": stages,
+def draw(result: Result, trace: Trace) -> dict[str, go.Figure]:
+    """Every figure that the run allows, by name, in the order of the page."""
+    drawn = {
+        "trade_off": trade_off(result, trace),
+        "widths": widths(result),
+        "removals": removals(result),
+        "operations": operations(result),
+        "prediction": prediction(result),
+        "progress": progress(result, trace),
+        "narrowing": narrowing(result, trace),
+        "stages": stages(result),
     }
-    drawn = {name: make(result) for name, make in makers.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def trade_off(result: Result) -> go.Figure | None:
-    """Accuracy against the budget's cost: the search's candidates, the verified networks, the budgets, the front."""
-    metric, trials = result.metric, _trials(result)
-    verified = [n for n in result.networks if n.accuracy and n.cost(metric)]
+def trade_off(result: Result, trace: Trace) -> go.Figure | None:
+    """Quality against the budget's cost: the search's candidates, the verified networks, the budgets, the front."""
+    cost, metric, trials = result.cost, result.metric, _trials(result, trace)
+    verified = [n for n in networks_of(result) if metric.name in n.entry.scores]
     if not trials and not verified:
         return None
-    apart = _apart(trials, verified)
-    figure = _figure(f"Accuracy against {name_of(metric)}", 620 if apart else 460, 2 if apart else 1)
+    apart = _apart(trials, [n.entry.scores[metric.name].value for n in verified], metric)
+    name = _capital(metric.name)
+    figure = _figure(f"{name} against {name_of(cost)}", 620 if apart else 460, 2 if apart else 1)
     below = 2 if apart else 1
-    _add_trials(figure, trials, metric, below)
-    for network_label, colour, symbol, size in MARKS:
-        group = [n for n in verified if n.label == network_label]
+    _add_trials(figure, trials, cost, metric, below)
+    for label, colour, symbol, size in MARKS:
+        group = [n for n in verified if n.label == label]
         if group:
-            figure.add_trace(_verified(group, metric, colour, symbol, size), row=1, col=1)
-    for fitting in result.fittings:
-        for name, limit in fitting.limits.items():
-            if name == metric:
-                # Upright, so that budgets close to each other stay readable on a phone.
-                note: dict[str, Any] = {
-                    "annotation_text": f"budget {bound(metric, limit)}",
-                    "annotation_font_color": RED,
-                }
-                note |= {"annotation_textangle": -90, "annotation_position": "bottom right"}
-                figure.add_vline(x=limit, line={"color": RED, "dash": "dash", "width": 1.5}, row="all", **note)
-    figure.update_xaxes(**_cost_axis(metric), title_text="")
-    figure.update_xaxes(title_text=_axis_title(metric), row=below, col=1)
-    figure.update_yaxes(title_text="accuracy", tickformat=".1%")
+            figure.add_trace(_verified(group, cost, metric, colour, symbol, size), row=1, col=1)
+    for point in result.points:
+        # Upright, so that budgets close to each other stay readable on a phone.
+        note: dict[str, Any] = {
+            "annotation_text": f"budget {bound(cost, point.budget[cost])}",
+            "annotation_font_color": RED,
+            "annotation_textangle": -90,
+            "annotation_position": "bottom right",
+        }
+        figure.add_vline(x=point.budget[cost], line={"color": RED, "dash": "dash", "width": 1.5}, row="all", **note)
+    figure.update_xaxes(**_cost_axis(cost), title_text="")
+    figure.update_xaxes(title_text=_axis_title(cost), row=below, col=1)
+    figure.update_yaxes(**quality_axis(metric))
     if apart:
-        figure.update_yaxes(title_text="verified accuracy", row=1, col=1)
+        figure.update_yaxes(title_text=f"verified {metric.name}", row=1, col=1)
         figure.update_yaxes(title_text="estimate in the search", row=2, col=1)
         figure.layout.annotations = [a for a in figure.layout.annotations if a.xref == "x"]
     return figure
@@ -116,7 +108,9 @@ def widths(result: Result) -> go.Figure | None:
     """
     compared, apart = _compared(result), _switches(result)
     known = [
-        (name, found, colour, shown) for name, n, colour, shown in compared if (found := _numeric(n.widths, apart))
+        (name, found, colour, shown)
+        for name, n, colour, shown in compared
+        if (found := _numeric(n.entry.options, apart))
     ]
     if not known:
         return None
@@ -138,7 +132,7 @@ def removals(result: Result) -> go.Figure | None:
     """Layers and blocks that a network can do without: one row per network, a filled marker for what it still has."""
     switches = _switches(result)
     known = [
-        (name, {k: v for k, v in _numeric(n.widths).items() if k in switches}, colour)
+        (name, {k: v for k, v in _numeric(n.entry.options).items() if k in switches}, colour)
         for name, n, colour, shown in _compared(result)
         if shown
     ]
@@ -167,7 +161,7 @@ def removals(result: Result) -> go.Figure | None:
 def operations(result: Result) -> go.Figure | None:
     """What every block is, where options are words: one marker per network, side by side, on the line of its option."""
     compared = _compared(result)
-    known = [(name, found, colour, shown) for name, n, colour, shown in compared if (found := _worded(n.widths))]
+    known = [(name, found, colour, shown) for name, n, colour, shown in compared if (found := _worded(n.entry.options))]
     if not known:
         return None
     blocks = list(dict.fromkeys(block for _, found, _, _ in known for block in found))
@@ -175,7 +169,7 @@ def operations(result: Result) -> go.Figure | None:
         blocks = [b for b in blocks if len({found.get(b) for _, found, _, _ in known}) > 1]
         if not blocks:
             return None
-    listed = [text(o) for choice in rows(result.search.get("choices")) for o in _listed(choice)]
+    listed = [o for choice in result.search.choices for o in choice.options if isinstance(o, str)]
     used = dict.fromkeys(found[block] for _, found, _, _ in known for block in blocks if block in found)
     options = list(dict.fromkeys([*listed, *used]))
     if len(options) > MANY:
@@ -204,14 +198,18 @@ def operations(result: Result) -> go.Figure | None:
 
 def prediction(result: Result) -> go.Figure | None:
     """Predicted against measured latency of networks that the latency model had not seen, and of the verified ones."""
-    heldout = [(p, m) for p, m in ((number(h.get("predicted")), measured_of(h)) for h in _heldout(result)) if p and m]
-    verified = [n for n in result.networks if n.predicted_latency_ms and n.latency_ms]
+    heldout = [(h.predicted, h.measured) for h in (result.latency_model.heldout if result.latency_model else ())]
     if not heldout:
         return None
     figure = _figure("Predicted against measured latency", 480)
     figure.add_trace(_heldout_trace(heldout))
+    verified = networks_of(result)
     for label, colour, symbol, size in MARKS:
-        pairs = [(n.predicted_latency_ms or 0.0, n.latency_ms) for n in verified if n.label == label and n.latency_ms]
+        pairs = [
+            (n.entry.predicted_latency_ms, n.entry.latency_ms)
+            for n in verified
+            if n.label == label and n.entry.predicted_latency_ms is not None and not n.entry.elsewhere
+        ]
         if pairs:
             trace = _heldout_trace(pairs)
             trace.update(name=label, marker={"color": colour, "symbol": symbol, "size": size})
@@ -227,53 +225,46 @@ def prediction(result: Result) -> go.Figure | None:
     return figure
 
 
-def progress(result: Result) -> go.Figure | None:
-    """Losses, accuracies and costs that the search wrote down; without them, the best accuracy after every trial."""
-    history = rows(result.search.get("history"))
-    panels = _panels(history)
+def progress(result: Result, trace: Trace) -> go.Figure | None:
+    """What the search wrote down, quantity by quantity; without that, the best trial so far."""
+    panels = _panels(trace.logs, result.metric)
     if not panels:
-        return _best_so_far(result)
-    step, unit = _steps(history)
+        return _best_so_far(result, trace)
+    step, unit = _steps(trace.logs)
     figure = _figure("Progress of the search", 140 + 200 * len(panels), len(panels))
     colours = (BLUE, ORANGE, GREEN, RED, SKY, GREY)
     drawn = 0
     for row, (axis, keys) in enumerate(panels.items(), start=1):
         for key in keys:
-            pairs = [
-                (x, y)
-                for x, y in ((x, number(h.get(key))) for x, h in zip(step, history, strict=True))
-                if y is not None
-            ]
+            pairs = [(x, log[key]) for x, log in zip(step, trace.logs, strict=True) if _is_number(log.get(key))]
             line = {"color": colours[drawn % len(colours)], "width": 2}
             mode = "lines" if len(pairs) > 1 else "markers"
             xs, ys = zip(*pairs, strict=True)
             hover = f"{unit} %{{x}}<br>{html.escape(key)}: %{{y:.4g}}<extra></extra>"
-            trace = go.Scatter(x=xs, y=ys, mode=mode, line=line, name=html.escape(key), hovertemplate=hover)
-            figure.add_trace(trace, row=row, col=1)
+            drawn_one = go.Scatter(x=xs, y=ys, mode=mode, line=line, name=html.escape(key), hovertemplate=hover)
+            figure.add_trace(drawn_one, row=row, col=1)
             drawn += 1
         figure.update_yaxes(title_text=html.escape(axis), row=row, col=1)
-        if axis == "accuracy":
-            figure.update_yaxes(tickformat=".0%", row=row, col=1)
+        if axis == result.metric.name:
+            figure.update_yaxes(**quality_axis(result.metric), row=row, col=1)
     figure.update_xaxes(title_text=unit, row=len(panels), col=1)
     return figure
 
 
-def narrowing(result: Result) -> go.Figure | None:
+def narrowing(result: Result, trace: Trace) -> go.Figure | None:
     """How the probability of drawing each option moved while the search narrowed: a heat map at up to four moments."""
-    kept = [(n.get("epoch"), _grid(n.get("probabilities"))) for n in rows(result.search.get("narrowing"))]
-    moments = _spread([(epoch, grid) for epoch, grid in kept if grid])
+    moments = _spread([m for m in trace.narrowing if any(m.probabilities)])
     if not moments:
         return None
-    choices = rows(result.search.get("choices"))
-    most = max(len(grid) for _, grid in moments)
-    names = [text(choices[i].get("name")) if i < len(choices) else f"choice {i}" for i in range(most)]
-    titles = [f"epoch {text(epoch) or '?'}" for epoch, _ in moments]
+    choices = result.search.choices
+    names = [c.name for c in choices]
+    titles = [f"epoch {m.epoch}" for m in moments]
     figure = make_subplots(
         rows=1, cols=len(moments), shared_yaxes=True, subplot_titles=_labels(titles), horizontal_spacing=0.015
     )
-    for column, (_, grid) in enumerate(moments, start=1):
-        figure.add_trace(_heatmap(grid, names, choices), row=1, col=column)
-    _style(figure, "How the search narrowed the choices", 190 + 22 * most)
+    for column, moment in enumerate(moments, start=1):
+        figure.add_trace(_heatmap(moment, names, choices), row=1, col=column)
+    _style(figure, "How the search narrowed the choices", 190 + 22 * len(names))
     figure.update_layout(coloraxis={"colorscale": "Cividis", "cmin": 0, "cmax": 1, "colorbar": _colourbar()})
     figure.update_xaxes(title_text="option", showgrid=False, dtick=_dtick(moments), zeroline=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
@@ -282,14 +273,13 @@ def narrowing(result: Result) -> go.Figure | None:
 
 def stages(result: Result) -> go.Figure | None:
     """Seconds of every stage, with the networks that it trained and measured."""
-    known = [(s, number(s.get("seconds"))) for s in result.stages]
-    timed = [(s, seconds) for s, seconds in known if seconds is not None]
+    timed = result.spent.stages
     if not timed:
         return None
-    names = _labels([text(s.get("name")) or "unnamed" for s, _ in timed])
-    spent = [seconds for _, seconds in timed]
+    names = _labels([text(s.name) for s in timed])
+    spent = [s.seconds for s in timed]
     figure = _figure("Time spent", 130 + 34 * len(timed))
-    hover = [_stage_label(s, seconds) for s, seconds in timed]
+    hover = [_stage_label(s) for s in timed]
     style: dict[str, Any] = {"orientation": "h", "marker_color": BLUE, "textposition": "outside", "cliponaxis": False}
     style["hovertemplate"] = "%{y}: %{customdata}<extra></extra>"
     figure.add_trace(
@@ -300,13 +290,11 @@ def stages(result: Result) -> go.Figure | None:
     return figure
 
 
-def measured_of(heldout: Raw) -> Measured | None:
-    """The measured latency of a held-out network, with its interval."""
-    value = number(heldout.get("measured"))
-    if value is None:
-        return None
-    low, high = number(heldout.get("low")), number(heldout.get("high"))
-    return Measured(value, value if low is None else min(low, value), value if high is None else max(high, value))
+def quality_axis(metric: Metric) -> dict[str, Any]:
+    """Title and ticks of an axis on which a metric stands."""
+    if metric.unit == SHARE:
+        return {"title_text": metric.name, "tickformat": ".1%"}
+    return {"title_text": f"{metric.name} ({metric.unit})" if metric.unit else metric.name}
 
 
 def _figure(title: str, height: int, panels: int = 1) -> go.Figure:
@@ -362,54 +350,71 @@ def _places(names: Sequence[str]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": _labels(names)}
 
 
-def _trials(result: Result) -> list[tuple[int, float, float]]:
-    """Index, cost and estimated accuracy of the usable trials."""
-    found = []
-    for i, trial in enumerate(rows(result.search.get("trials"))):
-        cost, accuracy = number(trial.get(result.metric)), number(trial.get("accuracy"))
-        if cost is not None and accuracy is not None and not trial.get("error"):
-            found.append((i, cost, accuracy))
-    return found
+def _trials(result: Result, trace: Trace) -> list[tuple[int, float, float]]:
+    """Index, cost and estimated quality of the usable trials."""
+    cost, name = result.cost, result.metric.name
+    return [
+        (i, t.metrics[cost], t.metrics[name])
+        for i, t in enumerate(trace.trials)
+        if t.ok and _is_number(t.metrics.get(cost)) and _is_number(t.metrics.get(name))
+    ]
 
 
-def _apart(trials: Sequence[tuple[int, float, float]], verified: Sequence[Network]) -> bool:
-    """Whether estimates and verified accuracies are so far from each other that one axis would flatten both."""
-    exact = [n.accuracy.value for n in verified if n.accuracy]
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
+
+
+def _apart(trials: Sequence[tuple[int, float, float]], exact: Sequence[float], metric: Metric) -> bool:
+    """Whether estimates and verified values are so far from each other that one axis would flatten both."""
     estimated = [a for _, _, a in trials]
     if not exact or not estimated:
         return False
     gap = max(min(exact) - max(estimated), min(estimated) - max(exact))
-    return gap > 0.5 * max(max(exact) - min(exact), max(estimated) - min(estimated), 0.01)
+    least = 0.01 if metric.unit == SHARE else 1e-3 * max(map(abs, exact))
+    return gap > 0.5 * max(max(exact) - min(exact), max(estimated) - min(estimated), least)
 
 
-def _add_trials(figure: go.Figure, trials: Sequence[tuple[int, float, float]], metric: str, row: int) -> None:
+def _add_trials(
+    figure: go.Figure, trials: Sequence[tuple[int, float, float]], cost: str, metric: Metric, row: int
+) -> None:
     if not trials:
         return
     every = -(-len(trials) // SHOWN)
     dots = trials[::every]
-    cost = f"modelled {name_of(metric)} %{{x:.4~g}} ms" if metric.endswith("_ms") else f"{name_of(metric)} %{{x:.4~s}}"
-    hover = f"candidate %{{customdata}}<br>{cost}<br>estimated accuracy %{{y:.2%}}<extra></extra>"
-    best = [trials[i] for i in pareto([(c, a) for _, c, a in trials])]
+    words = f"modelled {name_of(cost)} %{{x:.4~g}} ms" if cost.endswith("_ms") else f"{name_of(cost)} %{{x:.4~s}}"
+    hover = f"candidate %{{customdata}}<br>{words}<br>estimated {html.escape(metric.name)} {_y(metric)}<extra></extra>"
+    best = [trials[i] for i in pareto([(c, a) for _, c, a in trials], metric.goal)]
     looks: list[tuple[str, Sequence[tuple[int, float, float]], dict[str, Any]]] = [
         ("candidates (estimates)", dots, {"mode": "markers", "marker": {"color": SKY, "size": 6, "opacity": 0.55}}),
         ("best estimates", best, {"mode": "lines", "line": {"color": GREEN, "width": 2, "shape": "hv"}}),
     ]
     for name, points, look in looks:
-        indices, costs, accuracies = zip(*points, strict=True)
-        trace = go.Scatter(x=costs, y=accuracies, customdata=indices, name=name, hovertemplate=hover, **look)
-        figure.add_trace(trace, row=row, col=1)
+        indices, costs, values = zip(*points, strict=True)
+        drawn = go.Scatter(x=costs, y=values, customdata=indices, name=name, hovertemplate=hover, **look)
+        figure.add_trace(drawn, row=row, col=1)
 
 
-def _verified(group: Sequence[Network], metric: str, colour: str, symbol: str, size: int) -> go.Scatter:
-    ordered = sorted(group, key=lambda n: n.cost(metric).value)  # type: ignore[union-attr]  # filtered by the caller
-    costs = [c for c in (n.cost(metric) for n in ordered) if c]
-    accuracies = [n.accuracy for n in ordered if n.accuracy]
-    hover = [f"{n.label}: {percent(n.accuracy)}<br>{_costs(n)}" for n in ordered]
+def _y(metric: Metric) -> str:
+    """The value of a point, for plotly's hover texts."""
+    return "%{y:.2%}" if metric.unit == SHARE else f"%{{y:.4g}} {html.escape(metric.unit)}".rstrip()
+
+
+def _verified(group: Sequence[Shown], cost: str, metric: Metric, colour: str, symbol: str, size: int) -> go.Scatter:
+    ordered = sorted(group, key=lambda n: n.entry.cost(cost).value)
+    costs = [n.entry.cost(cost) for n in ordered]
+    scores = [n.entry.scores[metric.name] for n in ordered]
+    hover = [
+        f"{n.label}: {html.escape(quality(metric, s))}<br>{_costs(n)}" for n, s in zip(ordered, scores, strict=True)
+    ]
     return go.Scatter(
         x=[c.value for c in costs],
-        y=[a.value for a in accuracies],
+        y=[s.value for s in scores],
         error_x=_errors(costs),
-        error_y=_errors(accuracies),
+        error_y=_errors([_bounds(s) for s in scores]),
         text=hover,
         hovertemplate="%{text}<extra></extra>",
         mode="lines+markers" if len(group) > 1 else "markers",
@@ -419,57 +424,57 @@ def _verified(group: Sequence[Network], metric: str, colour: str, symbol: str, s
     )
 
 
-def _costs(network: Network) -> str:
-    parts = [milliseconds(network.latency_ms)] if network.latency_ms else []
-    parts += [f"{amount(m, c.value)} {name_of(m)}" for m in ("macs", "params") if (c := network.cost(m))]
+def _bounds(score: Score) -> Estimate:
+    """Without an interval, one of no width: no error bar."""
+    if score.low is None or score.high is None:
+        return Estimate(score.value, score.value, score.value)
+    return Estimate(score.value, score.low, score.high)
+
+
+def _costs(network: Shown) -> str:
+    entry = network.entry
+    parts = [milliseconds(entry.latency_ms)]
+    parts += [f"{amount(m, entry.cost(m).value)} {name_of(m)}" for m in ("macs", "params")]
     return "<br>".join(parts)
 
 
-def _errors(values: Sequence[Measured]) -> dict[str, Any]:
+def _errors(values: Sequence[Estimate]) -> dict[str, Any]:
     above, below = [v.high - v.value for v in values], [v.value - v.low for v in values]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 4, "thickness": 1.5}
 
 
-def _compared(result: Result) -> list[tuple[str, Network, str, bool]]:
-    """Name, network, colour and whether it shows at once, of what is compared choice by choice."""
-    found: list[tuple[str, Network | None, str, bool]] = [("reference", result.reference, GREY, True)]
-    for i, fitting in enumerate(result.fittings):
-        suffix = " @ " + ", ".join(bound(m, v) for m, v in fitting.limits.items()) if len(result.fittings) > 1 else ""
-        found += [
-            (f"winner{suffix}", fitting.winner, BLUE, i == 0),
-            (f"uniform{suffix}", None if fitting.searched else fitting.uniform, ORANGE, i == 0),
-            (f"searched{suffix}", fitting.searched, PURPLE, i == 0),
-        ]
-    return [(name, n, colour, shown) for name, n, colour, shown in found if n]
+def _compared(result: Result) -> list[tuple[str, Shown, str, bool]]:
+    """Name, network, colour and whether it shows at once, of what is compared choice by choice.
+
+    Where uniform scaling has won, its bars are the winner's, and the search's own network takes its place.
+    """
+    colours = {label: colour for label, colour, _, _ in MARKS}
+    found = []
+    for n in networks_of(result):
+        point = None if n.point is None else result.points[n.point]
+        if n.label == "uniform" and point is not None and point.delivered == "uniform":
+            continue
+        at = ""
+        if point is not None and len(result.points) > 1:
+            at = " @ " + ", ".join(bound(m, v) for m, v in point.budget.items())
+        found.append((f"{n.label}{at}", n, colours[n.label], not n.point))
+    return found
 
 
 def _switches(result: Result) -> set[str]:
     """Choices that say whether a layer or block is there."""
-    choices = rows(result.search.get("choices"))
-    return {text(c.get("name")) for c in choices if list(c.get("options") or ()) in ([0, 1], [False, True])}
+    return {c.name for c in result.search.choices if c.options == (0, 1)}  # equal to (False, True)
 
 
-def _worded(found: Mapping[str, Any]) -> dict[str, str]:
-    return {block: text(v) for block, v in found.items() if isinstance(v, str)}
+def _worded(found: Mapping[str, Scalar]) -> dict[str, str]:
+    return {block: v for block, v in found.items() if isinstance(v, str)}
 
 
-def _listed(choice: Raw) -> Sequence[Any]:
-    """The options of a choice that are words."""
-    options = choice.get("options")
-    return [o for o in options if isinstance(o, str)] if isinstance(options, (list, tuple)) else []
+def _numeric(found: Mapping[str, Scalar], without: Collection[str] = ()) -> dict[str, float]:
+    return {k: float(v) for k, v in found.items() if not isinstance(v, str) and k not in without}
 
 
-def _numeric(found: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, float]:
-    known = ((layer, number(v)) for layer, v in found.items() if layer not in without)
-    return {layer: n for layer, n in known if n is not None}
-
-
-def _heldout(result: Result) -> list[dict[str, Any]]:
-    return rows(result.latency_model.get("heldout"))
-
-
-def _heldout_trace(pairs: Sequence[tuple[float, Measured | None]]) -> go.Scatter:
-    known = [(p, m) for p, m in pairs if m]
+def _heldout_trace(known: Sequence[tuple[float, Estimate]]) -> go.Scatter:
     errors = [f"{100 * (p / m.value - 1):+.1f} %" if m.value else "" for p, m in known]
     intervals = [milliseconds(m) for _, m in known]
     return go.Scatter(
@@ -484,80 +489,80 @@ def _heldout_trace(pairs: Sequence[tuple[float, Measured | None]]) -> go.Scatter
     )
 
 
-def _steps(history: Sequence[Raw]) -> tuple[list[float], str]:
-    """Position of every history entry and the name of its unit; entries are counted if positions are missing."""
+def _steps(logs: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
+    """Position of every log and the name of its unit; logs are counted if positions are missing."""
     for key in POSITIONS:
-        found = numbers([h.get(key) for h in history])
-        if len(found) == len(history) and all(a <= b for a, b in pairwise(found)):
+        found = [float(log[key]) for log in logs if _is_number(log.get(key))]
+        if len(found) == len(logs) and all(a <= b for a, b in pairwise(found)):
             return found, key
-    return [float(i) for i in range(1, len(history) + 1)], "record"
+    return [float(i) for i in range(1, len(logs) + 1)], "record"
 
 
-def _panels(history: Sequence[Raw]) -> dict[str, list[str]]:
-    """Axis title -> keys of the history that share it."""
-    keys = dict.fromkeys(k for h in history for k, v in h.items() if number(v) is not None)
+def _panels(logs: Sequence[Mapping[str, Any]], metric: Metric) -> dict[str, list[str]]:
+    """Axis title -> keys of the logs that share it."""
+    keys = dict.fromkeys(k for log in logs for k, v in log.items() if _is_number(v))
     panels: dict[str, list[str]] = {}
     for key in keys:
         if key not in POSITIONS:
-            panels.setdefault(_kind(key), []).append(key)
-    order = sorted(panels, key=lambda axis: {"loss": 0, "accuracy": 1, "latency (ms)": 2}.get(axis, 3))
+            panels.setdefault(_kind(key, metric), []).append(key)
+    order = sorted(panels, key=lambda axis: {"loss": 0, metric.name: 1, "latency (ms)": 2}.get(axis, 3))
     return {axis: panels[axis] for axis in order[:PANELS]}
 
 
-def _kind(key: str) -> str:
-    for word, axis in (("loss", "loss"), ("acc", "accuracy")):
-        if word in key:
-            return axis
+def _kind(key: str, metric: Metric) -> str:
+    for name in ("loss", metric.name):
+        if name in key:
+            return name
     return "latency (ms)" if key.endswith("_ms") else key
 
 
-def _best_so_far(result: Result) -> go.Figure | None:
-    trials = _trials(result) or [
-        (i, 0.0, a)
-        for i, a in enumerate(number(t.get("accuracy")) for t in rows(result.search.get("trials")))
-        if a is not None
+def _best_so_far(result: Result, trace: Trace) -> go.Figure | None:
+    metric, cost = result.metric, result.cost
+    trials = _trials(result, trace) or [
+        (i, 0.0, t.metrics[metric.name])
+        for i, t in enumerate(trace.trials)
+        if t.ok and _is_number(t.metrics.get(metric.name))
     ]
     if not trials:
         return None
-    limit = max((f.limits[result.metric] for f in result.fittings if result.metric in f.limits), default=float("inf"))
-    best, line = 0.0, []
-    for i, cost, accuracy in trials:
-        best = max(best, accuracy) if cost <= limit else best
-        line.append((i, best or None))
+    limit = max(p.budget[cost] for p in result.points)
+    best: float | None = None
+    line = []
+    for i, spent, value in trials:
+        if spent <= limit:
+            best = value if best is None else metric.best((best, value))
+        line.append((i, best))
     figure = _figure("Progress of the search", 380)
     xs = [i for i, _, _ in trials]
     dots = {"color": SKY, "size": 6, "opacity": 0.6}
-    hover = "candidate %{x}: %{y:.2%}<extra></extra>"
+    hover = f"candidate %{{x}}: {_y(metric)}<extra></extra>"
     ys = [a for _, _, a in trials]
     figure.add_trace(go.Scatter(x=xs, y=ys, mode="markers", marker=dots, name="candidates", hovertemplate=hover))
     style = {"color": BLUE, "width": 2, "shape": "hv"}
-    name = "best within the budget" if limit < float("inf") else "best so far"
+    name = "best within the budget"
     figure.add_trace(go.Scatter(x=xs, y=[b for _, b in line], mode="lines", line=style, name=name, hovertemplate=hover))
     figure.update_xaxes(title_text="candidate")
-    figure.update_yaxes(title_text="estimated accuracy", tickformat=".1%")
+    figure.update_yaxes(**quality_axis(metric))
+    figure.update_yaxes(title_text=f"estimated {metric.name}")
     return figure
 
 
-def _grid(raw: Any) -> list[list[float]]:
-    grid = [numbers(row) for row in raw] if isinstance(raw, (list, tuple)) else []
-    return grid if any(grid) else []
-
-
-def _spread(moments: list[tuple[Any, list[list[float]]]]) -> list[tuple[Any, list[list[float]]]]:
+def _spread(moments: Sequence[Moment]) -> list[Moment]:
     """The first, the last and evenly spaced ones between."""
     if len(moments) <= PANELS:
-        return moments
+        return list(moments)
     return [moments[round(i * (len(moments) - 1) / (PANELS - 1))] for i in range(PANELS)]
 
 
-def _heatmap(grid: list[list[float]], names: list[str], choices: Sequence[Raw]) -> go.Heatmap:
-    widest = max(len(row) for row in grid)
+def _heatmap(moment: Moment, names: list[str], choices: Sequence[Choice]) -> go.Heatmap:
+    grid = moment.probabilities
+    widest = max(map(len, grid))
     values = [[*row, *[None] * (widest - len(row))] for row in grid]
-    options = [_options(choices[i] if i < len(choices) else {}, widest) for i in range(len(grid))]
+    options = [_options(choices[i], widest) for i in range(len(grid))]
     return go.Heatmap(
         z=values,
         x=list(range(1, widest + 1)),
-        y=_labels(names[: len(grid)]),
+        y=_labels(names),
         customdata=options,
         coloraxis="coloraxis",
         hovertemplate="%{y} = %{customdata}<br>probability %{z:.3f}<extra></extra>",
@@ -567,24 +572,22 @@ def _heatmap(grid: list[list[float]], names: list[str], choices: Sequence[Raw]) 
     )
 
 
-def _options(choice: Raw, count: int) -> list[str]:
-    listed = choice.get("options")
-    known = [html.escape(text(o)) for o in listed] if isinstance(listed, (list, tuple)) else []
+def _options(choice: Choice, count: int) -> list[str]:
+    known = [html.escape(text(o)) for o in choice.options]
     return [known[i] if i < len(known) else f"option {i + 1}" for i in range(count)]
 
 
-def _dtick(moments: Sequence[tuple[Any, list[list[float]]]]) -> int:
-    return max(1, max(len(row) for _, grid in moments for row in grid) // 6)
+def _dtick(moments: Sequence[Moment]) -> int:
+    return max(1, max(len(row) for m in moments for row in m.probabilities) // 6)
 
 
 def _colourbar() -> dict[str, Any]:
     return {"title": {"text": "probability", "side": "right"}, "thickness": 12, "outlinewidth": 0}
 
 
-def _stage_label(stage: Raw, seconds: float) -> str:
-    parts = [duration(seconds)]
-    for key, word in (("networks_trained", "trained"), ("networks_measured", "measured")):
-        count = number(mapping(stage).get(key))
+def _stage_label(stage: Stage) -> str:
+    parts = [duration(stage.seconds)]
+    for count, word in ((stage.networks_trained, "trained"), (stage.networks_measured, "measured")):
         if count:
             parts.append(f"{digits(count) if count % 1 else int(count)} {word}")
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 import tomli_w
 
-from sartor.core import state
+from sartor.core import files
 from sartor.core.errors import StateError
 from sartor.run.journal import FileJournal
 
@@ -91,7 +91,7 @@ class RunFolder:
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write a config as TOML, atomically."""
-    state.atomically(path, lambda part: part.write_text(tomli_w.dumps(plain(config)), encoding="utf-8"))
+    files.atomically(path, lambda part: part.write_text(tomli_w.dumps(plain(config)), encoding="utf-8"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
     text = json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
-    state.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    files.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _finite(data: Any) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sartor.core.contracts import Evaluator, Heritable, Problem
+from sartor.core.abilities import Heritable
+from sartor.core.contracts import Evaluator, Problem
 from sartor.core.errors import (
     BudgetSpentError,
     CapabilityError,

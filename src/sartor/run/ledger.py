@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.run.journal import Journal
+from sartor.run.result import Spent, Stage
 
 
 class Ledger:
@@ -53,7 +54,7 @@ class Ledger:
         self._last, self._booked_trained, self._booked_measured = now, 0, 0
         self._journal.append({"kind": "time", "stage": self._stages[-1] if self._stages else "other", **record})
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Spent:
         """The stages in order of appearance, their sum, and the wall time of all sessions."""
         self.book()
         stages: dict[str, dict[str, Any]] = {}
@@ -62,11 +63,8 @@ class Ledger:
                 entry = stages.setdefault(record["stage"], {"seconds": 0.0, "trained": 0, "measured": 0})
                 for key in entry:
                     entry[key] += record[key]
-        rows = [
-            {"name": n, "seconds": e["seconds"], "networks_trained": e["trained"], "networks_measured": e["measured"]}
-            for n, e in stages.items()
-        ]
-        return {"stages": rows, "total_seconds": sum(r["seconds"] for r in rows), "wall_seconds": self._wall()}
+        rows = tuple(Stage(n, e["seconds"], e["trained"], e["measured"]) for n, e in stages.items())
+        return Spent(rows, sum(r.seconds for r in rows), self._wall())
 
     def _wall(self) -> float:
         """Wall time of earlier sessions as booked, and of this one by the clock, to its last booking."""

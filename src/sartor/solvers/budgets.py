@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Peaked, Problem, Separable, require
+from sartor.core.abilities import Terms, require
+from sartor.core.contracts import CostModel, Problem
 from sartor.core.errors import CapabilityError
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -47,13 +48,32 @@ def within(problem: Problem, arch: Arch, limits: Mapping[str, float]) -> bool:
     return all(float(problem.cost(m)([arch])[0]) <= upper for m, upper in limits.items())
 
 
+def terms_of(cost: CostModel, by: object) -> Sequence[Tables]:
+    """The tables of a cost: a single one if it is their sum, several if it is the largest of their sums.
+
+    Args:
+        cost: Of any problem.
+        by: Who needs them, for messages.
+
+    Raises:
+        CapabilityError: It has none.
+    """
+    terms = require(cost, Terms, by).terms()
+    if not terms:
+        raise CapabilityError(
+            f"{by if isinstance(by, str) else type(by).__name__} needs {cost.metric} as a sum of table entries "
+            f"(Terms), which {type(cost).__name__} cannot give for this space; take a strategy that only asks for costs"
+        )
+    return terms
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits with their cost tables.
 
     Attributes:
-        additive: Costs that are sums (`Separable`).
-        peaks: Costs that are maxima (`Peaked`), one entry per table.
+        additive: Costs that are sums of table entries.
+        peaks: Costs that are the largest of several sums, one entry per table.
     """
 
     additive: tuple[Bound, ...]
@@ -69,11 +89,8 @@ class Budget:
         additive: list[Bound] = []
         peaks: list[Bound] = []
         for metric, upper in limits.items():
-            cost = problem.cost(metric)
-            if isinstance(cost, Peaked):
-                peaks += [(tables, upper) for tables in cost.peaks()]
-            else:
-                additive.append((require(cost, Separable, by).tables(), upper))
+            terms = terms_of(problem.cost(metric), by)
+            (additive if len(terms) == 1 else peaks).extend((tables, upper) for tables in terms)
         return cls(tuple(additive), tuple(peaks))
 
     def best(self, loss: Tables, decoder: Decoder = "exact") -> Arch:

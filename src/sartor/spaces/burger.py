@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space
 from sartor.core.records import Arch, Choice
 from sartor.core.tables import Tables
@@ -26,7 +27,7 @@ _MENU = {
 }
 
 
-class Burger(Space):
+class Burger(Space, Accounted):
     """Bread, patty and topping, four of each: 64 burgers for 4 to 29, the tastiest of all for 24.
 
     `sartor.costs.price` gives the price and the evaluator `synthetic` with `metric = "taste"` the taste. `build` gives

@@ -2,8 +2,8 @@
 
 Sources: Liu, Simonyan and Yang, "DARTS" (ICLR 2019): preset `darts`; Dong and Yang, "NAS-Bench-201" (ICLR 2020): preset
 `nats`. Deviations from DARTS: every edge may run any operation or none, of which its cells (two edges per node) are a
-part that `derive` finds; the network that is searched is the one that is built (norms have scales and shifts, no norms
-behind pools); no auxiliary head, no drop path.
+part that `moves.derive` finds; the network that is searched is the one that is built (norms have scales and shifts, no
+norms behind pools); no auxiliary head, no drop path.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
+from sartor.core.moves import Moves
 from sartor.core.records import Arch, Choice, Operators
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 from sartor.spaces._cells import NONE, PRESETS, SKIP, Edge, Network, Place, around, constants, operators, steps
 from sartor.spaces._graph import Nothing
 from sartor.spaces._operators import Catalogue, Catalogued
@@ -30,7 +34,7 @@ __all__ = ["Cells"]
 _USUAL = ("conv3", "sep3")
 
 
-class Cells(Catalogued, Space):
+class Cells(Catalogued, Space, Accounted):
     """A 3x3 convolution, stages of equal cells with a reduction to half the size in between, pooling, a classifier.
 
     A cell has one or two inputs (the outputs of the cells before it), then nodes, each the sum of one operation on all
@@ -54,8 +58,8 @@ class Cells(Catalogued, Space):
         inputs: 1, the cell before, or 2, the two cells before.
         concat: Whether a cell gives all its nodes, concatenated; else the last one, and norm and ReLU come after all.
         separate: Whether reductions are cells with choices of their own; else they are residual blocks.
-        keep: Edges that `derive` keeps per node, the most preferred ones, with any operation but `none`; 0 takes the
-            most preferred operation of every edge, whatever it is.
+        keep: Edges that `moves.derive` keeps per node, the most preferred ones, with any operation but `none`; 0 takes
+            the most preferred operation of every edge, whatever it is.
         size: Height and width of the input.
         classes: Number of outputs.
         in_channels: Channels of the input.
@@ -93,6 +97,7 @@ class Cells(Catalogued, Space):
             for kind in plan.kinds
             for source, node in plan.edges
         )
+        self.moves = _Moves(self)
 
     @property
     def reference(self) -> Arch:
@@ -120,25 +125,6 @@ class Cells(Catalogued, Space):
 
     def supernet(self) -> Supernet:
         return _CellsSupernet(self).to(memory_format=torch.channels_last)  # on a CPU 1.4 to 1.8 times as fast
-
-    def derive(self, probs: Sequence[Tensor]) -> Arch:
-        """The cells that preferences mean, by the rule of DARTS (see `keep`); the first of equals.
-
-        Args:
-            probs: Per choice the weights of its options, `(k_i,)`, larger is better.
-        """
-        plan = self.plan
-        if not plan.keep:
-            return self.canonical(tuple(int(p.argmax()) for p in probs))
-        none = plan.operations.index(NONE)
-        best = [max((float(v), -k) for k, v in enumerate(p) if k != none) for p in probs]
-        found = [none] * len(best)
-        for start in range(0, len(best), len(plan.edges)):
-            for node in {n: None for _, n in plan.edges}:
-                into = [start + e for e, (_, n) in enumerate(plan.edges) if n == node]
-                for e in sorted(into, key=lambda e: (-best[e][0], e))[: plan.keep]:
-                    found[e] = -best[e][1]
-        return self.canonical(tuple(found))
 
     def account(self, metric: str) -> Tables | None:
         """Every operation costs what it costs, also one whose result is not used: the network runs it."""
@@ -195,6 +181,29 @@ class Cells(Catalogued, Space):
         return Tables(tuple(unary), {}, float(constant))
 
 
+class _Moves(Moves):
+    """Preferences mean the cells that the rule of DARTS makes of them."""
+
+    def __init__(self, space: Cells) -> None:
+        super().__init__(space.choices, space.canonical)
+        self._plan = space.plan
+
+    def derive(self, preferences: Sequence[Tensor]) -> Arch:
+        """By `keep`; the first of equals."""
+        plan = self._plan
+        if not plan.keep:
+            return super().derive(preferences)
+        none = plan.operations.index(NONE)
+        best = [max((float(v), -k) for k, v in enumerate(row) if k != none) for row in preferences]
+        found = [none] * len(best)
+        for start in range(0, len(best), len(plan.edges)):
+            for node in {n: None for _, n in plan.edges}:
+                into = [start + e for e, (_, n) in enumerate(plan.edges) if n == node]
+                for e in sorted(into, key=lambda e: (-best[e][0], e))[: plan.keep]:
+                    found[e] = -best[e][1]
+        return self.canonical(tuple(found))
+
+
 class _CellsSupernet(Supernet):
     def __init__(self, space: Cells) -> None:
         super().__init__()
@@ -205,10 +214,11 @@ class _CellsSupernet(Supernet):
 
         self.network = Network(plan, mixed)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         kinds, count = self.space.plan.kinds, len(self.space.plan.edges)
         own = {kind: gates[i * count : (i + 1) * count] for i, kind in enumerate(kinds)}
-        return self.network.run(x, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
+        return self.network.run(y, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

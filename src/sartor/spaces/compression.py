@@ -16,30 +16,34 @@ arch is a network, and `canonical` shows the widths that it really has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sartor.core.abilities import Accounted, Described, Pretrained
 from sartor.core.contracts import Space
 from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.moves import Moves
 from sartor.core.records import Arch
-from sartor.networks import blank, original, untrained
+from sartor.core.trees import Inputs
+from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._pool import Pool
-from sartor.surgery.blocks import skippable
-from sartor.surgery.coupling import couple
-from sartor.surgery.description import Describer, Encoding
-from sartor.surgery.extraction import as_graph
-from sartor.surgery.importance import Importance, reorder, scores
-from sartor.surgery.ladders import grouped, ladders
-from sartor.surgery.rewiring import Wiring, functional
-from sartor.surgery.slicing import Engine, Skeleton
-from sartor.surgery.students import Students
-from sartor.surgery.tally import Tally
+from sartor.surgery.analysis.blocks import skippable
+from sartor.surgery.analysis.coupling import couple
+from sartor.surgery.analysis.ladders import grouped, ladders
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.extraction import as_graph
+from sartor.surgery.cutting.importance import Importance, reorder, scores
+from sartor.surgery.cutting.slicing import Engine
+from sartor.surgery.students.choices import Students
+from sartor.surgery.students.description import Describer, Encoding
+from sartor.surgery.students.rewiring import Wiring, functional
+from sartor.surgery.students.tally import Tally
 
 __all__ = ["Compression"]
 
@@ -51,14 +55,16 @@ BLOCKS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """A random network skips every block with one of these probabilities (ours)."""
 
 
-class Compression(Space):
+class Compression(Space, Accounted, Described, Pretrained):
     """Students of a trained network.
 
     Args:
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module: the teacher.
         weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
             network by name is untrained; a module counts as trained.
-        input_shape: Shape of one input without the batch; by default `(in_channels, size, size)`.
+        input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
+            `(in_channels, size, size)`.
+        example: Inputs of one example, each `(1, ...)`, which say more than shapes: types, and which numbers occur.
         size: Height and width of the input.
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
@@ -81,7 +87,8 @@ class Compression(Space):
         *,
         network: str | nn.Module = "",
         weights: str = "",
-        input_shape: Sequence[int] | None = None,
+        input_shape: Shapes | None = None,
+        example: Inputs | None = None,
         size: int = 224,
         in_channels: int = 3,
         classes: int | None = None,
@@ -99,11 +106,12 @@ class Compression(Space):
         if not network:
             raise ConfigError("the space compression needs a network: network = 'torchvision:resnet18', say")
         _check(steps, coupled, importance, encoding)
-        self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
         whole = original(network, weights, seed=seed, classes=classes)
-        coupling = couple(whole, blank(whole, self.input_shape), ignore)
+        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.input_shape: Any = shapes(self.example)
+        coupling = couple(whole, self.example, ignore)
         functional(coupling.traced.graph)
         constants = reorder(coupling, whole, scores(coupling, whole, importance, seed=seed))
         self.coupling, self._whole = coupling.with_constants(constants), whole
@@ -123,58 +131,21 @@ class Compression(Space):
         self._tally = Tally(self.students, whole)
         self._describe = Describer(self.students, encoding)
         self._pool = Pool(pool, self.choices) if pool else None
-        ends = (0, self.students.at_blocks, self.students.at_widths, self.students.at_skips, len(self.choices))
-        movable = ([i for i in range(*span) if len(self.choices[i].options) > 1] for span in pairwise(ends))
-        self._kinds = [kind for kind in movable if kind]
-        self._words = [[str(option) for option in c.options] for c in self.choices]
+        self.moves = _Moves(self.students, self.canonical, self._pool)
 
     @property
     def reference(self) -> Arch:
         return self.canonical(self.students.reference)
-
-    @property
-    def members(self) -> Sequence[Arch]:
-        return self._pool.archs if self._pool is not None else ()
 
     def canonical(self, arch: Arch) -> Arch:
         found = self.students.canonical(arch)
         return found if self._pool is None else self._pool.nearest(found)
 
     def key(self, arch: Arch) -> str:
-        """The options of the canonical arch, with colons between them."""
-        return ":".join(words[a] for words, a in zip(self._words, self.canonical(arch), strict=True))
+        return super().key(self.canonical(arch))
 
     def build(self, arch: Arch) -> nn.Module:
         return as_graph(Engine(self.students.wiring.skeleton, self._weights()), self.students.cut(self._known(arch)))
-
-    def draw(self, rng: np.random.Generator) -> Arch:
-        """A random network as the source draws them: see `REMOVED`, `SKIPPED`, `BLOCKS`; widths are uniform.
-
-        Of a pool, all networks are as likely.
-        """
-        if self._pool is not None:
-            return self.members[int(rng.integers(len(self.members)))]
-        students, options = self.students, np.array([len(c.options) for c in self.choices])
-        removed, skipped, blocks = (float(rng.choice(p)) for p in (REMOVED, SKIPPED, BLOCKS))
-        arch = rng.integers(options)
-        coins = rng.random(len(options))
-        lo, hi = students.at_widths, students.at_skips
-        arch[: students.at_blocks] = coins[: students.at_blocks] >= removed
-        arch[students.at_blocks : lo] = coins[students.at_blocks : lo] >= blocks
-        arch[hi:] = np.where(coins[hi:] < (1 - skipped) ** (options[hi:] - 1), 0, 1 + rng.integers(options[hi:] - 1))
-        return self.canonical(tuple(arch.tolist()))
-
-    def vary(self, arch: Arch, rng: np.random.Generator) -> Arch:
-        """`arch` with one layer, block, width or skip changed, each kind as likely; a width by a quarter at most.
-
-        Most choices are about single layers and skips, of which a good student changes few.
-        """
-        kind = self._kinds[int(rng.integers(len(self._kinds)))]
-        i = kind[int(rng.integers(len(kind)))]
-        size = len(self.choices[i].options)
-        reach = max(1, size // 4) if self.choices[i].ordered else size
-        others = [k for k in range(size) if 0 < abs(k - arch[i]) <= reach]
-        return self.canonical((*arch[:i], others[int(rng.integers(len(others)))], *arch[i + 1 :]))
 
     def scaled(self, factor: float) -> Arch:
         """All layers and no skips, with widths nearest to `factor` times the teacher's."""
@@ -201,6 +172,50 @@ class Compression(Space):
             return self._whole
         assert isinstance(self._spec, str)
         return untrained(self._spec, self._classes, training=self._whole.training)
+
+
+class _Moves(Moves):
+    """Random students as the source draws them, and small changes of each kind; or the networks of a pool."""
+
+    def __init__(self, students: Students, canonical: Callable[[Arch], Arch], pool: Pool | None) -> None:
+        super().__init__(students.choices, canonical)
+        self._students, self._pool = students, pool
+        ends = (0, students.at_blocks, students.at_widths, students.at_skips, len(self.choices))
+        movable = ([i for i in range(*span) if len(self.choices[i].options) > 1] for span in pairwise(ends))
+        self._kinds = [kind for kind in movable if kind]
+
+    @property
+    def members(self) -> Sequence[Arch]:
+        return self._pool.archs if self._pool is not None else ()
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """A random network as the source draws them: see `REMOVED`, `SKIPPED`, `BLOCKS`; widths are uniform.
+
+        Of a pool, all networks are as likely.
+        """
+        if self._pool is not None:
+            return self.members[int(rng.integers(len(self.members)))]
+        students, options = self._students, np.array([len(c.options) for c in self.choices])
+        removed, skipped, blocks = (float(rng.choice(p)) for p in (REMOVED, SKIPPED, BLOCKS))
+        arch = rng.integers(options)
+        coins = rng.random(len(options))
+        lo, hi = students.at_widths, students.at_skips
+        arch[: students.at_blocks] = coins[: students.at_blocks] >= removed
+        arch[students.at_blocks : lo] = coins[students.at_blocks : lo] >= blocks
+        arch[hi:] = np.where(coins[hi:] < (1 - skipped) ** (options[hi:] - 1), 0, 1 + rng.integers(options[hi:] - 1))
+        return self.canonical(tuple(arch.tolist()))
+
+    def vary(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """`arch` with one layer, block, width or skip changed, each kind as likely; a width by a quarter at most.
+
+        Most choices are about single layers and skips, of which a good student changes few.
+        """
+        kind = self._kinds[int(rng.integers(len(self._kinds)))]
+        i = kind[int(rng.integers(len(kind)))]
+        size = len(self.choices[i].options)
+        reach = max(1, size // 4) if self.choices[i].ordered else size
+        others = [k for k in range(size) if 0 < abs(k - arch[i]) <= reach]
+        return self.canonical((*arch[:i], others[int(rng.integers(len(others)))], *arch[i + 1 :]))
 
 
 def _check(steps: int, coupled: str, importance: str, encoding: str) -> None:

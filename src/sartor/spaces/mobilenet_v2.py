@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
@@ -24,7 +25,7 @@ __all__ = ["MobilenetV2"]
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class MobilenetV2(Space):
+class MobilenetV2(Space, Accounted):
     """A 3x3 convolution with stride 2, seven stages of inverted residual blocks, a 1x1 convolution, a classifier.
 
     Each stage is one choice, whose options are called `k5 e0.5 c32 n3`: kernel 5, half the expansion, 32 filters, 3

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
@@ -28,7 +29,7 @@ _STAGES = (
 )
 
 
-class MobilenetV3Small(Space):
+class MobilenetV3Small(Space, Accounted):
     """A 3x3 convolution with stride 2, five stages of inverted residual blocks, a 1x1 convolution, two linear layers.
 
     Each stage is one choice, whose options are called `k5 e0.5 c40 n3`: kernel 5, half the expansion, 40 filters, 3

@@ -16,10 +16,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
+from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer, Operators
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 from sartor.spaces import _nats as nats
 from sartor.spaces._cells import PRESETS, operators
 from sartor.spaces._graph import Cell
@@ -38,7 +41,7 @@ _INPUT, _NOTHING = "0", "#"
 """Words for what nodes compute. Those of the benchmark: its count depends on the order that they sort in."""
 
 
-class NatsTopology(Catalogued, Space):
+class NatsTopology(Catalogued, Space, Accounted):
     """A 3x3 convolution, then three stages of equal cells with 16, 32 and 64 channels.
 
     A cell is a graph of an input and three nodes, each the sum of one operation on every node before it. The table of
@@ -55,6 +58,8 @@ class NatsTopology(Catalogued, Space):
             That overlooks sums in sums, and nothing as a term of a sum; `all` does not: 4,930. `none`: 15,625. What
             stands for several is the network with the fewest MACs, of several the one with the smallest option indices.
     """
+
+    input_shape: tuple[int, int, int]
 
     def __init__(
         self, *, classes: int = 10, size: int = 32, in_channels: int = 3, cells: int = 5, merge: Merge = "published"
@@ -155,13 +160,14 @@ class _TopologySupernet(Supernet):
         super().__init__()
         self.space, self.network = space, space.network(_mixed_cell)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         net = self.network
-        x = net.stem(x)
+        y = net.stem(y)
         for cell in net.cells:
-            x = cell(x, gates=gates) if isinstance(cell, Cell) else cell(x)
-        y: Tensor = net.head(x)
-        return y
+            y = cell(y, gates=gates) if isinstance(cell, Cell) else cell(y)
+        found: Tensor = net.head(y)
+        return found
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

@@ -1,6 +1,7 @@
 """The widths of any PyTorch network: every group of coupled channels is one choice, the weights are shared.
 
-The groups come from `sartor.surgery.coupling`. Channels are ordered by importance, so that the first ones are kept.
+The groups come from `sartor.surgery.analysis.coupling`. Channels are ordered by importance, so that the first ones are
+kept.
 """
 
 from __future__ import annotations
@@ -8,26 +9,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
+from sartor.core.abilities import Accounted, Pretrained
 from sartor.core.contracts import Batch, Space, Supernet, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
-from sartor.networks import blank, original, untrained
+from sartor.core.trees import Inputs, Tree
+from sartor.networks import Shapes, blank, lively, original, shapes, untrained
 from sartor.spaces._options import nearest
-from sartor.surgery.accounting import Accounts
-from sartor.surgery.blocks import Skippable, skippable
-from sartor.surgery.coupling import Coupling, couple
-from sartor.surgery.importance import Importance, Scores, reorder, scores
-from sartor.surgery.ladders import ladders
-from sartor.surgery.slicing import Skeleton
-from sartor.surgery.supernet import CutSupernet
+from sartor.surgery.analysis.accounting import Accounts
+from sartor.surgery.analysis.blocks import Skippable, skippable
+from sartor.surgery.analysis.coupling import Coupling, couple
+from sartor.surgery.analysis.ladders import ladders
+from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
+from sartor.surgery.cutting.supernet import CutSupernet
 
 __all__ = ["Widths"]
 
@@ -43,14 +47,16 @@ _NOISE = 1e-6
 """What rounding adds, relative to the output."""
 
 
-class Widths(Space):
+class Widths(Space, Accounted, Pretrained):
     """Narrower versions of a network.
 
     Args:
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module.
         weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
             network by name is untrained; a module counts as trained.
-        input_shape: Shape of one input without the batch; by default `(in_channels, size, size)`.
+        input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
+            `(in_channels, size, size)`.
+        example: Inputs of one example, each `(1, ...)`, which say more than shapes: types, and which numbers occur.
         size: Height and width of the input.
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
@@ -65,12 +71,15 @@ class Widths(Space):
         seed: Of the initial weights and of `random`.
     """
 
+    input_shape: tuple[int, ...]
+
     def __init__(
         self,
         *,
         network: str | nn.Module = "",
         weights: str = "",
-        input_shape: Sequence[int] | None = None,
+        input_shape: Shapes | None = None,
+        example: Inputs | None = None,
         size: int = 224,
         in_channels: int = 3,
         classes: int | None = None,
@@ -84,14 +93,16 @@ class Widths(Space):
     ) -> None:
         if not network:
             raise ConfigError("the space widths needs a network: network = 'torchvision:resnet18', say")
-        self.input_shape = tuple(input_shape) if input_shape is not None else (in_channels, size, size)
         if reconstruct < 0:
             raise ConfigError(f"reconstruct must be a number of examples, or 0 for none, got {reconstruct}")
         self._spec, self._classes, self._seed = network, classes, seed
         self._examples = reconstruct
         self.trained = isinstance(network, nn.Module) or bool(weights)
+        self.reconstructs = self.trained and reconstruct > 0
         whole = original(network, weights, seed=seed, classes=classes)
-        self.coupling: Coupling = couple(whole, blank(whole, self.input_shape), ignore)
+        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.input_shape: Any = shapes(self.example)
+        self.coupling: Coupling = couple(whole, self.example, ignore)
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
         steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:
@@ -111,11 +122,11 @@ class Widths(Space):
         return self._supernet()
 
     def reconstruct(self, arch: Arch, module: nn.Module, batches: Iterable[Batch]) -> bool:
-        if not self.trained or not self._examples or arch == self.reference:
+        if not self.reconstructs or arch == self.reference:
             return False
-        wanted = min(self._examples, max(1, _ENTRIES // prod(self.input_shape)))
-        x = _examples(batches, wanted)
-        return self._shared(self._whole).reconstruct(arch, module, x.to(next(module.parameters())))
+        entries = sum(x.numel() for x in trees.leaves(self.example))
+        inputs = _examples(batches, min(self._examples, max(1, _ENTRIES // entries)))
+        return self._shared(self._whole).reconstruct(arch, module, _like(inputs, next(module.parameters())))
 
     def inform(self, task: Task) -> None:
         """Order the channels by `taylor`, if that is wanted, over the first batches of the training split.
@@ -129,7 +140,7 @@ class Widths(Space):
             raise CapabilityError("importance 'taylor' needs a trained network; give weights, or use 'l2'")
         batches = islice(task.train(torch.Generator().manual_seed(self._seed)), _BATCHES)
         at = next(self._whole.parameters())
-        shown = ((x.to(at), y.to(at.device)) for x, y in batches)
+        shown = ((_like(inputs, at), trees.to(target, at.device)) for inputs, target in batches)
         self._order(scores(self.coupling, self._whole, "taylor", batches=shown, loss=task.loss))
 
     def scaled(self, factor: float) -> Arch:
@@ -169,33 +180,60 @@ class Widths(Space):
         random = tuple(int(rng.integers(len(c.options))) for c in self.choices)
         archs = [(0,) * len(self.choices), random, tuple(len(c.options) // 2 for c in self.choices)]
         supernet = CutSupernet(self._skeleton, copy.deepcopy(self._whole).eval(), self._ladders, plain=True)
-        first = next(self._whole.parameters())
         with global_seed(0), torch.no_grad():
-            x = torch.randn(2, *self.input_shape, dtype=first.dtype, device=first.device)
-            return all(_agree(supernet, arch, x) for arch in archs)
+            inputs = lively(self.example, 2)
+            return all(_agree(supernet, arch, inputs) for arch in archs)
 
 
-def _examples(batches: Iterable[Batch], wanted: int) -> Tensor:
+def _examples(batches: Iterable[Batch], wanted: int) -> Inputs:
     """The first inputs."""
-    found, count = list[Tensor](), 0
-    for x, _ in batches:
-        found.append(x)
-        count += len(x)
+    found, count = list[Inputs](), 0
+    for inputs, _ in batches:
+        found.append(inputs)
+        count += trees.size(inputs)
         if count >= wanted:
             break
     if not found:
         raise DataError("the training split gave no batches; use more data or a smaller batch")
-    return torch.cat(found)[:wanted]
+    first: Inputs = trees.rows(trees.joined(found), slice(wanted))
+    return first
 
 
-def _agree(supernet: CutSupernet, arch: Arch, x: Tensor) -> bool:
+def _like(inputs: Inputs, at: Tensor) -> Inputs:
+    """On the device of `at`, and what is floating-point of its type."""
+    found: Inputs = trees.mapped(lambda t: t.to(at) if t.is_floating_point() else t.to(at.device), inputs)
+    return found
+
+
+def _agree(supernet: CutSupernet, arch: Arch, inputs: Inputs) -> bool:
+    """Whether the network of the original's class gives what the cut gives, in the same containers."""
     gates = [torch.eye(len(step.choice.options))[a] for step, a in zip(supernet.ladders, arch, strict=True)]
-    wanted = supernet(x, gates)
+    wanted = supernet(inputs, gates)
     try:
-        found = supernet.extract(arch)(x)
+        found = trees.call(supernet.extract(arch), inputs)
     except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
         return False
-    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+    if not _same_kind(found, wanted):
         return False
-    signal = (wanted[0] - wanted[1]).abs().max()  # what two inputs have in common hides differences
+    return all(_near(a, b) for a, b in zip(trees.leaves(found), trees.leaves(wanted), strict=True))
+
+
+def _same_kind(found: Tree, wanted: Tree) -> bool:
+    """Whether two trees have the same containers, with tensors of the same shapes."""
+    if isinstance(found, Tensor) and isinstance(wanted, Tensor):
+        return found.shape == wanted.shape and found.dtype == wanted.dtype
+    parts, others = trees.children(found), trees.children(wanted)
+    if type(found) is not type(wanted) or parts is None or others is None:
+        return type(found) is type(wanted) and parts is others
+    return [k for k, _ in parts] == [k for k, _ in others] and all(
+        _same_kind(a, b) for (_, a), (_, b) in zip(parts, others, strict=True)
+    )
+
+
+def _near(found: Tensor, wanted: Tensor) -> bool:
+    """Whether two outputs for two examples are equal but for rounding; classes and the like are not looked at."""
+    if not wanted.is_floating_point() or not wanted.numel():
+        return True
+    each = wanted.dim() > 0 and len(wanted) > 1  # what two inputs have in common hides differences
+    signal = (wanted[0] - wanted[1]).abs().max() if each else wanted.abs().max()
     return bool((found - wanted).abs().max() <= _CLOSE * signal + _NOISE * wanted.abs().max().clamp(min=1e-12))

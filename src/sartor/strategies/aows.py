@@ -20,8 +20,8 @@ import torch
 
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Proposal
-from sartor.core.state import atomically
 from sartor.core.tables import Tables
 from sartor.solvers.budgets import Budget, Decoder, levels
 from sartor.supernet.slimmable import Probabilities, Schedule, Slimmable, uniform
@@ -37,7 +37,7 @@ class Aows(Strategy):
     """Adaptive optimal width search.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of supernet training; one is one step.
         warmup: Fraction of the epochs on uniform paths.
@@ -55,6 +55,7 @@ class Aows(Strategy):
     saved = ("training", "history")
     smoke = {"epochs": 4, "resolve_every": 2}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class Autoslim(Strategy):
     saved = ("training", "trail")
     smoke = {"epochs": 2}
     evaluator = "inherited"
+    shares_weights = True
     within_limits = False
 
     def __init__(

@@ -5,7 +5,7 @@ to the best share and to the rest; of some draws around good networks, that with
 except for a share of uniform draws (arXiv:1807.01774, algorithm 2). Deviations:
 
 * Ordered choices have a normal kernel over their options' positions, the others Aitchison and Aitken's, whose bandwidth
-  does not depend on the order of the options (see sartor.sampling.densities); the smallest bandwidth is NATS-Bench's.
+  does not depend on the order of the options (see sartor.surrogates.densities); the smallest bandwidth is NATS-Bench's.
 * The brackets are Hyperband's; the authors' code rounds their sizes down.
 * Draws outside of the budget do not compete; if all are, the one with the best ratio is repaired.
 """
@@ -13,22 +13,21 @@ except for a share of uniform draws (arXiv:1807.01774, algorithm 2). Deviations:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sartor.core.contracts import AskTell, Problem
+from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Proposal, Trial
-from sartor.core.rng import numpy_rng
-from sartor.sampling.brackets import Brackets, hyperband, steps
-from sartor.sampling.densities import Density, Shape
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.core.records import Arch
+from sartor.regions.brackets import hyperband, steps
+from sartor.regions.knockouts import Knockout
+from sartor.regions.region import at_least_one
+from sartor.surrogates.densities import Density, Shape
 
 __all__ = ["Bohb"]
 
 
-class Bohb(AskTell):
+class Bohb(Knockout):
     """Hyperband with a model.
 
     Args:
@@ -45,7 +44,6 @@ class Bohb(AskTell):
         bandwidth: The smallest one: a probability to change an unordered choice, or options of an ordered one.
     """
 
-    saved = ("rng", "trials", "brackets")
     smoke = {"trials": 24, "batch": 4, "least": 1 / 3}
 
     def __init__(
@@ -63,39 +61,18 @@ class Bohb(AskTell):
         widen: float = 3.0,
         bandwidth: float = 0.3,
     ) -> None:
-        at_least_one(trials=trials, batch=batch, samples=samples)
+        at_least_one(samples=samples)
         if not 0 <= random <= 1 or not 0 < good < 1 or widen <= 0 or bandwidth <= 0:
             raise ConfigError(
                 f"random is {random}, good {good}, widen {widen} and bandwidth {bandwidth}; random must be in [0, 1], "
                 "good in (0, 1), widen and bandwidth positive"
             )
-        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
+        super().__init__(problem, seed, hyperband(steps(least, eta), eta), trials=trials, batch=batch)
         self.random, self.good, self.samples, self.widen = random, good, samples, widen
-        self.brackets = Brackets(hyperband(steps(least, eta), eta))
-        self.region, self.rng = Region(problem), numpy_rng(seed, "archs")
         self.shape = Shape(problem.space.choices, bandwidth)
-        self.trials: list[Trial] = []
         self._levels: dict[float, list[tuple[float, Arch]]] = {}
         """Fidelity -> results, best first; not saved, as the trials say it all."""
         self._seen = 0
-
-    def ask(self) -> list[Proposal]:
-        """The next networks of the rung."""
-        count = min(self.batch, self.total - len(self.trials))
-        return self.brackets.ask(count, self._draw)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """When the rung is complete, the best are promoted."""
-        self.trials += trials
-        self.brackets.tell([(t.arch, self.problem.objectives[0].loss(t)) for t in trials])
-
-    def solve(self, limits: Mapping[str, float]) -> Arch:
-        """The best evaluated network under `limits`, at the highest fidelity; if none meets them, a random one.
-
-        Raises:
-            BudgetError: No network meets them.
-        """
-        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))
 
     def densities(self) -> tuple[Density, Density] | None:
         """Of the good and of the bad, at the largest fidelity with enough results; None before there are enough."""
@@ -114,10 +91,11 @@ class Bohb(AskTell):
         points = np.array(ranked)
         return Density(self.shape, points[:best]), Density(self.shape, points[-rest:])
 
-    def _draw(self) -> Arch:
+    def draw(self) -> Arch:
+        """Of some draws the one with the best ratio of densities; a uniform one for its share, or if there are none."""
         model = None if self.rng.random() < self.random else self.densities()
         if model is None:
-            return self.region.sample(self.rng)
+            return super().draw()
         good, bad = model
         index = good.draw(self.rng, self.samples, self.widen)
         kept = index[self.region.inside(index)]

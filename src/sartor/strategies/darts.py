@@ -9,7 +9,7 @@ Deviations:
   `sartor.supernet.penalties`), and a `temperature` keeps preferences to scale; `penalty = "none"` and
   `temperature = 0` are the paper's.
 * Choices are the space's. The paper's rule for cells, two inputs per node and never `zero`, is for the space to say
-  (`Derives`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
+  (`Moves.derive`; `cells` does with `keep = 2`), and gives way where its network breaks a limit.
 * The virtual step is plain SGD, as in the paper's equations; its code adds momentum and weight decay.
 * Batch norms learn scales (the paper's, searching, do not: `affine = False`), since what was trained can be cut out.
 * Held-out batches are random ones of the validation split; the paper halves the training images.
@@ -24,10 +24,12 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs, Tree
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut
 from sartor.supernet.mixed import fix_norms
@@ -48,7 +50,7 @@ class Darts(Strategy):
     """Differentiable search.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training; one is one step.
         order: 1, or 2 with the finite-difference Hessian-vector product.
@@ -69,6 +71,7 @@ class Darts(Strategy):
     saved = ("training", "controller", "penalty", "heldout")
     smoke = {"epochs": 3}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,
@@ -116,9 +119,9 @@ class Darts(Strategy):
             return False
         rate = cosine(self.training.done / self.training.epochs, self.lr, self.last_lr)
 
-        def both(x: Tensor, y: Tensor) -> Tensor:
-            self.training.pace(rate * len(x) / 64)
-            arch_loss = self._learn((x, y), self.heldout.batch(len(x)), rate * len(x) / 64)
+        def both(x: Inputs, y: Tree) -> Tensor:
+            self.training.pace(rate * trees.size(x) / 64)
+            arch_loss = self._learn((x, y), self.heldout.batch(trees.size(x)), rate * trees.size(x) / 64)
             loss = self.training.loss(x, y, self._gates())
             self.training.descend(loss, self.clip)
             return torch.stack([loss.detach().cpu().double(), arch_loss])

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sartor import archs
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one
 
 __all__ = ["LocalSearch"]
 
@@ -132,7 +131,7 @@ class LocalSearch(AskTell):
     def _neighbours(self, arch: Arch) -> list[Arch]:
         space = self.problem.space
         if self.adjacent:
-            return [a for a in archs.neighbours(space, arch) if a in self.region]
+            return [a for a in space.moves.neighbours(arch) if a in self.region]
         found = dict.fromkeys(
             space.canonical((*arch[:i], k, *arch[i + 1 :]))
             for i, choice in enumerate(space.choices)

@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from sartor import archs
+from sartor.core import trees
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import ConfigError, StateError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng, torch_rng
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs, Tree
 from sartor.solvers.budgets import Budget, feasible_levels, within
 from sartor.supernet.paths import Decks, dropped_gates
 from sartor.supernet.statistics import Statistics
@@ -43,7 +45,7 @@ class OneShot(Strategy):
     """Random networks with shared weights.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of supernet training; one is one step.
         paths: `dropout` of paths, one `uniform` path, or `fair` rounds of paths, whose gradients make one step.
@@ -62,6 +64,7 @@ class OneShot(Strategy):
     saved = ("training", "rng", "decks", "draws", "trials", "rounds")
     smoke = {"epochs": 2, "samples": 4, "batch": 3, "ghost": 8, "refine": 1}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,
@@ -136,9 +139,9 @@ class OneShot(Strategy):
             return best.arch
         return modelled
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+    def _step(self, x: Inputs, y: Tree) -> Tensor:
         """One step of the optimiser from all ghost batches, or from a round of paths; the mean loss."""
-        self.training.pace(cosine(self.training.progress, self.lr) * len(x) / 256)
+        self.training.pace(cosine(self.training.progress, self.lr) * trees.size(x) / 256)
         self.training.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64)
         for part, target, gates, share in self._parts(x, y):
@@ -149,14 +152,14 @@ class OneShot(Strategy):
         self.training.optimizer.step()
         return total
 
-    def _parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, list[Tensor], float]]:
+    def _parts(self, x: Inputs, y: Tree) -> list[tuple[Inputs, Tree, list[Tensor], float]]:
         """Images, labels, gates and weight of every forward pass."""
         if self.paths == "fair":
             drawn = [self.training.hard(self.decks.path(self.rng)) for _ in range(self.decks.round)]
             return [(x, y, gates, 1 / len(drawn)) for gates in drawn]
-        count = max(1, len(x) // self.ghost)
-        parts = zip(x.tensor_split(count), y.tensor_split(count), strict=True)
-        return [(images, labels, self._gates(), len(images) / len(x)) for images, labels in parts]
+        total = trees.size(x)
+        parts = trees.parts((x, y), max(1, total // self.ghost))
+        return [(images, labels, self._gates(), trees.size(images) / total) for images, labels in parts]
 
     def _gates(self) -> list[Tensor]:
         choices = self.problem.space.choices

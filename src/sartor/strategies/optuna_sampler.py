@@ -25,7 +25,7 @@ from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import CapabilityError, ConfigError, MissingExtraError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import derive, numpy_rng
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one
 
 if TYPE_CHECKING:
     import optuna

@@ -28,7 +28,7 @@ class Ows(Strategy):
     """Optimal width search.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of supernet training; one is one step.
         lr: Learning rate per 256 images of a batch (the paper's 0.1 suits trainings of a hundred thousand steps).
@@ -44,6 +44,7 @@ class Ows(Strategy):
     saved = ("training",)
     smoke = {"epochs": 2}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,

@@ -15,23 +15,20 @@ The probability ratio is that of the whole network. Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from sartor.core.contracts import AskTell, Problem
+from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Proposal, Trial
-from sartor.core.rng import numpy_rng
+from sartor.policies.feedback import Feedback
+from sartor.policies.gradients import PolicyGradient
+from sartor.policies.softmax import Floats, Ints
+from sartor.regions.region import at_least_one
 from sartor.rewards import Kind
-from sartor.sampling.feedback import Feedback
-from sartor.sampling.policies import Baseline, Floats, Ints, Policy
-from sartor.sampling.region import answer, at_least_one
 
 __all__ = ["Ppo"]
 
 
-class Ppo(AskTell):
+class Ppo(PolicyGradient):
     """Proximal policy optimisation over the choices of a space.
 
     Args:
@@ -52,7 +49,6 @@ class Ppo(AskTell):
             fractions, 100 for per cent.
     """
 
-    saved = ("rng", "trials", "policy", "baseline")
     smoke = {"trials": 12, "batch": 4, "autoregressive": True}
 
     def __init__(
@@ -72,41 +68,28 @@ class Ppo(AskTell):
         weight: float = 0.0,
         perfect: float = 1.0,
     ) -> None:
-        at_least_one(trials=trials, batch=batch, updates=updates)
+        at_least_one(updates=updates)
         if lr <= 0 or clip <= 0 or entropy < 0 or not 0 <= momentum < 1:
             raise ConfigError(
                 f"lr is {lr}, clip {clip}, entropy {entropy} and momentum {momentum}; lr and clip must be positive, "
                 "entropy not negative, momentum in [0, 1)"
             )
-        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
+        feedback = Feedback(problem, reward, weight, perfect)
+        super().__init__(
+            problem,
+            seed,
+            feedback,
+            trials=trials,
+            batch=batch,
+            lr=lr,
+            momentum=momentum,
+            autoregressive=autoregressive,
+        )
         self.updates, self.clip, self.entropy = updates, clip, entropy
-        self.feedback = Feedback(problem, reward, weight, perfect)
-        self.within_limits = self.feedback.rejects
-        sizes = [len(c.options) for c in problem.space.choices]
-        self.rng = numpy_rng(seed, "draws")
-        self.policy = Policy(sizes, numpy_rng(seed, "logits"), lr=lr, autoregressive=autoregressive)
-        self.baseline = Baseline(momentum)
-        self.trials: list[Trial] = []
-        self._inside = np.zeros((0, len(sizes)), dtype=np.int64)
 
-    def ask(self) -> list[Proposal]:
-        """Draws from the policy."""
-        count = min(self.batch, self.total - len(self.trials))
-        if count < 1:
-            return []
-        drawn, self._inside = self.feedback.draw(self.policy, self.rng, count)
-        return [Proposal(arch) for arch in drawn]
-
-    def tell(self, trials: Sequence[Trial]) -> None:
+    def learn(self, index: Ints, gains: Floats, spread: float) -> None:
         """Move the policy by `updates` steps of the clipped objective."""
-        self.trials += trials
-        good = [t for t in trials if t.ok]
-        if not good:
-            return
-        rewards = np.array([self.feedback(t) for t in good])
-        gains = rewards - [self.baseline.update(r) for r in rewards.tolist()]
-        gains /= rewards.std() or 1.0
-        index = np.concatenate([[t.arch for t in good], self._inside])
+        gains = gains / (spread or 1.0)
         old = self.policy.log_probs(index, self.policy.probs(index))
         for _ in range(self.updates):
             self.policy.ascend(self.surrogate(index, gains, old))
@@ -129,11 +112,3 @@ class Ppo(AskTell):
         pull = np.where(clipped, 0.0, ratios * gains) / m
         weights = np.concatenate([pull, -pull.sum() * masses / (masses.sum() or 1.0)])
         return self.policy.gradient(index, weights, probs, self.entropy)
-
-    def solve(self, limits: Mapping[str, float]) -> Arch:
-        """The best evaluated network under `limits`; if none meets them, a random one that does.
-
-        Raises:
-            BudgetError: No network meets them.
-        """
-        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))

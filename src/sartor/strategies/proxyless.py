@@ -24,12 +24,14 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs, Tree
+from sartor.policies.baselines import Baselines
 from sartor.rewards import mnas_soft
-from sartor.sampling.policies import Baselines
 from sartor.supernet import preferences as prefer
 from sartor.supernet.controller import Controller, skips
 from sartor.supernet.gates import GLANCE
@@ -50,7 +52,7 @@ class Proxyless(Strategy):
     """Binary path gates.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training in all; one is one step.
         warmup: Share of the epochs that train weights only, on uniform paths.
@@ -72,6 +74,7 @@ class Proxyless(Strategy):
     saved = ("training", "controller", "penalty", "heldout", "rng", "baselines", "steps")
     smoke = {"epochs": 4, "every": 2}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class Proxyless(Strategy):
         """
         return self.controller.solve(limits)
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+    def _step(self, x: Inputs, y: Tree) -> Tensor:
         """A weight step on one path, now and then an architecture step; the loss, a scalar."""
         progress, preferences = self.training.progress, self.controller.preferences
         warming = progress < self.warm - 1e-9
@@ -142,7 +145,7 @@ class Proxyless(Strategy):
             lr = cosine(progress / self.warm, 2 * self.lr)
         else:
             lr = cosine((progress - self.warm) / (1 - self.warm), self.lr)
-        self.training.pace(lr * len(x) / 256)
+        self.training.pace(lr * trees.size(x) / 256)
         path = preferences.draw_uniform(self.rng) if warming else preferences.draw(self.rng)
         loss = self.training.loss(x, y, self.training.hard(path))
         self.training.descend(loss)
@@ -150,7 +153,7 @@ class Proxyless(Strategy):
             self.steps += 1
             if self.steps % self.every == 0:
                 learn = {"two": self._two, "full": self._full}.get(self.gradient, self._reinforce)
-                self._values.append(learn(len(x)))
+                self._values.append(learn(trees.size(x)))
                 self.penalty.tilt(preferences)
         return loss.detach().double()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one
 
 __all__ = ["RandomSearch"]
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sartor import archs
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one
 
 __all__ = ["RegularizedEvolution"]
 
@@ -99,7 +98,7 @@ class RegularizedEvolution(AskTell):
         if not self.movable:
             return arch
         if self.mutation == "neighbour":
-            return archs.mutate(self.problem.space, arch, self.rng)
+            return self.problem.space.moves.vary(arch, self.rng)
         i = self.movable[int(self.rng.integers(len(self.movable)))]
         options = len(self.problem.space.choices[i].options)
         if self.mutation == "any":

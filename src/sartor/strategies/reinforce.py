@@ -13,23 +13,19 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from sartor.core.contracts import AskTell, Problem
+from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
-from sartor.core.records import Arch, Proposal, Trial
-from sartor.core.rng import numpy_rng
+from sartor.policies.feedback import Feedback
+from sartor.policies.gradients import PolicyGradient
+from sartor.policies.softmax import Floats, Ints
 from sartor.rewards import Kind
-from sartor.sampling.feedback import Feedback
-from sartor.sampling.policies import Baseline, Policy
-from sartor.sampling.region import answer, at_least_one
 
 __all__ = ["Reinforce"]
 
 
-class Reinforce(AskTell):
+class Reinforce(PolicyGradient):
     """Policy gradient over independent choices.
 
     Args:
@@ -46,7 +42,6 @@ class Reinforce(AskTell):
             fractions, 100 for per cent.
     """
 
-    saved = ("rng", "trials", "policy", "baseline")
     smoke = {"trials": 14, "batch": 3}
 
     def __init__(
@@ -62,44 +57,15 @@ class Reinforce(AskTell):
         weight: float = 0.0,
         perfect: float = 1.0,
     ) -> None:
-        at_least_one(trials=trials, batch=batch)
         if lr <= 0 or not 0 <= momentum < 1:
             raise ConfigError(f"lr is {lr} and momentum is {momentum}; lr must be positive, momentum in [0, 1)")
-        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
-        self.feedback = Feedback(problem, reward, weight, perfect)
-        self.within_limits = self.feedback.rejects
-        sizes = [len(c.options) for c in problem.space.choices]
-        self.rng, self.policy = numpy_rng(seed, "draws"), Policy(sizes, numpy_rng(seed, "logits"), lr=lr)
-        self.baseline = Baseline(momentum)
-        self.trials: list[Trial] = []
-        self._inside = np.zeros((0, len(sizes)), dtype=np.int64)
+        feedback = Feedback(problem, reward, weight, perfect)
+        super().__init__(problem, seed, feedback, trials=trials, batch=batch, lr=lr, momentum=momentum)
 
-    def ask(self) -> list[Proposal]:
-        """Draws from the policy."""
-        count = min(self.batch, self.total - len(self.trials))
-        if count < 1:
-            return []
-        drawn, self._inside = self.feedback.draw(self.policy, self.rng, count)
-        return [Proposal(arch) for arch in drawn]
-
-    def tell(self, trials: Sequence[Trial]) -> None:
+    def learn(self, index: Ints, gains: Floats, spread: float) -> None:  # noqa: ARG002 - the gains are as they are
         """One step along the mean of `(reward - baseline) * d log p(arch)`."""
-        self.trials += trials
-        good = [t for t in trials if t.ok]
-        if not good:
-            return
-        rewards = [self.feedback(t) for t in good]
-        gains = np.array([r - self.baseline.update(r) for r in rewards]) / len(good)
-        index, inside = np.array([t.arch for t in good]), self._inside
+        gains = gains / len(gains)
+        others = len(index) - len(gains)
         # log p(arch | inside) = log p(arch) - log p(inside), and the latter's gradient is the mean of those in there
-        mass = np.full(len(inside), gains.sum() / max(len(inside), 1))
-        index = np.concatenate([index, inside])
+        mass = np.full(others, gains.sum() / max(others, 1))
         self.policy.ascend(self.policy.gradient(index, np.concatenate([gains, -mass]), self.policy.probs(index)))
-
-    def solve(self, limits: Mapping[str, float]) -> Arch:
-        """The best evaluated network under `limits`; if none meets them, a random one that does.
-
-        Raises:
-            BudgetError: No network meets them.
-        """
-        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))

@@ -8,18 +8,15 @@ never promoted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from sartor.core.contracts import AskTell, Problem
-from sartor.core.records import Arch, Proposal, Trial
-from sartor.core.rng import numpy_rng
-from sartor.sampling.brackets import Brackets, bracket, steps
-from sartor.sampling.region import Region, answer, at_least_one
+from sartor.core.contracts import Problem
+from sartor.regions.brackets import bracket, steps
+from sartor.regions.knockouts import Knockout
+from sartor.regions.region import at_least_one
 
 __all__ = ["SuccessiveHalving"]
 
 
-class SuccessiveHalving(AskTell):
+class SuccessiveHalving(Knockout):
     """Random networks in a knock-out at rising fidelity.
 
     Args:
@@ -32,7 +29,6 @@ class SuccessiveHalving(AskTell):
         least: Smallest fidelity, as a fraction of the full training; rounded up to a power of `1 / eta`.
     """
 
-    saved = ("rng", "trials", "brackets")
     smoke = {"trials": 20, "batch": 4, "networks": 9}
 
     def __init__(
@@ -46,26 +42,5 @@ class SuccessiveHalving(AskTell):
         eta: int = 3,
         least: float = 1 / 9,
     ) -> None:
-        at_least_one(trials=trials, batch=batch, networks=networks)
-        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
-        self.brackets = Brackets([bracket(networks, steps(least, eta), eta)])
-        self.region, self.rng = Region(problem), numpy_rng(seed, "archs")
-        self.trials: list[Trial] = []
-
-    def ask(self) -> list[Proposal]:
-        """The next networks of the rung."""
-        count = min(self.batch, self.total - len(self.trials))
-        return self.brackets.ask(count, lambda: self.region.sample(self.rng))
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """When the rung is complete, the best are promoted."""
-        self.trials += trials
-        self.brackets.tell([(t.arch, self.problem.objectives[0].loss(t)) for t in trials])
-
-    def solve(self, limits: Mapping[str, float]) -> Arch:
-        """The best evaluated network under `limits`, at the highest fidelity; if none meets them, a random one.
-
-        Raises:
-            BudgetError: No network meets them.
-        """
-        return answer(self.problem, self.trials, limits, numpy_rng(self.seed, "solve"))
+        at_least_one(networks=networks)
+        super().__init__(problem, seed, [bracket(networks, steps(least, eta), eta)], trials=trials, batch=batch)

@@ -26,12 +26,14 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs, Tree
+from sartor.policies.baselines import Baselines
 from sartor.rewards import WEIGHTS, Kind, reward
-from sartor.sampling.policies import Baselines
 from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality
@@ -51,7 +53,7 @@ class Tunas(Strategy):
     """REINFORCE with shared weights.
 
     Args:
-        problem: A task, a `Shareable` space, and limits with `Separable` or `Peaked` cost models.
+        problem: A task, a `Shareable` space, and limits whose cost models offer `Terms`.
         seed: Of everything random.
         epochs: Of training; one is one step.
         warmup: Share of the training in which the policy rests and the warm-ups fade.
@@ -73,6 +75,7 @@ class Tunas(Strategy):
     saved = ("training", "controller", "penalty", "heldout", "rng", "baselines")
     smoke = {"epochs": 4}
     evaluator = "inherited"
+    shares_weights = True
 
     def __init__(
         self,
@@ -137,13 +140,13 @@ class Tunas(Strategy):
         """
         return self.controller.solve(limits)
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+    def _step(self, x: Inputs, y: Tree) -> Tensor:
         """A step of the weights, one of the policy; mean loss, quality and reward, `(3,)`."""
         progress = self.training.progress
-        self.training.pace(cosine(progress, self.lr) * warmed(progress, 0.025) * len(x) / 256)
+        self.training.pace(cosine(progress, self.lr) * warmed(progress, 0.025) * trees.size(x) / 256)
         loss = self.training.loss(x, y, self._gates(progress))
         self.training.descend(loss)
-        value, score = self._learn(LARGER * len(x), progress)
+        value, score = self._learn(LARGER * trees.size(x), progress)
         return torch.tensor([float(loss.detach()), value, score], dtype=torch.float64)
 
     def _gates(self, progress: float) -> list[Tensor]:
@@ -165,10 +168,10 @@ class Tunas(Strategy):
         """A step of the policy; mean quality and reward of its paths."""
         preferences = self.controller.preferences
         x, y = self.heldout.batch(count)
-        number = min(self.samples, max(1, len(x) // 2))  # batch norm needs two images
+        number = min(self.samples, max(1, trees.size(x) // 2))  # batch norm needs two images
         drawn = preferences.draws(number, self.rng)
-        outputs = self._outputs(x.tensor_split(number), drawn)
-        pairs = zip(outputs, y.tensor_split(number), strict=True)
+        outputs = self._outputs(trees.parts(x, number), drawn)
+        pairs = zip(outputs, trees.parts(y, number), strict=True)
         qualities = [quality(self.problem, output, labels) for output, labels in pairs]
         rewards = self._rewards(drawn, qualities)
         mean, value = sum(rewards) / number, sum(qualities) / number
@@ -178,20 +181,21 @@ class Tunas(Strategy):
             slopes = policy_slopes(preferences, drawn, surprises(preferences, drawn, rewards, temperature) - baseline)
             later = (progress - self.warm) / (1 - self.warm)
             rise = RISE**later if self.rises else 1.0
-            self.controller.move(slopes, later, rise * len(x) / 256)
+            self.controller.move(slopes, later, rise * trees.size(x) / 256)
             self.penalty.tilt(preferences)
         return value, mean
 
     @torch.no_grad()
-    def _outputs(self, parts: Sequence[Tensor], drawn: Sequence[Arch]) -> Sequence[Tensor]:
+    def _outputs(self, parts: Sequence[Inputs], drawn: Sequence[Arch]) -> Sequence[Tree]:
         """What each path says to its part of the images."""
         if not self.together:
             return [self.training.supernet(x, self.training.hard(a)) for x, a in zip(parts, drawn, strict=True)]
-        counts = torch.tensor([len(part) for part in parts])
+        counts = torch.tensor([trees.size(part) for part in parts])
         each = gates.rows(self.problem.space, drawn)
         table = [g.repeat_interleave(counts, 0).to(self.training.like) for g in each]
-        output: Tensor = self.training.supernet(torch.cat(list(parts)), table)
-        return torch.split(output, counts.tolist())
+        output = self.training.supernet(trees.joined(parts), table)
+        ends = counts.cumsum(0).tolist()
+        return [trees.rows(output, slice(end - n, end)) for end, n in zip(ends, counts.tolist(), strict=True)]
 
     def _rewards(self, drawn: Sequence[Arch], qualities: Sequence[float]) -> list[float]:
         """By the limits of the level whose turn it is."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sartor import archs
-from sartor.core.contracts import Lab, Problem, Scalable, Strategy, require
+from sartor.core.abilities import Scalable, require
+from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Proposal
 from sartor.solvers.budgets import levels, within

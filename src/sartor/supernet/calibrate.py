@@ -7,25 +7,26 @@ A supernet's running statistics mix all widths that were trained; a network cut 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sartor.core import trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import DataError
+from sartor.core.trees import Inputs
 from sartor.training.evaluation import mode
 
 
-def recalibrate(
-    module: nn.Module, batches: Iterable[Tensor | Batch], run: Callable[[Tensor], object] | None = None
-) -> None:
+def recalibrate(module: nn.Module, batches: Iterable[Batch], run: Callable[[Inputs], object] | None = None) -> None:
     """Replace the running statistics of all batch norms by the mean over `batches`, weighted by their sizes.
 
     Everything else (dropout, say) works as in evaluation. Modes and momenta are put back.
 
     Args:
         module: Whose batch norms are meant.
-        batches: Inputs `(batch, ...)`, alone or with targets, which are ignored.
+        batches: Inputs and targets, which are ignored.
         run: How to run one input; `module` itself by default. For a supernet: `lambda x: supernet(x, gates)`. Channels
             that do not run end with the statistics of a fresh norm.
 
@@ -39,7 +40,7 @@ def recalibrate(
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train()
-            _average(norms, batches, run or module)
+            _average(norms, batches, run or partial(trees.call, module))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -47,16 +48,16 @@ def recalibrate(
 
 def _average(
     norms: list[nn.modules.batchnorm._BatchNorm],
-    batches: Iterable[Tensor | Batch],
-    run: Callable[[Tensor], object],
+    batches: Iterable[Batch],
+    run: Callable[[Inputs], object],
 ) -> None:
     seen = 0
     with torch.no_grad():
-        for batch in batches:
-            x = batch if isinstance(batch, Tensor) else batch[0]
-            seen += len(x)
+        for inputs, _ in batches:
+            size = trees.size(inputs)
+            seen += size
             for norm in norms:
-                norm.momentum = len(x) / seen  # a running mean instead of an exponential one
-            run(x)
+                norm.momentum = size / seen  # a running mean instead of an exponential one
+            run(inputs)
     if not seen:
         raise DataError("batch-norm statistics need at least one batch; the iterable was empty")

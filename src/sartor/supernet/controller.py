@@ -9,10 +9,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from sartor.core.contracts import Derives, Lab, Operated, Problem, Space
+from sartor.core.abilities import Operated
+from sartor.core.contracts import Lab, Problem, Space
 from sartor.core.errors import ConfigError, DivergedError
+from sartor.core.files import atomically
 from sartor.core.records import Arch, Proposal
-from sartor.core.state import atomically, pack, unpack
+from sartor.core.state import pack, unpack
 from sartor.solvers.budgets import Budget, feasible_levels, within
 from sartor.supernet.preferences import Preferences
 from sartor.supernet.slimmable import Schedule
@@ -33,7 +35,7 @@ class Controller:
     """Preferences, and Adam that moves them; all of its state is in `state_dict`.
 
     Args:
-        problem: Limits with `Separable` or `Peaked` cost models.
+        problem: Limits whose cost models offer `Terms`.
         preferences: To start from.
         by: Who needs it, for messages.
         lr: Step of Adam.
@@ -110,17 +112,13 @@ class Controller:
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The preferred arch if it meets `limits`, else the most preferred one that does, found exactly.
 
-        What is preferred a space may say (`Derives`); under a limit that this does not meet any arch will do.
+        What is preferred the space says (`Moves.derive`); under a limit that this does not meet any arch will do.
 
         Raises:
             BudgetError: No arch meets them.
         """
         space, canonical = self.problem.space, self.problem.space.canonical
-        best = (
-            space.derive([row.exp() for row in self.preferences.preferred()])
-            if isinstance(space, Derives)
-            else canonical(self.preferences.best())
-        )
+        best = space.moves.derive(self.preferences.preferred())
         if within(self.problem, best, limits):
             return best
         return canonical(Budget.of(self.problem, limits, self._by).best(self.preferences.unlikeliness()))

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Problem, Task
 from sartor.core.errors import CapabilityError, DataError, DivergedError
 from sartor.core.rng import torch_rng
 from sartor.core.state import pack, unpack
+from sartor.core.trees import Inputs, Tree
 
 POOL = 2**30
 """Bytes of examples that are kept; of a larger split a random part."""
@@ -49,9 +51,9 @@ class HeldOut:
         """
         if self._examples is None:
             self._examples = _pool(self.task, self.pool, torch_rng(self.seed, "pool"))
-        x, y = self._examples
-        index = torch.randperm(len(x), generator=self.rng)[:count]
-        return x[index].to(self.device), y[index].to(self.device)
+        index = torch.randperm(trees.size(self._examples), generator=self.rng)[:count]
+        found: Batch = trees.to(trees.rows(self._examples, index), self.device)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The generator."""
@@ -64,21 +66,20 @@ class HeldOut:
 
 def _pool(task: Task, limit: int, generator: torch.Generator) -> Batch:
     """A uniform random part of the validation split that fits into `limit` bytes, in random order."""
-    kept: tuple[Tensor, Tensor, Tensor] | None = None
+    kept: tuple[Tensor, Inputs, Tree] | None = None
     for x, y in task.valid():
-        keys = torch.rand(len(x), generator=generator, dtype=torch.float64)
-        new = (keys, x, y)
-        kept = new if kept is None else (torch.cat([kept[0], keys]), torch.cat([kept[1], x]), torch.cat([kept[2], y]))
-        each = max(1, x.element_size() * x[0].numel())
+        keys = torch.rand(trees.size(x), generator=generator, dtype=torch.float64)
+        kept = (keys, x, y) if kept is None else trees.joined([kept, (keys, x, y)])
+        each = max(1, sum(t.element_size() * t[0].numel() for t in trees.leaves(x)))
         order = kept[0].argsort()[: max(1, limit // each)]  # the smallest keys of all so far
         if len(order) < len(kept[0]):
-            kept = (kept[0][order], kept[1][order], kept[2][order])
+            kept = trees.rows(kept, order)
     if kept is None or not len(kept[0]):
         raise DataError("the validation split has no examples, and the search learns from them; hold out more data")
     return kept[1], kept[2]
 
 
-def quality(problem: Problem, output: Tensor, y: Tensor) -> float:
+def quality(problem: Problem, output: Tree, y: Tree) -> float:
     """How good `output` is for a batch, higher is better: the first objective's metric, if the task has it.
 
     Otherwise `exp(-loss)`, which for a cross-entropy is the mean (geometric) probability of the right answers.
@@ -88,8 +89,9 @@ def quality(problem: Problem, output: Tensor, y: Tensor) -> float:
     """
     objective, task = problem.objectives[0], problem.task
     assert task is not None
-    if objective.metric in task.metrics:
-        metric = task.metrics[objective.metric]().to(output.device)
+    known = task.named(objective.metric)
+    if known is not None and known.make is not None:
+        metric = known.make().to(trees.leaves(output)[0].device)
         metric.update(output, y)
         value = float(metric.compute()) * (1 if objective.goal == "max" else -1)
     else:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sartor.core.contracts import Shareable, Supernet
+from sartor.core.abilities import Shareable
+from sartor.core.contracts import Supernet
 from sartor.core.errors import CapabilityError, StateError
+from sartor.core.files import atomically
 from sartor.core.records import Arch
 from sartor.core.rng import global_seed
-from sartor.core.state import atomically
 
 FIRST = 2**40
 """The number of the first entry: constants that a network brings along are not mistaken for places."""

@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from sartor.core.contracts import Peaked, Problem
+from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
 from sartor.core.state import pack, unpack
-from sartor.solvers.budgets import Budget, levels
+from sartor.solvers.budgets import Budget, levels, terms_of
 from sartor.supernet.preferences import Preferences
 
 Kind: TypeAlias = Literal["tilt", "mul_log", "add_linear", "none"]
@@ -59,7 +59,7 @@ class Penalty:
         limits, every = problem.limits(), levels(problem)
         self.kind, self.weight, self.custom = kind, weight or WEIGHTS[kind], bool(weight)
         self.bounds = Budget.of(problem, limits, by).additive
-        self.metrics = [m for m in limits if not isinstance(problem.cost(m), Peaked)]
+        self.metrics = [m for m in limits if len(terms_of(problem.cost(m), by)) == 1]
         self.shares = [[level[m] / limits[m] for m in self.metrics] for level in every]
         """Per level, its limits as fractions of the loosest."""
         self._padded = [nn.utils.rnn.pad_sequence(list(t.unary), batch_first=True) for t, _ in self.bounds]

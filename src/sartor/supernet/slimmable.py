@@ -19,14 +19,16 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from sartor import archs
+from sartor.core import trees
 from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import ConfigError
+from sartor.core.files import atomically
 from sartor.core.records import Choice
 from sartor.core.rng import torch_rng
-from sartor.core.state import atomically
+from sartor.core.trees import Inputs, Tree
 from sartor.supernet.paths import pick
 from sartor.supernet.statistics import Estimator, Statistics
 from sartor.supernet.weights import Training, cosine
@@ -124,16 +126,16 @@ class Slimmable(Training):
         )
         atomically(lab.artifact("statistics.json"), lambda part: part.write_text(text))
 
-    def _step(self, x: Tensor, y: Tensor, probabilities: Probabilities) -> Tensor:
+    def _step(self, x: Inputs, y: Tree, probabilities: Probabilities) -> Tensor:
         """One optimiser step; the mean losses of widest, narrowest and random, `(3,)`."""
-        self.pace(self._rate() * len(x) / 256)
+        self.pace(self._rate() * trees.size(x) / 256)
         self.optimizer.zero_grad(set_to_none=True)
         wide = self.supernet(x, self._widest)
         widest = self.task.loss(wide, y)
         widest.mean().backward()  # type: ignore[no-untyped-call]
-        teacher = wide.detach().softmax(1)
+        teacher = trees.mapped(Tensor.detach, wide)
         narrow = self.supernet(x, self._narrowest)
-        cross_entropy(narrow, teacher).backward()  # type: ignore[no-untyped-call]
+        self.task.distance(narrow, teacher).mean().backward()  # type: ignore[no-untyped-call]
         paths, random = self._random(x, teacher, probabilities)
         self.optimizer.step()
         with torch.no_grad():
@@ -141,22 +143,24 @@ class Slimmable(Training):
         self.statistics.add(paths, losses[2] - losses[0])
         return losses.mean(1)
 
-    def _random(self, x: Tensor, teacher: Tensor, probabilities: Probabilities) -> tuple[Tensor, Tensor]:
-        """Distil into random paths; the paths, `(batch, n)`, and the logits, `(batch, classes)`."""
+    def _random(self, x: Inputs, teacher: Tree, probabilities: Probabilities) -> tuple[Tensor, Tree]:
+        """Distil into random paths; the paths, `(batch, n)`, and the outputs of the batch."""
+        total = trees.size(x)
         if not self.paths:
-            paths = draw(probabilities, len(x), self.paths_rng)
-            gates = [one_hot(p, len(c.options)).to(x) for p, c in zip(paths.T, self.choices, strict=True)]
-            logits = self.supernet(x, gates)
-            cross_entropy(logits, teacher).backward()  # type: ignore[no-untyped-call]
-            return paths, logits.detach()
-        count = min(self.paths, max(1, len(x) // 2))  # batch norm needs two images
-        drawn, outputs = draw(probabilities, count, self.paths_rng), list[Tensor]()
-        for path, images, soft in zip(drawn, x.tensor_split(count), teacher.tensor_split(count), strict=True):
-            logits = self.supernet(images, self.hard(path.tolist()))
-            (cross_entropy(logits, soft) * (len(images) / len(x))).backward()  # type: ignore[no-untyped-call]
-            outputs.append(logits.detach())
-        paths = torch.cat([p.expand(len(o), -1) for p, o in zip(drawn, outputs, strict=True)])
-        return paths, torch.cat(outputs)
+            paths = draw(probabilities, total, self.paths_rng)
+            gates = [one_hot(p, len(c.options)).to(self.like) for p, c in zip(paths.T, self.choices, strict=True)]
+            output = self.supernet(x, gates)
+            self.task.distance(output, teacher).mean().backward()  # type: ignore[no-untyped-call]
+            return paths, trees.mapped(Tensor.detach, output)
+        count = min(self.paths, max(1, total // 2))  # batch norm needs two images
+        drawn, outputs, sizes = draw(probabilities, count, self.paths_rng), list[Tree](), list[int]()
+        for path, images, taught in zip(drawn, trees.parts(x, count), trees.parts(teacher, count), strict=True):
+            output, size = self.supernet(images, self.hard(path.tolist())), trees.size(images)
+            (self.task.distance(output, taught).mean() * (size / total)).backward()  # type: ignore[no-untyped-call]
+            outputs.append(trees.mapped(Tensor.detach, output))
+            sizes.append(size)
+        paths = torch.cat([p.expand(n, -1) for p, n in zip(drawn, sizes, strict=True)])
+        return paths, trees.joined(outputs)
 
     def _rate(self) -> float:
         return cosine(self.done / self.epochs, self.lr) if self.schedule == "cosine" else self.lr

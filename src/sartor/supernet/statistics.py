@@ -10,6 +10,7 @@ Patterson and Thompson 1971): with little data, noise would otherwise choose the
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import product
 from typing import Any, Literal, TypeAlias
@@ -19,6 +20,7 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from sartor.cholesky import factored
 from sartor.core.errors import ConfigError, StateError
 from sartor.core.records import Choice
 from sartor.core.state import pack, unpack
@@ -28,10 +30,14 @@ Estimator: TypeAlias = Literal["least_squares", "mean"]
 
 RIDGE = 1e-6
 """In images: holds the mean effect of each choice, which one-hot regressors leave open."""
+SHARE = 1e-10
+"""Of all images that the ridge is at least: beside ten million of them a millionth would be lost in rounding."""
 WEAK = 1e-3
 """In images: the prior of `mean`, which only speaks for options that were never seen."""
 EDGE = 1e-3
 """Of the largest effect: what the widest option is better by, if nothing else tells them apart."""
+ROUNDING = 1e-14
+"""Eigenvalues of a prior that are so small a share of the largest are none."""
 WEIGHTS = tuple(10.0**power for power in range(-2, 7))
 """In images: what `tune` chooses from."""
 
@@ -58,7 +64,7 @@ class Statistics:
         self.weights = (100.0, 100.0)
         """Of the prior, in images: roughness along a choice, difference of slope between choices."""
         self._roughness, self._spread = _roughness(choices), _spread(choices)
-        means = [torch.full((k, k), RIDGE / k**2, dtype=torch.float64) for k in self.sizes]
+        means = [torch.full((k, k), 1 / k**2, dtype=torch.float64) for k in self.sizes]
         self._rank = int(torch.linalg.matrix_rank(self._roughness + self._spread, hermitian=True))
         self._means = torch.block_diag(*means)  # type: ignore[no-untyped-call]
 
@@ -93,7 +99,7 @@ class Statistics:
             normal = torch.diag(self.gram.diagonal()) + self._prior((WEAK, WEAK))
         else:
             normal = self.gram + self._prior(self.weights)
-        effects = torch.linalg.solve(normal + self._means, self.moment)
+        effects = torch.cholesky_solve(self.moment[:, None], factored(normal + self._ridge())[0])[:, 0]
         return Tables(torch.split(effects / len(self.sizes), self.sizes))
 
     def losses(self, estimator: Estimator) -> Tables:
@@ -129,14 +135,20 @@ class Statistics:
     def _prior(self, weights: tuple[float, float]) -> Tensor:
         return weights[0] * self._roughness + weights[1] * self._spread
 
+    def _ridge(self) -> Tensor:
+        ridge: Tensor = self._means * max(RIDGE, SHARE * float(self.gram.diagonal().sum()) / len(self.sizes))
+        return ridge
+
     def _unlikeliness(self, weights: tuple[float, float]) -> float:
         """-2 log of the restricted likelihood, up to a constant; the variance of the noise is profiled out."""
         prior = self._prior(weights)
         informed = torch.linalg.eigvalsh(prior)[-self._rank :]
-        lower = torch.linalg.cholesky(self.gram + prior + self._means)
+        informed = informed.clamp_min(ROUNDING * float(informed.max())) if self._rank else informed
+        lower, _ = factored(self.gram + prior + self._ridge())
         effects = torch.cholesky_solve(self.moment[:, None], lower)[:, 0]
         freedom = max(1.0, float(self.gram.diagonal()[: self.sizes[0]].sum()) - (len(prior) - self._rank))
-        variance = max(self.square - float(self.moment @ effects), 1e-12 * self.square) / freedom
+        left = max(self.square - float(self.moment @ effects), 1e-12 * self.square, sys.float_info.min)
+        variance = left / freedom
         return float(2 * lower.diagonal().log().sum() - informed.log().sum()) + freedom * math.log(variance)
 
 

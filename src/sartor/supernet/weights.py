@@ -13,10 +13,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sartor.core.contracts import Lab, Problem, Shareable, require
+from sartor.core import trees
+from sartor.core.abilities import Shareable, require
+from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
+from sartor.core.files import atomically
 from sartor.core.rng import derive, global_seed, torch_rng
-from sartor.core.state import atomically, pack, unpack
+from sartor.core.state import pack, unpack
+from sartor.core.trees import Inputs, Tree
 
 
 def cosine(progress: float, first: float, last: float = 0.0) -> float:
@@ -115,7 +119,7 @@ class Training:
         """One-hot gates `(k_i,)` that run `arch`."""
         return [eye[a] for eye, a in zip(self._hard, arch, strict=True)]
 
-    def loss(self, x: Tensor, y: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def loss(self, x: Inputs, y: Tree, gates: Sequence[Tensor]) -> Tensor:
         """The mean loss of a batch, a scalar."""
         return self.task.loss(self.supernet(x, gates), y).mean()
 
@@ -127,7 +131,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.parameters, clip)
         self.optimizer.step()
 
-    def train(self, lab: Lab, step: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+    def train(self, lab: Lab, step: Callable[[Inputs, Tree], Tensor]) -> list[float]:
         """Train one epoch.
 
         Args:
@@ -146,8 +150,9 @@ class Training:
         self._expected = len(batches) if isinstance(batches, Sized) else self.batches
         for index, (x, y) in enumerate(batches):
             self.position = index
-            totals = totals + step(x.to(self.device), y.to(self.device)).detach().cpu() * len(x)
-            images += len(x)
+            count = trees.size(x)
+            totals = totals + step(trees.to(x, self.device), trees.to(y, self.device)).detach().cpu() * count
+            images += count
             if not totals.isfinite().all():
                 lr = self.optimizer.param_groups[0]["lr"]
                 raise DivergedError(

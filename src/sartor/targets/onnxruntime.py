@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
-from sartor.exporting import OnnxTemplate, export_onnx, parity
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, export_onnx, parity
 
 __all__ = ["OnnxRuntime"]
 
@@ -36,10 +38,10 @@ class OnnxRuntime(Target):
             raise TargetError(f"threads must be at least 1, not {threads}")
         self.threads, self.provider, self.tolerance = threads, provider, tolerance
 
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.onnx"
-        export_onnx(module, example, path)
-        session = self.load(path)
+        signature = export_onnx(module, example, path)
+        session = self._open(str(path), path, signature.tree)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
@@ -48,8 +50,8 @@ class OnnxRuntime(Target):
             raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
         return self._open(str(artifact), artifact)
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`."""
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.abilities.Templated`."""
         return OnnxTemplate(module, example, lambda data: self._open(data, None))
 
     def describe(self) -> Mapping[str, str]:
@@ -60,7 +62,7 @@ class OnnxRuntime(Target):
             "threads": str(self.threads),
         }
 
-    def _open(self, model: str | bytes, artifact: Path | None) -> Session:
+    def _open(self, model: str | bytes, artifact: Path | None, tree: Tree | None = None) -> Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -70,37 +72,36 @@ class OnnxRuntime(Target):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = list(dict.fromkeys([self.provider, "CPUExecutionProvider"]))
         try:
-            return _Session(onnxruntime.InferenceSession(model, options, providers=providers), artifact)
+            session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
             raise TargetError(f"ONNX Runtime cannot run {artifact or 'the network'}: {_reason(error)}") from error
+        return _Session(session, artifact, tree)
 
 
 class _Session:
     """One loaded network."""
 
-    def __init__(self, session: Any, artifact: Path | None) -> None:
-        if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-            raise TargetError(f"{artifact} must have one input and one output")
+    def __init__(self, session: Any, artifact: Path | None, tree: Tree | None) -> None:
         self._session, self.artifact = session, artifact
-        self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name
+        text = session.get_modelmeta().custom_metadata_map.get(ENTRY)
+        outputs = [_tensor(value, "output").name for value in session.get_outputs()]
+        signature = Signature.read(text, [_port(value) for value in session.get_inputs()], outputs)
+        self._signature = signature if tree is None else signature.giving(tree)
         gpu = any(name in session.get_providers()[0] for name in ("CUDA", "Tensorrt"))
         self._device = "cuda" if gpu else "cpu"
 
-    def __call__(self, x: Tensor) -> Tensor:
-        try:
-            (result,) = self._session.run([self._output], {self._input: x.detach().cpu().numpy()})
-        except Exception as error:
-            raise TargetError(
-                f"ONNX Runtime cannot run an input of shape {tuple(x.shape)}: {_reason(error)}"
-            ) from error
-        return torch.from_numpy(result)
+    def __call__(self, inputs: Inputs) -> Tree:
+        return self._signature.rebuilt(torch.from_numpy(value) for value in self._run(self._arrays(inputs)))
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        output = self(x).numpy()
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        arrays = self._arrays(inputs)
+        outputs = zip(self._signature.outputs, self._run(arrays), strict=True)
         binding, run = self._session.io_binding(), self._session.run_with_iobinding
         value = onnxruntime.OrtValue.ortvalue_from_numpy
-        binding.bind_ortvalue_input(self._input, value(x.detach().cpu().contiguous().numpy(), self._device, 0))
-        binding.bind_ortvalue_output(self._output, value(output, self._device, 0))
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, value(array, self._device, 0))
+        for name, array in outputs:
+            binding.bind_ortvalue_output(name, value(array, self._device, 0))
         if self._device == "cpu":
             return lambda: run(binding)
 
@@ -109,6 +110,35 @@ class _Session:
             binding.synchronize_outputs()
 
         return call
+
+    def _arrays(self, inputs: Inputs) -> dict[str, Any]:
+        values = self._signature.ordered(inputs)
+        ports = self._signature.inputs
+        return {p.place: v.detach().cpu().contiguous().numpy() for p, v in zip(ports, values, strict=True)}
+
+    def _run(self, arrays: Mapping[str, Any]) -> list[Any]:
+        try:
+            found = self._session.run(list(self._signature.outputs), dict(arrays))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise TargetError(f"ONNX Runtime cannot run inputs of shapes {shapes}: {_reason(error)}") from error
+        return [np.asarray(value) for value in found]
+
+
+_TYPES = {"float": "float32", "double": "float64"}
+"""Types of elements that ONNX Runtime calls otherwise than PyTorch does."""
+
+
+def _tensor(value: Any, what: str) -> Any:
+    if not value.type.startswith("tensor("):
+        raise TargetError(f"{what} {value.name!r} is a {value.type}; it must be a tensor")
+    return value
+
+
+def _port(value: Any) -> Port:
+    kind = _tensor(value, "input").type.removeprefix("tensor(").removesuffix(")")
+    dtype = getattr(torch, _TYPES.get(kind, kind), None)
+    return Port(value.name, value.name, tuple(value.shape), dtype if isinstance(dtype, torch.dtype) else None)
 
 
 _OPERATOR = re.compile(

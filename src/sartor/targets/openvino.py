@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import MissingExtraError, TargetError
-from sartor.exporting import OnnxTemplate, export_onnx, parity
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting import OnnxTemplate, Signature, export_onnx, onnx_signature, parity
 
 __all__ = ["OpenVino"]
 
@@ -38,10 +39,10 @@ class OpenVino(Target):
         self.threads, self.tolerance = threads, tolerance
         self._core = self._openvino.Core()
 
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.onnx"
-        export_onnx(module, example, path)
-        session = self.load(path)
+        signature = export_onnx(module, example, path)
+        session = self._open(path.read_bytes(), path, signature.tree)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
@@ -50,8 +51,8 @@ class OpenVino(Target):
             raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
         return self._open(artifact.read_bytes(), artifact)
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`."""
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.abilities.Templated`."""
         return OnnxTemplate(module, example, lambda data: self._open(data, None))
 
     def describe(self) -> Mapping[str, str]:
@@ -62,55 +63,80 @@ class OpenVino(Target):
             "threads": str(self.threads),
         }
 
-    def _open(self, model: bytes, artifact: Path | None) -> Session:
+    def _open(self, model: bytes, artifact: Path | None, tree: Tree | None = None) -> Session:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": str(self.threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        signature = onnx_signature(model)
         try:
             network = self._core.read_model(model, b"")
-            return _Session(self._core, network, settings, artifact)
         except RuntimeError as error:
             raise TargetError(f"OpenVINO cannot run {artifact or 'the network'}: {_reason(error)}") from error
+        known = signature if tree is None else signature.giving(tree)
+        return _Session(self._core, network, settings, artifact, known)
+
+
+_Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class _Session:
-    """One network, compiled anew (and kept) for each shape of input, as a deployment with fixed shapes would be."""
+    """One network, compiled anew (and kept) for each shape of inputs, as a deployment with fixed shapes would be."""
 
-    def __init__(self, core: Any, network: Any, settings: Mapping[str, str], artifact: Path | None) -> None:
+    def __init__(
+        self, core: Any, network: Any, settings: Mapping[str, str], artifact: Path | None, signature: Signature
+    ) -> None:
         self._core, self._network, self._settings, self.artifact = core, network, dict(settings), artifact
-        self._requests: dict[tuple[int, ...], Any] = {}
-        if not network.input(0).partial_shape.is_dynamic:
-            self._request(tuple(network.input(0).shape))
+        self._signature = signature
+        self._used = {name for port in network.inputs for name in port.names}  # OpenVINO drops inputs without effect
+        self._requests: dict[_Shapes, Any] = {}
+        if not any(port.partial_shape.is_dynamic for port in network.inputs):
+            places = [port.place for port in signature.inputs if port.place in self._used]
+            self._request({place: tuple(network.input(place).shape) for place in places})
 
-    def __call__(self, x: Tensor) -> Tensor:
-        request = self._request(tuple(x.shape))
+    def __call__(self, inputs: Inputs) -> Tree:
+        arrays = self._arrays(inputs)
+        request = self._request({name: array.shape for name, array in arrays.items()})
         try:
-            (result,) = request.infer({0: x.detach().cpu().contiguous().numpy()}).values()
+            found = request.infer(arrays)
         except RuntimeError as error:
-            raise TargetError(f"OpenVINO cannot run an input of shape {tuple(x.shape)}: {_reason(error)}") from error
-        return torch.from_numpy(np.array(result))
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise TargetError(f"OpenVINO cannot run inputs of shapes {shapes}: {_reason(error)}") from error
+        return self._signature.rebuilt(torch.from_numpy(np.array(found[name])) for name in self._signature.outputs)
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        request = self._compiled(tuple(x.shape)).create_infer_request()
-        request.get_input_tensor(0).data[...] = x.detach().cpu().numpy()
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        arrays = self._arrays(inputs)
+        request = self._compiled({name: array.shape for name, array in arrays.items()}).create_infer_request()
+        for name, array in arrays.items():
+            request.get_tensor(name).data[...] = array
         return lambda: request.infer()  # noqa: PLW0108 - the bound method takes inputs, a call must not
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        if shape not in self._requests:
-            self._requests[shape] = self._compiled(shape).create_infer_request()
-        return self._requests[shape]
+    def _arrays(self, inputs: Inputs) -> dict[str, Any]:
+        values = self._signature.ordered(inputs)
+        ports = self._signature.inputs
+        return {
+            port.place: value.detach().cpu().contiguous().numpy()
+            for port, value in zip(ports, values, strict=True)
+            if port.place in self._used
+        }
 
-    def _compiled(self, shape: tuple[int, ...]) -> Any:
+    def _request(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        key = tuple(shapes.values())
+        if key not in self._requests:
+            self._requests[key] = self._compiled(shapes).create_infer_request()
+        return self._requests[key]
+
+    def _compiled(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         network = self._network.clone()
         try:
-            if network.input(0).partial_shape.is_dynamic:
-                network.reshape(list(shape))
+            if any(port.partial_shape.is_dynamic for port in network.inputs):
+                network.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._core.compile_model(network, "CPU", self._settings)
         except RuntimeError as error:
-            raise TargetError(f"OpenVINO cannot compile for an input of shape {shape}: {_reason(error)}") from error
+            words = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise TargetError(f"OpenVINO cannot compile for inputs of shapes {words}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

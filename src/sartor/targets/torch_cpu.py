@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
-from sartor.exporting import export_pt2, load_pt2, parity, with_sane_weights
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting import Program, Signature, export_pt2, load_pt2, parity, with_sane_weights
 
 __all__ = ["TorchCpu"]
 
@@ -31,20 +34,25 @@ class TorchCpu(Target):
             raise TargetError(f"threads must be at least 1, not {threads}")
         self.threads, self.compile, self.tolerance = threads, compile, tolerance
 
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.pt2"
-        export_pt2(module, example, path)
-        session = self.load(path)
+        signature = export_pt2(module, example, path)
+        session = self._session(load_pt2(path).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
     def load(self, artifact: Path) -> Session:
-        return _Session(self._ready(load_pt2(artifact)), self.threads, artifact)
+        return self._session(load_pt2(artifact), artifact)
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
-        with_sane_weights(module, example)(example)
-        return lambda narrow: _Session(self._ready(with_sane_weights(narrow, example)), self.threads, None)
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.abilities.Templated`; modules on the meta device get random weights."""
+
+        def session(narrow: nn.Module) -> Session:
+            ready = with_sane_weights(narrow, example)
+            return self._session(Program(ready, Signature.of(ready, example)), None)
+
+        session(module)
+        return session
 
     def describe(self) -> Mapping[str, str]:
         mode = "compiled" if self.compile else "eager"
@@ -55,26 +63,30 @@ class TorchCpu(Target):
             "threads": str(self.threads),
         }
 
-    def _ready(self, module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        compiled: Any = torch.compile(module) if self.compile else module
-        return compiled  # type: ignore[no-any-return]  # torch.compile keeps the signature
+    def _session(self, program: Program, artifact: Path | None) -> Session:
+        compiled: Any = torch.compile(program.module) if self.compile else program.module
+        return _Session(replace(program, module=compiled), self.threads, artifact)
 
 
 class _Session:
-    def __init__(self, run: Callable[[Tensor], Tensor], threads: int, artifact: Path | None) -> None:
-        self._run, self._threads, self.artifact = run, threads, artifact
+    def __init__(self, program: Program, threads: int, artifact: Path | None) -> None:
+        self._program, self._threads, self.artifact = program, threads, artifact
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tree:
+        ready = self._program.accepted(trees.to(inputs, "cpu"))
         with _threads(self._threads), torch.inference_mode():
-            result = self._run(x.cpu())
-        return result.clone()  # outside: an inference tensor could not be worked on
+            result = self._program.run(ready)
+        # copied outside: an inference tensor could not be worked on
+        return trees.mapped(torch.clone, self._program.restored(result))
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        run, threads, x = self._run, self._threads, x.cpu().clone()
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        run, threads = self._program.module, self._threads
+        ready = self._program.accepted(trees.mapped(lambda t: t.cpu().clone(), inputs))
+        args, kwargs = trees.arguments(ready)
 
         def call() -> object:
             with _threads(threads), torch.inference_mode():
-                return run(x)
+                return run(*args, **kwargs)
 
         return call
 

@@ -7,11 +7,13 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
-from sartor.exporting import export_pt2, load_pt2, parity, with_sane_weights
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting import Program, Signature, export_pt2, load_pt2, parity, with_sane_weights
 
 __all__ = ["TorchCuda"]
 
@@ -33,25 +35,26 @@ class TorchCuda(Target):
         self.device, self.half, self._place = device, half, f"cuda:{device}"
         self.tolerance = tolerance or (2e-2 if half else 1e-3)
 
-    def prepare(self, module: nn.Module, example: Tensor, folder: Path) -> Session:
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.pt2"
         copy = deepcopy(module).to(self._place, self._type)
-        export_pt2(copy, example.to(self._place, self._type), path)
-        session = self.load(path)
+        signature = export_pt2(copy, moved(example, self._place, self._type), path)
+        session = self._session(load_pt2(path, self._place).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
     def load(self, artifact: Path) -> Session:
-        return _Session(load_pt2(artifact, self._place), self._place, self._type, artifact)
+        return self._session(load_pt2(artifact, self._place), artifact)
 
-    def template(self, module: nn.Module, example: Tensor) -> Callable[[nn.Module], Session]:
-        """See `sartor.core.contracts.Templated`; modules on the meta device get random weights."""
+    def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
+        """See `sartor.core.abilities.Templated`; modules on the meta device get random weights."""
 
         def session(narrow: nn.Module) -> Session:
             ready = with_sane_weights(narrow, example).to(self._place, self._type)
-            return _Session(ready, self._place, self._type, None)
+            signature = Signature.of(ready, moved(example, self._place, self._type))
+            return self._session(Program(ready, signature), None)
 
-        session(module)(example)
+        session(module)
         return session
 
     def describe(self) -> Mapping[str, str]:
@@ -62,26 +65,37 @@ class TorchCuda(Target):
             "precision": "float16" if self.half else "float32",
         }
 
+    def _session(self, program: Program, artifact: Path | None) -> Session:
+        return _Session(program, self._place, self._type, artifact)
+
     @property
     def _type(self) -> torch.dtype:
         return torch.float16 if self.half else torch.float32
 
 
 class _Session:
-    def __init__(self, run: Callable[[Tensor], Tensor], device: str, dtype: torch.dtype, artifact: Path | None) -> None:
-        self._run, self._device, self._type, self.artifact = run, device, dtype, artifact
+    def __init__(self, program: Program, device: str, dtype: torch.dtype, artifact: Path | None) -> None:
+        self._program, self._device, self._type, self.artifact = program, device, dtype, artifact
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tree:
+        ready = self._program.accepted(moved(inputs, self._device, self._type))
         with torch.inference_mode():
-            result = self._run(x.to(self._device, self._type))
-        return result.float().cpu().clone()  # outside: an inference tensor could not be worked on
+            result = self._program.run(ready)
+        # copied outside: an inference tensor could not be worked on
+        return trees.mapped(torch.clone, moved(self._program.restored(result), "cpu", torch.float32))
 
-    def bind(self, x: Tensor) -> Callable[[], object]:
-        run, device, x = self._run, torch.device(self._device), x.to(self._device, self._type)
+    def bind(self, inputs: Inputs) -> Callable[[], object]:
+        run, device = self._program.module, torch.device(self._device)
+        args, kwargs = trees.arguments(self._program.accepted(moved(inputs, self._device, self._type)))
 
         def call() -> None:
             with torch.inference_mode():
-                run(x)
+                run(*args, **kwargs)
             torch.cuda.synchronize(device)
 
         return call
+
+
+def moved(tree: Tree, device: str, dtype: torch.dtype) -> Tree:
+    """The tree on a device; floats become `dtype`, whole numbers and booleans stay what they are."""
+    return trees.mapped(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), tree)

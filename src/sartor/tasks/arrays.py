@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import zipfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
-from sartor.core.errors import ConfigError, DataError, MissingExtraError
-from sartor.data import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.core.errors import ConfigError, DataError
+from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.data.pictures import columns, decoded
 
 __all__ = ["arrays"]
 
@@ -129,32 +126,10 @@ def _channels_first(pixels: Tensor, path: Path) -> Tensor:
 
 
 def _parquet(path: Path, channels: int | None) -> Images:
-    try:
-        # Lazy: an extra, which only this function needs.
-        parquet, arrow, pillow = map(importlib.import_module, ("pyarrow.parquet", "pyarrow", "PIL.Image"))
-    except ImportError as error:
-        raise MissingExtraError(f"reading {path} needs pyarrow and pillow; pip install 'sartor[parquet]'") from error
-    try:
-        table = parquet.read_table(path, columns=["png", "label"])
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} is not a Parquet file with the columns png and label ({error})") from error
-    if table.num_columns < 2 or not table.num_rows:
-        raise DataError(f"{path} must have the columns png and label and at least one row")
-    decode = partial(_decoded, open_image=pillow.open, channels=channels)
-    pixels = [decode(png, where=f"row {i} of {path}") for i, png in enumerate(table["png"].to_pylist())]
+    pngs, labels = columns(path, "png", "label")
+    pixels = [decoded(png, f"row {i} of {path}", channels) for i, png in enumerate(pngs)]
     for i, image in enumerate(pixels):
         if image.shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(image.shape)}"
             raise DataError(f"row {i} of {path}: all images must have one shape (C, H, W), got {shapes}")
-    labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
-    return Images(torch.stack(pixels), labels)
-
-
-def _decoded(data: bytes, *, open_image: Callable[[io.BytesIO], Any], channels: int | None, where: str) -> Tensor:
-    try:
-        image = open_image(io.BytesIO(data))
-        grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
-        pixels: Tensor = v2.functional.pil_to_tensor(image.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError, TypeError) as error:
-        raise DataError(f"{where} is not a readable image ({error}); remove it") from error
-    return pixels
+    return Images(torch.stack(pixels), torch.tensor(labels, dtype=torch.int64))

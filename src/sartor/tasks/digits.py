@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError
-from sartor.data import Images, held_out, image_task
+from sartor.data.images import Images, held_out, image_task
 
 __all__ = ["digits"]
 

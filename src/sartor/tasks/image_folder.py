@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
 from torchvision.transforms import v2
 
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed
-from sartor.data import accuracy, cross_entropy, draw, existing, normalise, split
+from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, draw, existing, normalise, split
+from sartor.data.losses import cross_entropy, imitation
+from sartor.data.pictures import decoded, endings, is_picture
+from sartor.data.quality import accuracy
 
 __all__ = ["image_folder"]
-
-# Of ImageNet, as every pretrained network of torchvision expects them.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def image_folder(
@@ -72,8 +71,10 @@ def image_folder(
         valid=lambda: _Epoch(sets["valid"], batch, workers),
         test=lambda: _Epoch(sets["test"], batch, workers),
         loss=cross_entropy,
+        distance=imitation,
         metrics=accuracy(len(names)),
-        example=normalise(sets["valid"][0, None][0][None], MEAN, STD),
+        logits=True,
+        example=normalise(sets["valid"][0, None][0][None], IMAGENET_MEAN, IMAGENET_STD),
         classes=len(names),
         fingerprint=_fingerprint(Path(root).expanduser(), parts),
         describe={"source": str(root), "classes": names} | {k: len(v) for k, v in parts.items()},
@@ -88,7 +89,7 @@ def _splits(root: Path, valid: float, test: float, seed: int) -> tuple[dict[str,
     base = root / "train" if (root / "train").is_dir() else root
     names = sorted(p.name for p in base.iterdir() if p.is_dir() and any(_pictures(p)))
     if not names:
-        raise DataError(f"no images in the subfolders of {base}; it needs one folder per class with {_endings()} files")
+        raise DataError(f"no images in the subfolders of {base}; it needs one folder per class with {endings()} files")
     rest = _files(base, names)
     found = {}
     for split_name, folders, share in (("test", ("test",), test), ("valid", ("val", "valid"), valid)):
@@ -109,16 +110,12 @@ def _files(folder: Path, names: Sequence[str]) -> Files:
         raise DataError(f"{folder} has classes without training images: {', '.join(strange)}; add some or remove them")
     files = [(p, label) for label, name in enumerate(names) for p in sorted(_pictures(folder / name))]
     if not files:
-        raise DataError(f"no images in {folder}; it needs one folder per class with {_endings()} files")
+        raise DataError(f"no images in {folder}; it needs one folder per class with {endings()} files")
     return files
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file())
-
-
-def _endings() -> str:
-    return ", ".join(IMG_EXTENSIONS)
+    return filter(is_picture, folder.rglob("*"))
 
 
 def _fingerprint(root: Path, parts: Mapping[str, Files]) -> str:
@@ -157,10 +154,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
             return self._augment(image), label
 
     def _decoded(self, path: Path) -> Tensor:
-        try:
-            image = v2.functional.pil_to_tensor(default_loader(str(path)))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path} is not a readable image ({error}); remove or replace it") from error
+        image = decoded(path, str(path))
         side = round(self.size * 8 / 7)
         image = v2.functional.resize(image, [side], antialias=True)
         square: Tensor = v2.functional.center_crop(image, [side, side])
@@ -189,7 +183,7 @@ class _Epoch:
             generator=torch.Generator(),  # its own, so that the global one is not drawn from
         )
         for pixels, labels in loader:
-            yield normalise(pixels, MEAN, STD), labels
+            yield normalise(pixels, IMAGENET_MEAN, IMAGENET_STD), labels
 
     def _keys(self) -> Iterator[list[tuple[int, int | None]]]:
         count = len(self.data.files)

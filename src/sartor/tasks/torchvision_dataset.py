@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
-from sartor.data import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
 
 __all__ = ["torchvision_dataset"]
 

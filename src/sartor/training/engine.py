@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import MissingExtraError
 from sartor.training.evaluation import resolve
@@ -90,11 +91,10 @@ class Engine(ABC):
 
     def share(self, batch: Batch) -> Batch | None:
         """This process's rows of a batch, on its device; None if there are fewer rows than processes."""
-        x, y = batch
-        if len(x) < self.world:
+        if trees.size(batch) < self.world:
             return None
-        rows = slice(self.rank, None, self.world)
-        return x[rows].to(self.device, non_blocking=True), y[rows].to(self.device, non_blocking=True)
+        mine: Batch = trees.to(trees.rows(batch, slice(self.rank, None, self.world)), self.device)
+        return mine
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

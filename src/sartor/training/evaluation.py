@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.core.metrics import Metric, Score, wilson
+from sartor.core.rng import numpy_rng
+from sartor.core.trees import Inputs, Tree
+
+T = TypeVar("T")
+
+DRAWS = 2000
+"""Of the bootstrap over examples."""
 
 
 def resolve(device: str) -> torch.device:
@@ -54,70 +67,186 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], task: Task, *, device:
 
     Args:
         module: The network.
-        batches: `(x, y)` pairs: `task.valid()`, `task.test()`.
+        batches: `(inputs, target)` pairs: `task.valid()`, `task.test()`.
         task: What names the metrics.
         device: Where to run, `auto`, `cpu` or `cuda`; empty: where the network is.
 
     Raises:
         DataError: There are no batches.
     """
+    return _on(module, device, lambda run, place: _measured(run, batches, task, place)).values
+
+
+def score(module: nn.Module, batches: Iterable[Batch], task: Task, *, device: str = "") -> dict[str, Score]:
+    """As `evaluate`, each metric with the interval of its kind."""
+    return _on(module, device, lambda run, place: _measured(run, batches, task, place)).scores(task)
+
+
+def score_outputs(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task: Task) -> dict[str, Score]:
+    """As `score`, of anything that gives outputs for one example, on the CPU: a target's session, say.
+
+    Args:
+        run: Inputs of one example, `(1, ...)`, to its output: a session may be fixed to the example's batch.
+        batches: `(inputs, target)` pairs.
+        task: What names the metrics.
+    """
+
+    def one_by_one(inputs: Inputs) -> Tree:
+        return trees.joined([run(trees.rows(inputs, slice(i, i + 1))) for i in range(trees.size(inputs))])
+
+    return _measured(one_by_one, batches, task, torch.device("cpu")).scores(task)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the metrics gave: values, how many examples they have seen, and the metrics that know single examples."""
+
+    values: dict[str, float]
+    examples: int
+    each: dict[str, Any]
+
+    def scores(self, task: Task) -> dict[str, Score]:
+        found = {}
+        for metric in task.metrics:
+            value = self.values[metric.name]
+            low, high = self._ends(metric, value)
+            found[metric.name] = Score(value, low, high, self.examples)
+        return found
+
+    def _ends(self, metric: Metric, value: float) -> tuple[float, float] | tuple[None, None]:
+        if metric.interval == "proportion" and 0 <= value <= 1:
+            return wilson(value, self.examples)
+        each = self.each.get(metric.name)
+        if each is None or self.examples < 2 or math.isnan(value):
+            return None, None
+        if hasattr(each, "resampled"):
+            return resampled(each.resampled, self.examples)
+        return bootstrap(each.values.cpu())
+
+
+def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree], torch.device], T]) -> T:
+    """What `work` gives on a device, with the network in eval mode; afterwards all is as it was."""
     home = device_of(module)
     place = resolve(device) if device else home
-    metrics = {name: make().to(place) for name, make in task.metrics.items()}
-    seen = 0
     module.to(place)
     try:
         with mode(module, training=False), torch.no_grad():
-            for x, y in batches:
-                output = module(x.to(place, non_blocking=True))
-                for metric in metrics.values():
-                    metric.update(output, y.to(place, non_blocking=True))
-                seen += len(x)
+            return work(partial(trees.call, module), place)
     finally:
         module.to(home)
+
+
+def _measured(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task: Task, place: torch.device) -> _Measured:
+    metrics = {m.name: m.make().to(place) for m in task.metrics if m.make is not None}
+    seen = 0
+    for inputs, target in batches:
+        output, wanted = run(trees.to(inputs, place)), trees.to(target, place)
+        for metric in metrics.values():
+            metric.update(output, wanted)
+        seen += trees.size(inputs)
     if not seen:
         raise DataError("there is nothing to evaluate on: the split has no batches; hold out more data")
-    return {name: float(metric.compute()) for name, metric in metrics.items()}
+    values = {name: float(metric.compute()) for name, metric in metrics.items()}
+    kinds = {m.name: m.interval for m in task.metrics}
+    each = {name: m for name, m in metrics.items() if kinds[name] == "per_example"}
+    return _Measured(values, seen, each)
 
 
-def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy measured on `n` examples (Wilson 1927).
+def bootstrap(values: Tensor) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of per-example values, `(n,)`; NaNs (nothing to judge) are left out.
 
     It describes the draw of the examples only, not how the result varies from training to training.
-
-    Raises:
-        ValueError: `accuracy` is not in [0, 1] or `n` is not positive.
     """
-    if not 0 <= accuracy <= 1 or n < 1:
-        raise ValueError(f"needs an accuracy in [0, 1] and n >= 1, got {accuracy} and {n}")
-    z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
-    centre = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    known = values[~values.isnan()].double().numpy()
+    if not len(known):
+        return math.nan, math.nan
+    rng = numpy_rng(0, "bootstrap")
+    # one draw at a time, so that a large split does not need all of them in memory
+    means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(DRAWS)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resampled(value: Callable[[Tensor], float], examples: int) -> tuple[float, float]:
+    """As `bootstrap`, of a value that is no mean over examples (mIoU adds up pixels over the data set).
+
+    Args:
+        value: What it would be if each example were there so many times, `(examples,)`; NaN where it has none.
+        examples: How many there are.
+    """
+    rng = numpy_rng(0, "bootstrap")
+    drawn = (rng.integers(examples, size=examples) for _ in range(DRAWS))
+    found = [value(torch.from_numpy(np.bincount(index, minlength=examples))) for index in drawn]
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def check_fits(task: Task, module: nn.Module) -> None:
-    """Run the task's example through the network and compare its output with the task's classes.
+    """Run the task's example and a few held-out ones through the network, its loss, its distance and its metrics.
 
     Raises:
-        DataError: The network cannot take the example, or has another number of outputs than the task has classes.
+        DataError: The network cannot take the inputs, gives another number of outputs than the task has classes, or
+            something that loss, distance or a metric cannot take.
     """
-    shape = tuple(task.example.shape)
     who = type(module).__name__
+    shape = trees.shapes(task.example)
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is not None and len(shape) == 4 and first.in_channels != shape[1]:
+    single = isinstance(task.example, Tensor) and task.example.dim() == 4
+    if first is not None and single and first.in_channels != shape[1]:
         raise DataError(
             f"{who} expects images of {first.in_channels} channels, the task gives {shape[1]} (example {shape}); "
             "change the channels of the task or of the network's first layer"
         )
-    try:
-        with mode(module, training=False), torch.no_grad():
-            output = module(task.example.to(device_of(module)))
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{who} cannot take the task's example of shape {shape}: {reason}") from error
-    if task.classes is not None and tuple(output.shape) != (shape[0], task.classes):
+    place = device_of(module)
+    with mode(module, training=False), torch.no_grad():
+        output = _tried(partial(trees.call, module, trees.to(task.example, place)), f"{who} cannot take {_an(task)}")
+        if task.classes is not None and task.logits:
+            _check_classes(who, output, task.classes)
+        for inputs, target in task.valid():
+            few, wanted = trees.to(trees.rows((inputs, target), slice(0, 2)), place)
+            output = _tried(partial(trees.call, module, few), f"{who} cannot take the task's inputs")
+            _check_losses(task, who, output, wanted)
+            break
+
+
+def _check_classes(who: str, output: Tree, classes: int) -> None:
+    shape = trees.shapes(output)
+    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[1] != classes:
         raise DataError(
-            f"{who} gives outputs of shape {tuple(output.shape)}, the task has {task.classes} classes and needs "
-            f"{(shape[0], task.classes)}; replace the network's last layer"
+            f"{who} gives outputs of shape {shape}, the task has {classes} classes and needs (batch, {classes}, ...); "
+            "replace the network's last layer"
         )
+
+
+def _check_losses(task: Task, who: str, output: Tree, target: Tree) -> None:
+    given = f"for an output of {trees.shapes(output)} and a target of {trees.shapes(target)}"
+    rows = trees.size(output)
+    losses: dict[str, Callable[[], Any]] = {
+        "loss": lambda: task.loss(output, target),
+        "distance": lambda: task.distance(output, output),
+    }
+    for name, work in losses.items():
+        found = _tried(work, f"the {name} of the task {task.name} fails {given} of {who}")
+        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
+            raise DataError(
+                f"the {name} of the task {task.name} gives {trees.shapes(found)} {given}; it must give one number per "
+                f"example, ({rows},): use reduction = 'none' and the mean over all but the batch"
+            )
+    for metric in task.metrics:
+        made = metric.make() if metric.make is not None else None
+        if made is None or not all(hasattr(made, part) for part in ("to", "update", "compute")):
+            raise DataError(f"metric {metric.name!r} needs `make`: what has update(output, target), compute() and to()")
+        made = made.to(trees.leaves(output)[0].device)
+        _tried(partial(made.update, output, target), f"metric {metric.name!r} fails {given} of {who}")
+
+
+def _tried(work: Callable[[], T], otherwise: str) -> T:
+    try:
+        return work()
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{otherwise}: {reason}") from error
+
+
+def _an(task: Task) -> str:
+    return f"the task's example of shape {trees.shapes(task.example)}"

@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError, StateError
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import load, save
+from sartor.core.trees import Inputs, Tree
 from sartor.training.engine import Engine, Several, Single
 from sartor.training.evaluation import device_of, evaluate, mode
 from sartor.training.recipe import Average, Recipe
@@ -34,6 +36,15 @@ class History:
     def last(self) -> Mapping[str, float]:
         """The last epoch."""
         return self.epochs[-1]
+
+
+def batches_of(task: Task) -> int:
+    """Batches per epoch; an iterable that does not know is counted once, without training."""
+    batches: Iterable[Batch] = task.train(torch_rng(0, "length"))
+    try:
+        return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
+    except TypeError:
+        return sum(1 for _ in batches)
 
 
 def fit(
@@ -58,7 +69,7 @@ def fit(
         task: The data and the loss.
         recipe: How to train.
         seed: Of all randomness: order and augmentation of the data, dropout.
-        teacher: A network whose logits are imitated too (see `Recipe.distil_weight`).
+        teacher: A network whose outputs are imitated too (see `Recipe.distil_weight`).
         checkpoint: File to go on from, written after every epoch; the folder is the caller's.
         fidelity: Fraction of the epochs, in (0, 1]; the schedule is that of the shorter training.
         on_epoch: Called with epochs done, epochs in all, and the metrics of the last epoch.
@@ -74,6 +85,7 @@ def fit(
     """
     if not 0 < fidelity <= 1:
         raise ConfigError(f"fidelity must be in (0, 1], got {fidelity}")
+    recipe.check(task)
     home = device_of(module)
     teacher_home = device_of(teacher) if teacher is not None else home
     engine = Single(recipe) if fabric is None else Several(fabric)
@@ -105,7 +117,7 @@ class _Training:
         self.total = recipe.epochs_at(fidelity)
         self.generator = torch_rng(seed, "data")
         self.optimizer = recipe.make_optimizer(self.module)
-        self.schedule = recipe.make_schedule(self.optimizer, _length(task), self.total)
+        self.schedule = recipe.make_schedule(self.optimizer, batches_of(task), self.total)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
         self.network = engine.setup(self.module, self.optimizer)
         self.history: list[dict[str, float]] = []
@@ -133,7 +145,7 @@ class _Training:
                 share = self.engine.share(batch)
                 if share is None:
                     continue
-                losses.append(self._step(*share, rows=len(batch[0])))
+                losses.append(self._step(*share, rows=trees.size(batch)))
                 if len(losses) % CHECK_EVERY == 0:
                     self._checked(losses, epoch)
         if not losses:
@@ -141,11 +153,11 @@ class _Training:
         metrics = {"loss": float(self._checked(losses, epoch).mean()), "lr": float(self.schedule.get_last_lr()[0])}
         return metrics | self._validate(epoch)
 
-    def _step(self, x: Tensor, y: Tensor, rows: int) -> Tensor:
+    def _step(self, inputs: Inputs, target: Tree, rows: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         with self.engine.autocast():
-            logits = self.network(x)
-            losses = self.recipe.loss(self.task.loss, logits, y, self._taught(x))
+            output = trees.call(self.network, inputs)
+            losses = self.recipe.loss(self.task, output, target, self._taught(inputs))
             # Processes average their gradients; this weight makes that the mean over all rows of the batch.
             loss = losses.mean() if self.engine.world == 1 else losses.sum() * (self.engine.world / rows)
         self.engine.backward(loss)
@@ -167,11 +179,11 @@ class _Training:
             )
         return values
 
-    def _taught(self, x: Tensor) -> Tensor | None:
+    def _taught(self, inputs: Inputs) -> Tree | None:
         if self.teacher is None or not self.recipe.distil_weight:
             return None
         with mode(self.teacher, training=False), torch.no_grad():
-            return self.teacher(x)  # type: ignore[no-any-return]
+            return trees.call(self.teacher, inputs)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         every = self.recipe.validate
@@ -219,12 +231,3 @@ class _Training:
         self.history = list(state["history"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-def _length(task: Task) -> int:
-    """Batches per epoch; an iterable that does not know is counted once, without training."""
-    batches: Iterable[Batch] = task.train(torch_rng(0, "length"))
-    try:
-        return len(batches)  # type: ignore[arg-type] # a TypeError is the answer for those without a length
-    except TypeError:
-        return sum(1 for _ in batches)

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
+from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError
+from sartor.core.trees import Tree
+from sartor.data.losses import per_example
 
 _KNOWN = {"optimizer": ("sgd", "adamw"), "amp": ("", "bfloat16", "float16")}
 
@@ -133,28 +136,38 @@ class Recipe:
 
         return LambdaLR(optimizer, factor)
 
-    def loss(
-        self, task_loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, teacher: Tensor | None
-    ) -> Tensor:
+    def check(self, task: Task) -> None:
+        """Refuse what has no meaning for a task.
+
+        Raises:
+            ConfigError: Labels are to be smoothed, and the task's outputs are no logits of classes.
+        """
+        if self.label_smoothing and not task.logits:
+            raise ConfigError(
+                f"label_smoothing = {self.label_smoothing} spreads a label over classes, and the task {task.name} has "
+                "no logits of classes; set it to 0"
+            )
+
+    def loss(self, task: Task, output: Tree, target: Tree, teacher: Tree | None) -> Tensor:
         """Losses of the examples, `(batch,)`.
 
         Args:
-            task_loss: `(logits, target) -> (batch,)`.
-            logits: `(batch, classes)`; whatever the task's loss takes if there is neither smoothing nor a teacher.
-            target: `(batch,)`, or whatever the task's loss takes.
-            teacher: The teacher's logits, `(batch, classes)`, or None.
+            task: Its loss, and its distance from a teacher.
+            output: `(batch, classes, ...)` for a task with logits; whatever its loss takes for others.
+            target: Whatever the task's loss takes.
+            teacher: The teacher's output, or None.
         """
-        losses = task_loss(logits, target)
+        losses = task.loss(output, target)
         if self.label_smoothing:
             # (1 - e) CE(target) + e CE(uniform) is cross-entropy with the smoothed target (Szegedy et al. 2016, eq. 7).
-            uniform = -functional.log_softmax(logits, dim=1).mean(1)
+            uniform = per_example(-functional.log_softmax(output, dim=1).mean(1))
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * uniform
         if teacher is not None and self.distil_weight:
-            soft = functional.log_softmax(logits / self.temperature, dim=1)
-            wanted = functional.log_softmax(teacher / self.temperature, dim=1)
-            divergence = functional.kl_div(soft, wanted, reduction="none", log_target=True).sum(1)
-            # T^2 keeps the gradient's size independent of the temperature (Hinton et al. 2015, section 2).
-            losses = (1 - self.distil_weight) * losses + self.distil_weight * self.temperature**2 * divergence
+            # a temperature softens logits; T^2 keeps the gradient's size independent of it (Hinton et al. 2015, section
+            # 2). Outputs that are no logits have no temperature.
+            heat = self.temperature if task.logits else 1.0
+            apart = task.distance(output / heat, teacher / heat) if task.logits else task.distance(output, teacher)
+            losses = (1 - self.distil_weight) * losses + self.distil_weight * heat**2 * apart
         return losses
 
 

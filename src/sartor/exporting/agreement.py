@@ -1,0 +1,104 @@
+"""Whether a runtime computes what PyTorch does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core import trees
+from sartor.core.contracts import Session
+from sartor.core.errors import TargetError
+from sartor.core.rng import torch_rng
+from sartor.core.trees import Inputs, Tree
+from sartor.exporting.tracing import evaluating
+
+
+def parity(session: Session, module: nn.Module, example: Inputs, *, tolerance: float = 1e-3, draws: int = 3) -> float:
+    """The largest relative error of any output of a session against PyTorch on random inputs (see `drawn`).
+
+    The error is scaled by the range of PyTorch's own outputs: an untrained network may put out 1e-13, where any
+    absolute tolerance passes anything.
+
+    Args:
+        session: What a target made of the module.
+        module: The network, on the CPU or any device.
+        example: Gives the shapes and the types of the inputs, each `(batch, ...)`.
+        tolerance: Largest error allowed.
+        draws: How many inputs to try.
+
+    Raises:
+        TargetError: the error of an output is above `tolerance`, or outputs differ in names or shape, or are not
+            finite.
+    """
+    device = next((p.device for p in module.parameters()), trees.leaves(example)[0].device)
+    rng, worst = torch_rng(0, "parity"), dict[str, float]()
+    who = f"{type(module).__name__} on {type(session).__name__.strip('_')}"
+    for _ in range(draws):
+        inputs = drawn(example, rng)
+        with evaluating(module):
+            expected = trees.call(module, trees.to(inputs, device))
+        for name, error in errors(session(inputs), expected, who).items():
+            worst[name] = max(error, worst.get(name, 0.0))
+    name = max(worst, key=worst.__getitem__)
+    if not worst[name] <= tolerance:
+        raise TargetError(
+            f"outputs must be within {tolerance:g} of PyTorch's range; {who} is off by {worst[name]:.2g} in output "
+            f"{name!r}; raise the precision of the target"
+        )
+    return worst[name]
+
+
+def errors(found: Tree, expected: Tree, who: str = "the network") -> dict[str, float]:
+    """Name of an output -> its relative error.
+
+    Raises:
+        TargetError: there are no outputs, or others than expected.
+    """
+    a, b = trees.named(found, "output"), trees.named(trees.to(expected, "cpu"), "output")
+    if not b:
+        raise TargetError(f"{who} must return tensors; PyTorch returns a {type(expected).__name__} without any")
+    if a.keys() != b.keys():
+        raise TargetError(f"{who} must return {', '.join(b)}, as in PyTorch; it returns {', '.join(a) or 'nothing'}")
+    return {name: relative_error(a[name], b[name]) for name in b}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two tensors of one shape, as a fraction of the range of `expected`.
+
+    Of whole numbers and booleans (labels, masks), whose differences mean nothing, it is the share that differs.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    if not (expected.is_floating_point() or expected.is_complex()):
+        return float((found != expected).double().mean()) if expected.numel() else 0.0
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    a, b = found.detach().to(wide), expected.detach().to(wide)
+    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+        return float("inf")
+    if not b.numel():
+        return 0.0
+    difference, largest = float((a - b).abs().max()), float(b.abs().max())
+    span = largest if expected.is_complex() else float(b.max() - b.min())
+    scale = span or largest
+    return 0.0 if difference == 0 else difference / scale if scale else float("inf")
+
+
+def drawn(example: Inputs, rng: torch.Generator, batch: int | None = None) -> Inputs:
+    """Random inputs like `example`: standard normal, or drawn from the example's own values if those are no floats.
+
+    Whole numbers are indices or lengths more often than not: any other value might not be allowed.
+
+    Args:
+        example: Each `(batch, ...)`.
+        rng: All randomness.
+        batch: Size of the batch; as in the example by default.
+    """
+
+    def like(tensor: Tensor) -> Tensor:
+        shape = tensor.shape if batch is None or not tensor.dim() else (batch, *tensor.shape[1:])
+        if tensor.is_floating_point() or tensor.is_complex():
+            return torch.randn(shape, generator=rng).to(tensor.dtype)
+        values = tensor.detach().cpu().reshape(-1)
+        return values[torch.randint(len(values), shape, generator=rng)] if len(values) else values.new_zeros(shape)
+
+    return trees.mapped(like, example)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Strategies side by side on one real problem, and finished runs side by side."""

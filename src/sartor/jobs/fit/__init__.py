@@ -1,0 +1,1 @@
+"""The main job: from a space, data, a target and a budget to a trained, verified, exported network."""

@@ -1,0 +1,123 @@
+"""The search stage: strategy, evaluator and problem from the config, run in `search/` of the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sartor import config as configs
+from sartor.core import plugins
+from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
+from sartor.core.records import Arch, Constraint, Trial
+from sartor.core.rng import derive
+from sartor.jobs.fit.choose import ranked, solve
+from sartor.jobs.fit.stage import Job
+from sartor.run import result as results
+from sartor.run.journal import FileJournal, read_trials
+from sartor.run.runner import Limits, restore, run
+
+SUPERNET = "supernet.safetensors"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that can be run, gone on with, and asked."""
+
+    job: Job
+    problem: Problem
+    strategy: Strategy
+    evaluator: Evaluator
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether one network is trained for all trials."""
+        return self.strategy.shares_weights
+
+    def run(self) -> bool:
+        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on."""
+        job = self.job
+        limits = configs.call(Limits, job.parts.config.get("limits", {}))
+
+        def on_trial(trial: Trial) -> None:
+            job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
+            job.ledger.book()
+
+        def progress(done: float, total: float, label: str) -> None:
+            job.display.bar(done, total, label or "search")
+
+        return run(
+            self.strategy,
+            self.problem,
+            self.evaluator,
+            folder=job.folder.path / "search",
+            seed=derive(job.parts.seed, "search"),
+            limits=limits,
+            progress=progress,
+            on_trial=on_trial,
+            on_step=lambda _step: job.ledger.book(),
+        )
+
+    def restore(self) -> None:
+        """Put the last checkpoint into the strategy, without running anything."""
+        restore(self.strategy, self.job.folder.path / "search")
+
+    def trials(self) -> list[Trial]:
+        """All trials so far."""
+        return read_trials(FileJournal(self.job.folder.path / "search" / "journal.jsonl"))
+
+    def propose(self, limits: Mapping[str, float]) -> Arch:
+        """The best arch under `limits`."""
+        return solve(
+            self.strategy, self.trials(), self.problem.costs or {}, limits, objective=self.problem.objectives[0]
+        )
+
+    def ranked(self, limits: Mapping[str, float]) -> list[Arch]:
+        """The networks under `limits` that were evaluated, the best first."""
+        return ranked(self.trials(), self.problem.costs or {}, limits, self.problem.objectives[0])
+
+    def summary(self) -> results.Search:
+        """What the report shows of the search, beside its journal."""
+        trials, parts = self.trials(), self.job.parts
+        return results.Search(
+            strategy=parts.config["strategy"]["name"],
+            settings={k: v for k, v in parts.config["strategy"].items() if k != "name"},
+            evaluations=len(trials),
+            failed=sum(not t.ok for t in trials),
+            choices=tuple(parts.space.choices),
+            objectives=self.problem.objectives,
+            paid=tuple(
+                results.Paid(fidelity, self.evaluator.epochs(fidelity))
+                for fidelity in sorted({t.fidelity for t in trials})
+            ),
+        )
+
+
+def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+    """What a search of a job is told."""
+    parts = job.parts
+    return Problem(
+        space=parts.space,
+        objectives=(parts.task.metric.objective,),
+        constraints=constraints,
+        costs=dict(costs),
+        task=parts.task.sealed(),
+    )
+
+
+def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
+    """Build the search of a job."""
+    parts, problem = job.parts, problem_for(job, costs, constraints)
+    strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
+    return Search(job, problem, strategy, evaluator_for(job, type(strategy), problem))
+
+
+def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
+    """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
+    table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
+    known = configs.keywords(plugins.load("evaluators", table["name"]))
+    if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
+        table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
+    if "recipe" in known:
+        table.setdefault("recipe", dict(job.parts.config.get("training", {})))
+    evaluator: Evaluator = configs.build("evaluators", table, problem)
+    return evaluator

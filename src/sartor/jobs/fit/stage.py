@@ -1,0 +1,99 @@
+"""What every stage of a job works with, and how a stage is done once and never again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import load_file
+from torch import nn
+
+from sartor import archs, networks
+from sartor.core.records import Arch, Estimate
+from sartor.jobs.fit.assemble import Parts, analytic_costs
+from sartor.run.folder import RunFolder
+from sartor.run.ledger import Ledger
+from sartor.run.progress import Display
+from sartor.run.result import Entry
+from sartor.run.schema import decode, encode
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network that is to be trained and verified.
+
+    Attributes:
+        name: Of its files in `artifacts/`.
+        arch: What it is.
+    """
+
+    name: str
+    arch: Arch
+
+
+@dataclass(frozen=True)
+class Job:
+    """The parts of a run, its folder, its ledger and its display."""
+
+    parts: Parts
+    folder: RunFolder
+    ledger: Ledger
+    display: Display
+
+    def stage(self, name: str, title: str, kind: type[T], work: Callable[[], T]) -> T:
+        """The result of a stage: from the journal if it has been done, else by doing it.
+
+        Args:
+            name: Unique in the run; the ledger books it under the part before the first dot.
+            title: For the user.
+            kind: Of the result: a dataclass of plain values.
+            work: Gives it; whatever it writes must be on disk when it returns.
+        """
+        done = self.stage_result(name, kind)
+        if done is not None:
+            return done
+        self.display.stage(title)
+        with self.ledger.stage(name.partition(".")[0]):
+            result = work()
+        self.folder.end_stage(name, encode(result))
+        return result
+
+    def stage_result(self, name: str, kind: type[T]) -> T | None:
+        """The result of a stage that has been done."""
+        done = self.folder.stage_result(name)
+        return None if done is None else decode(kind, done, f"{self.folder.path}: stage {name}")
+
+    def bar(self, label: str) -> Callable[[float, float], None]:
+        """A progress bar with this label, to be told (done, total)."""
+        return lambda done, total: self.display.bar(done, total, label)
+
+    def weights(self, name: str) -> Path:
+        """Where the trained weights of the network called `name` are."""
+        return self.folder.artifacts / f"{name}.safetensors"
+
+    def load(self, chosen: Chosen) -> nn.Module:
+        """A trained network, in eval mode."""
+        module = self.parts.build(chosen.arch, "train")
+        module.load_state_dict(load_file(self.weights(chosen.name)))
+        return module.eval()
+
+    def entry(self, chosen: Chosen, latency: Estimate, modelled: float | None) -> Entry:
+        """What is known of a network before it is tested; counted on the network that is really built."""
+        parts = self.parts
+        macs, params = networks.macs_params(parts.build(chosen.arch, "count"), parts.task.example)
+        memory = analytic_costs(parts.space)["memory_bytes"]
+        return Entry(
+            arch=tuple(chosen.arch),
+            options=archs.describe(parts.space, chosen.arch),
+            macs=macs,
+            params=params,
+            memory_bytes=int(memory([chosen.arch])[0]),
+            latency_ms=latency,
+            predicted_latency_ms=modelled,
+            elsewhere=parts.latency_model.elsewhere,
+            weights=str(self.weights(chosen.name).relative_to(self.folder.path)),
+        )

@@ -1,0 +1,78 @@
+"""Training of the networks that a job has chosen, resumably; or keeping the weights that one comes with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sartor import training
+from sartor.core import files
+from sartor.core.abilities import Pretrained
+from sartor.core.rng import derive, torch_rng
+from sartor.jobs.fit.stage import Chosen, Job
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """What is known of a network when its weights are final.
+
+    Attributes:
+        valid: Metric -> its value on the validation split.
+    """
+
+    valid: Mapping[str, float]
+
+
+def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | None = None) -> TrainedNetwork:
+    """Train with the job's recipe, resumably, from the weights that the space gives.
+
+    The trained weights go to `job.weights(chosen.name)`. Every network of a run starts from the same seed and sees
+    the same batches in the same order.
+    """
+    parts = job.parts
+    task = parts.task.sealed()
+    module = parts.build(chosen.arch, "train")
+    checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.pt"
+    if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not checkpoint.exists():
+        batches = task.train(torch_rng(parts.seed, "reconstruct"))
+        if parts.space.reconstruct(chosen.arch, module, batches):
+            _judged(job, module, "with its layers fitted to the original's")
+
+    def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
+        job.display.bar(done, total, label)
+        job.folder.journal.append({"kind": "epoch", "network": chosen.name, "epoch": done, **metrics})
+        job.ledger.book()
+
+    seed = derive(parts.seed, "train")
+    training.fit(module, task, parts.recipe, seed=seed, teacher=teacher, checkpoint=checkpoint, on_epoch=on_epoch)
+    save_weights(module, job.weights(chosen.name))
+    found = TrainedNetwork(_judged(job, module))
+    checkpoint.unlink(missing_ok=True)
+    job.ledger.count(trained=1)
+    return found
+
+
+def keep_network(job: Job, chosen: Chosen) -> TrainedNetwork:
+    """Keep the trained weights that a network comes with."""
+    module = job.parts.build(chosen.arch, "train")
+    save_weights(module, job.weights(chosen.name))
+    return TrainedNetwork(_judged(job, module))
+
+
+def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
+    """Metrics on the validation split, which the user gets to see."""
+    task = job.parts.task.sealed()
+    found = training.evaluate(module, task.valid(), task, device=job.parts.recipe.device)
+    words = ", ".join(f"{m.name} {m.text(found[m.name])}" for m in task.metrics)
+    job.display.say(f"  {words} on the validation split" + (f", {how}" if how else ""))
+    return found
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """The state dict as safetensors, atomically."""
+    tensors: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    files.atomically(path, lambda part: save_file(tensors, part))

@@ -1,0 +1,1 @@
+"""The networks within limits: membership, draws, repair, knock-outs among them, and what they are worth."""

@@ -1,0 +1,76 @@
+"""What a rule is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from torch import fx
+
+from sartor.surgery.analysis.tracker import Dims, Tracker
+from sartor.surgery.analysis.units import Dim, Labels
+
+Couple: TypeAlias = Callable[[Tracker, fx.Node], "Dims | list[Dims]"]
+"""Labels of the output (or outputs) from those of the inputs; unites and pins units on the way."""
+
+
+class Sizes(Protocol):
+    """The sizes of a cut network."""
+
+    def scale(self, value: int, dim: Dim) -> int:
+        """What becomes of a number of the traced graph that counts the indices of `dim`."""
+
+    def count(self, dim: Dim, start: int, stop: int) -> int:
+        """How many of the indices from `start` to `stop` are kept."""
+
+    def kept(self, dim: Labels) -> Sequence[int]:
+        """The indices that are kept."""
+
+    def dims(self, node: fx.Node) -> Dims:
+        """The labels of a node's tensor."""
+
+    def inner(self, node: fx.Node) -> Dim:
+        """What the rule has left in `Tracker.inner`."""
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of a node's tensor in the traced graph."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of an operator with the constants of a cut network; tensors are still nodes."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+Resize: TypeAlias = Callable[[Sizes, fx.Node], Call]
+"""The call that does in a cut network what the node does in the whole one."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one operator treats channels.
+
+    Attributes:
+        couple: Its labels.
+        resize: Its constants after cutting; None if it has none that count channels.
+        mixes: The inputs whose entries are summed up along some dimensions, as (node, dimensions): what must be zero
+            there when a channel is switched off for some examples only.
+    """
+
+    couple: Couple
+    resize: Resize | None = None
+    mixes: Callable[[fx.Node], Sequence[tuple[fx.Node, tuple[int, ...]]]] | None = None
+
+
+def replaced(node: fx.Node, index: int, name: str, value: Any) -> Call:
+    """The node's own call with one argument replaced."""
+    args, kwargs = list(node.args), dict(node.kwargs)
+    if len(args) > index:
+        args[index] = value
+    else:
+        kwargs[name] = value
+    return Call(node.target, tuple(args), kwargs)  # type: ignore[arg-type]

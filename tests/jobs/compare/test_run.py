@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+
+from sartor.core.contracts import Evaluator
+from sartor.core.errors import BudgetError, CapabilityError, ConfigError, StateError
+from sartor.core.rng import torch_rng
+from sartor.jobs.compare.allowance import Allowance, Entrant, pace_of
+from sartor.jobs.compare.run import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
+from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.stage import Job
+from sartor.run.folder import RunFolder, read_config
+from sartor.run.journal import FileJournal, read_logs, read_trials
+from sartor.run.ledger import Ledger
+from sartor.run.progress import Silent
+from sartor.training import Recipe
+from small import settings
+
+EPOCHS = 4
+TASK = {"name": "digits", "size": 8, "batch": 512, "augment": ""}
+RECIPE = settings(task=TASK, training={"epochs": 2, "lr": 0.1}, strategy={"name": "autoslim", "epochs": 3, "lr": 0.3})
+ASKED = Comparison({"hyperband": {}}, Allowance("epochs", EPOCHS), seeds=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    return compare(RECIPE, folder, ASKED), folder
+
+
+class Stopped(BaseException):
+    """Like a kill: nothing is tidied up by the job itself."""
+
+
+class Stopping(Silent):
+    """Stops at the n-th sign of life."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def bar(self, done, total, label=""):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+def timeless(value):
+    """Without what a clock says."""
+    if isinstance(value, dict):
+        clocks = ("seconds", "ledger", "environment")
+        return {k: timeless(v) for k, v in value.items() if k not in clocks}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def searched(folder, name, seed):
+    return FileJournal(folder / "searches" / name / str(seed) / "search/journal.jsonl")
+
+
+def test_the_baselines_are_always_in_it(whole):
+    found, _ = whole
+    assert list(found["strategies"]) == ["hyperband", "random_search", "uniform_width", "autoslim"]
+    assert found["seeds"] == [0, 1]
+    assert found["left_out"] == {}
+
+
+def test_every_search_gets_the_same_epochs(whole):
+    found, folder = whole
+    price = Recipe.of(RECIPE["training"]).epochs_at
+    for name, row in found["strategies"].items():
+        for run in row["runs"]:
+            journal = searched(folder, name, run["seed"])
+            spent = sum(price(t.fidelity) for t in read_trials(journal)) if row["trained"] else len(read_logs(journal))
+            assert run["spent"]["epochs"] == spent
+            assert spent == (0 if name == "uniform_width" else EPOCHS)
+            assert run["spent"]["trials"] == len(read_trials(journal))
+    config = read_config(folder / "searches/autoslim/1/config.toml")
+    assert config["strategy"] == {"name": "autoslim", "epochs": EPOCHS, "lr": 0.3}  # the recipe's other settings stay
+    assert config["seed"] == 1
+
+
+def test_answers_are_inside_trained_once_and_tested(whole):
+    found, folder = whole
+    limit = found["budget"]["macs"]
+    for seed in found["seeds"]:
+        stages = [r for r in FileJournal(folder / f"networks/{seed}/journal.jsonl").read() if r["kind"] == "stage"]
+        runs = [next(r for r in row["runs"] if r["seed"] == seed) for row in found["strategies"].values()]
+        networks = {tuple(r["arch"]) for r in runs}
+        trained = [s["name"] for s in stages if s["name"].startswith("training.")]
+        assert len(trained) == len(set(trained)) == len(networks) + 1  # and the reference
+        tested = {s["result"]["accuracy"] for s in stages if s["name"].startswith("test.")}
+        for run in runs:
+            assert run["modelled"]["macs"] <= limit
+            assert run["accuracy"] in tested
+            assert run["examples"] == 359
+    for row in found["strategies"].values():
+        accuracies = [r["accuracy"] for r in row["runs"]]
+        assert row["mean"] == pytest.approx(sum(accuracies) / 2)
+
+
+def test_only_the_accuracy_of_the_search_is_on_the_validation_split(whole):
+    found, folder = whole
+    (run, _) = found["strategies"]["random_search"]["runs"]
+    best = max(t.metrics["accuracy"] for t in read_trials(searched(folder, "random_search", 0)))
+    assert run["trials"][-1]["best"] == best
+    assert [t["epochs"] for t in run["trials"]] == [2, 4]
+
+
+@pytest.mark.parametrize("at", [5, 17])
+def test_stopped_anywhere_and_gone_on_is_uninterrupted(whole, tmp_path, at):
+    before, folder = whole
+    screen = Stopping(at)
+    with pytest.raises(Stopped):
+        compare(RECIPE, tmp_path / "out", ASKED, display=screen)
+    after = compare(RECIPE, tmp_path / "out", ASKED)
+    assert json.dumps(timeless(after)) == json.dumps(timeless(before))
+    stored = json.loads((tmp_path / "out/compare.json").read_text())
+    assert timeless(stored) == timeless(json.loads((folder / "compare.json").read_text()))
+
+
+def test_more_seeds_go_on_and_another_allowance_does_not(whole, tmp_path):
+    _, folder = whole
+    shutil.copytree(folder, tmp_path / "out")
+    before = searched(tmp_path / "out", "hyperband", 0).path.read_bytes()
+    more = Comparison({"random_search": {}}, ASKED.allowance, seeds=3)
+    found = compare(RECIPE, tmp_path / "out", more)
+    assert found["seeds"] == [0, 1, 2]
+    assert list(found["strategies"]) == ["random_search", "uniform_width", "autoslim"]
+    assert searched(tmp_path / "out", "hyperband", 0).path.read_bytes() == before
+    with pytest.raises(StateError, match=r"compare\.amount"):
+        compare(RECIPE, tmp_path / "out", Comparison({}, Allowance("epochs", 10)))
+
+
+def test_trials_have_a_greedy_search_that_trains_each(tmp_path):
+    recipe = {**RECIPE, "training": {"epochs": 1}}
+    found = compare(recipe, tmp_path / "out", Comparison({}, Allowance("trials", 2), seeds=1))
+    assert list(found["strategies"]) == ["random_search", "uniform_width", "local_search"]
+    assert [r["spent"]["trials"] for row in found["strategies"].values() for r in row["runs"]] == [2, 0, 2]
+    assert found["strategies"]["local_search"]["gain"]["verdict"] == "unknown"  # one seed says nothing
+
+
+class Halves(Evaluator):
+    """Somebody's own evaluator: a sum of options, said to cost half an epoch."""
+
+    def __init__(self, problem, *, bonus=0.0):
+        self.task, self.bonus = problem.task, bonus
+
+    def __call__(self, proposal, seed):
+        return {"accuracy": self.bonus + sum(proposal.arch) / 100}
+
+    def epochs(self, fidelity):
+        return 0.5
+
+
+@pytest.mark.parametrize(("unit", "trials"), [("epochs", 6), ("trials", 3)])
+def test_an_evaluator_of_ones_own(tmp_path, monkeypatch, unit, trials):
+    monkeypatch.setitem(sys.modules, "theirs", ModuleType("theirs"))
+    sys.modules["theirs"].Halves = Halves
+    recipe = {**RECIPE, "training": {"epochs": 1}, "evaluator": {"name": "theirs:Halves", "bonus": 0.5}}
+    found = compare(recipe, tmp_path / "out", Comparison({"ppo": {}}, Allowance(unit, 3), seeds=1))
+    for name in ("ppo", "random_search"):
+        (run,) = found["strategies"][name]["runs"]
+        assert run["spent"] | {"seconds": 0} == {"trials": trials, "epochs": trials / 2, "seconds": 0}
+        assert [t["accuracy"] >= 0.5 for t in run["trials"]] == [True] * trials
+
+
+def test_what_has_no_order_cannot_be_slimmed():
+    parts = assemble({**RECIPE, "space": {"name": "mbconv", "preset": "small"}})
+    entrants, absent = line_up(parts, Comparison({"tunas": {}}, Allowance("seconds", 5)))
+    assert [e.name for e in entrants] == ["tunas", "random_search", "uniform_width", "local_search"]
+    assert not absent
+
+
+def test_a_thinned_task_has_a_part_of_the_batches():
+    batches = [(torch.full((1,), float(i)), torch.zeros(1)) for i in range(7)]
+    task = assemble(RECIPE).task
+    for epoch in (lambda _: batches, lambda _: iter(batches)):
+        part, share = thinned(replace(task, train=epoch), 4)
+        assert [float(x) for x, _ in part.train(torch_rng(0))] == [0, 1]
+        assert share == 2 / 7
+
+
+def test_a_pace_is_the_mean_over_a_training(tmp_path):
+    """Four epochs of a quarter of the batches each, rounded up, whatever the allowance is."""
+    recipe = {**RECIPE, "task": {**TASK, "batch": 128}, "strategy": {"name": "aows", "epochs": 3}}
+    allowance = Allowance("seconds", 1e-3)
+    parts = assemble(recipe)
+    with RunFolder(tmp_path / "out", recipe) as place:
+        job = Job(parts, place, Ledger(place.journal), Silent())
+        entrant = Entrant.of("aows", {}, recipe, allowance)
+        contest = _Contest(job, Comparison({}, allowance, seeds=1), [entrant])
+        contest.pipeline.pose()
+        assert entrant.table(allowance, contest.prices["aows"], pace_of(allowance, PROBE))["epochs"] == PROBE
+        assert contest._pace(entrant) > 1e-3 / PROBE  # the probe is not ended by what the search may use
+
+
+def test_seconds_pace_a_supernet(tmp_path):
+    recipe = {**RECIPE, "training": {"epochs": 1}}
+    found = compare(recipe, tmp_path / "out", Comparison({}, Allowance("seconds", 0.3), seeds=1))
+    stages = [r for r in FileJournal(tmp_path / "out/journal.jsonl").read() if r["kind"] == "stage"]
+    (pace,) = [s["result"]["seconds"] for s in stages if s["name"] == "pace.autoslim"]
+    assert read_config(tmp_path / "out/searches/autoslim/0/config.toml")["strategy"]["epochs"] == max(
+        1, int(0.27 / pace)
+    )
+    assert found["strategies"]["random_search"]["spent"]["seconds"] >= 0.3
+    assert found["strategies"]["random_search"]["spent"]["trials"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "error", "message"),
+    [
+        ({"budget": {"macs": 10}}, {}, BudgetError, "the smallest one takes"),
+        ({"budget": {}}, {}, ConfigError, r"no \[budget\]"),
+        ({"budget": {"macs": ["50%", "60%"]}}, {}, ConfigError, "one budget"),
+        ({"space": {"name": "nats_size"}}, {"aows": {}}, CapabilityError, "aows needs Shareable"),
+        ({"space": {"name": "nats_size", "size": 8}}, {"netadapt": {}}, CapabilityError, "Finetune needs Shareable"),
+        ({"space": {"name": "nats_topology"}}, {"uniform_width": {}}, CapabilityError, "needs Scalable"),
+        ({"evaluator": {"name": "synthetic"}}, {"ppo": {}}, ConfigError, "a trial of ppo takes no epochs"),
+        ({}, {"a/b": {"name": "ppo"}}, ConfigError, "cannot name"),
+        ({}, {"randon_search": {}}, ConfigError, "random_search"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_searched(tmp_path, changes, asked, error, message):
+    with pytest.raises(error, match=message):
+        compare({**RECIPE, **changes}, tmp_path / "out", Comparison(asked, ASKED.allowance))
+    assert not (tmp_path / "out/searches").exists()
+
+
+def test_no_seed_is_no_comparison():
+    with pytest.raises(ConfigError, match="seeds must be at least 1"):
+        Comparison({}, ASKED.allowance, seeds=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"given": {"trials": 3, "epochs": 5}}, "give one of"),
+        ({"given": {"trials": None}}, "give one of"),
+        ({"what": ["digits", "nowhere"]}, "digits is no folder"),
+        ({"what": ["nowhere.toml"]}, "nowhere.toml"),
+        ({"assignments": ["ppo.lr=0.1"]}, "neither a table"),
+        ({"assignments": ["quick=1"]}, "TABLE.SETTING"),
+        ({"assignments": ["random_search.trials=x"]}, "trials"),
+    ],
+)
+def test_mistakes_of_a_command_line(tmp_path, arguments, message):
+    fixed = {"what": ["digits"], "strategies": "aows", "given": {"epochs": 5}, "seeds": 1}
+    with pytest.raises(ConfigError, match=message):
+        compare_recipe(folder=tmp_path / "out", **{**fixed, **arguments})
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,132 @@
+"""The chooser against a target whose true latencies are known: the model is wrong, the measurement is right."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sartor.core.errors import BudgetError
+from sartor.core.records import Estimate, Objective, Trial
+from sartor.jobs.fit.choose import Chooser, Pick, ranked, solve, uniform
+from sartor.run.progress import Silent
+from sartor.spaces.tiny import Tiny
+
+SPACE = Tiny(depth=1, widths=tuple(range(4, 204, 4)))  # fifty widths, one choice
+
+
+def modelled(archs):
+    return torch.tensor([float(a[0] + 1) for a in archs], dtype=torch.float64)
+
+
+class Truth:
+    """A meter: what the target takes is `factor` times what the model says, with a small interval."""
+
+    def __init__(self, factor):
+        self.factor, self.asked = factor, []
+
+    def compare(self, networks, *, rounds):
+        self.asked += networks.values()
+        value = {n: self.factor * float(modelled([a])[0]) for n, a in networks.items()}
+        return {n: Estimate(v, 0.99 * v, 1.01 * v) for n, v in value.items()}
+
+
+def job():
+    ledger = SimpleNamespace(count=lambda **_: None, book=lambda: None)
+    return SimpleNamespace(display=Silent(), ledger=ledger, parts=SimpleNamespace(space=SPACE))
+
+
+def chooser(meter):
+
+    def propose(limits):
+        inside = [(k,) for k in range(50) if k + 1 <= limits["latency_ms"]]
+        if not inside:
+            raise BudgetError("none")
+        return inside[-1]
+
+    return Chooser(job(), meter, propose, {"latency_ms": modelled})
+
+
+class Uneven(Truth):
+    """A model that is right about some networks and wrong about others."""
+
+    def __init__(self, factors):
+        super().__init__(1.0)
+        self.factors = factors
+
+    def compare(self, networks, *, rounds):
+        self.factor = self.factors.get(networks["candidate"], 1.0)
+        return super().compare(networks, rounds=rounds)
+
+
+def by_trials(meter, accuracies):
+    """A chooser for a search that has evaluated some widths."""
+    trials = [Trial(i, a, 1.0, {"accuracy": value}) for i, (a, value) in enumerate(accuracies.items())]
+    costs, objective = {"latency_ms": modelled}, Objective("accuracy", "max")
+    return Chooser(
+        job(),
+        meter,
+        lambda limits: solve(object(), trials, costs, limits, objective),
+        costs,
+        lambda limits: ranked(trials, costs, limits, objective),
+    )
+
+
+def test_where_the_best_trial_is_slower_than_modelled_the_next_best_ones_are_measured():
+    """No other trial suffers for what the model errs about one, and one modelled a little over gets its chance."""
+    trials = {(25,): 0.95, (24,): 0.9, (23,): 0.8, (10,): 0.7}
+    meter = Uneven({(25,): 0.9, (24,): 1.3})
+    assert by_trials(meter, trials).choose({"latency_ms": 25.0}).arch == (25,)
+    meter = Uneven({(25,): 1.1, (24,): 1.3})
+    found = by_trials(meter, trials).choose({"latency_ms": 25.0})
+    assert found.arch == (23,)
+    assert meter.asked == [(25,), (24,), (23,)]
+
+
+def test_where_no_trial_is_inside_the_limit_is_lowered():
+    trials = {(k,): k / 100 for k in range(5, 25)}
+    found = by_trials(Uneven({(k,): 1.5 for k in range(50)}), trials).choose({"latency_ms": 25.0})
+    assert 1.01 * 1.5 * (found.arch[0] + 1) <= 25
+
+
+@pytest.mark.parametrize("factor", [0.7, 0.9, 1.0, 1.1, 1.4])
+def test_finds_a_network_whose_measured_interval_is_inside_and_close_to_the_budget(factor):
+    meter = Truth(factor)
+    found = chooser(meter).choose({"latency_ms": 25.0})
+    upper = 1.01 * factor * (found.arch[0] + 1)
+    assert 0.9 * 25 <= upper <= 25
+    assert len(found.looks) == len(meter.asked) <= 6
+    assert len({look.arch for look in found.looks}) == len(found.looks), "measured one network twice"
+
+
+def test_a_hopeless_budget_says_what_was_measured():
+    with pytest.raises(
+        BudgetError, match=r"no network was found whose measured latency is inside 0.5 ms \(measured: 3"
+    ):
+        chooser(Truth(3.0)).choose({"latency_ms": 0.5})
+
+
+def test_without_a_latency_budget_nothing_is_measured():
+    found = Chooser(SimpleNamespace(), None, lambda limits: (3,), {}).choose({"macs": 5.0})
+    assert found == Pick((3,))
+
+
+def test_the_best_feasible_trial_answers_for_strategies_that_cannot():
+    trials = [
+        Trial(0, (3,), 1.0, {"accuracy": 0.7}),
+        Trial(1, (9,), 1.0, {"accuracy": 0.9}),
+        Trial(2, (4,), 1.0, {"accuracy": 0.8}),
+        Trial(3, (2,), 1.0, {}, error="diverged"),
+    ]
+    costs, objective = {"latency_ms": modelled}, Objective("accuracy", "max")
+    assert solve(object(), trials, costs, {"latency_ms": 6.0}, objective) == (4,)
+    with pytest.raises(BudgetError, match="none of the 4 trials"):
+        solve(object(), trials, costs, {"latency_ms": 2.0}, objective)
+
+
+def test_uniform_is_the_widest_scaling_inside_all_limits():
+    job = SimpleNamespace(parts=SimpleNamespace(space=SPACE))
+    assert uniform(job, {"latency_ms": modelled}, {"latency_ms": 10.0}) == (9,)
+    with pytest.raises(BudgetError, match="no uniformly scaled network"):
+        uniform(job, {"latency_ms": modelled}, {"latency_ms": 0.5})
