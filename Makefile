@@ -46,8 +46,9 @@ bench: setup-dev  ## what docs claim and needs no data from elsewhere; figures g
 	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/supernet_step.py
 
-docs: setup-dev  ## the pages that are written from the code
-	$(BIN)/python docs/abilities.py
+docs: setup-dev  ## the pages that are written from the code; then checks links, commands, examples and figures
+	for program in $(wildcard docs/*.py); do $(BIN)/python $$program || exit 1; done
+	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +12,43 @@ from safetensors.torch import load_file
 
 from sartor.core.errors import ConfigError, StateError
 from sartor.jobs.export import export
+from sartor.run.result import write
 
 
 def test_another_target_gives_the_same_outputs(finished, tmp_path):
     found = export(finished.folder, "torch_cpu", tmp_path / "out")
-    assert found["relative_error"] < 1e-5
-    assert found["file"] is None or Path(found["file"]).exists()
+    assert found.relative_error < 1e-5
+    assert found.file is None or Path(found.file).exists()
 
 
 @pytest.mark.parametrize("network", ["uniform", "reference"])
 def test_the_other_networks_of_the_run_too(finished, tmp_path, network):
     found = export(finished.folder, "onnxruntime", tmp_path, network=network)
-    entry = finished.result["reference"] if network == "reference" else finished.result["curve"][0][network]
-    written = [numpy_helper.to_array(t) for t in onnx.load(found["file"]).graph.initializer]
-    bias = load_file(finished.folder / entry["weights"])["classifier.bias"].numpy()
+    entry = finished.result.reference if network == "reference" else getattr(finished.result.points[0], network)
+    written = [numpy_helper.to_array(t) for t in onnx.load(found.file).graph.initializer]
+    bias = load_file(finished.folder / entry.weights)["classifier.bias"].numpy()
     assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
 
 
 def test_what_the_search_has_found_where_it_is_not_the_winner(finished, tmp_path):
-    with pytest.raises(StateError, match="the winner is the search's own network; take winner instead"):
-        export(finished.folder, "onnxruntime", tmp_path / "out", network="searched")
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
-    result = json.loads((folder / "result.json").read_text())
-    result["curve"][0]["searched"] = result["reference"]  # another network than winner and uniform
-    (folder / "result.json").write_text(json.dumps(result))
-    found = export(folder, "onnxruntime", tmp_path / "out", network="searched")
-    written = [numpy_helper.to_array(t) for t in onnx.load(found["file"]).graph.initializer]
-    bias = load_file(folder / result["reference"]["weights"])["classifier.bias"].numpy()
-    assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
-    del result["curve"][0]["searched"]  # as before there was such a key
-    (folder / "result.json").write_text(json.dumps(result))
-    with pytest.raises(StateError, match="take winner instead"):
-        export(folder, "onnxruntime", tmp_path / "out", network="searched")
+    result = finished.result
+    point = replace(result.points[0], searched=result.reference, delivered="uniform")
+    write(folder, replace(result, points=(point,)))
+    found = {name: export(folder, "onnxruntime", tmp_path / name, network=name) for name in ("searched", "winner")}
+    for name, entry in (("searched", result.reference), ("winner", point.uniform)):
+        written = [numpy_helper.to_array(t) for t in onnx.load(found[name].file).graph.initializer]
+        bias = load_file(folder / entry.weights)["classifier.bias"].numpy()
+        assert any(w.shape == bias.shape and np.array_equal(w, bias) for w in written)
+
+
+def test_a_network_that_there_is_not_is_said(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    write(folder, replace(finished.result, points=(replace(finished.result.points[0], uniform=None),)))
+    with pytest.raises(StateError, match="has no uniform network at point 0"):
+        export(folder, "onnxruntime", tmp_path / "out", network="uniform")
 
 
 def test_mistakes_are_named(finished, tmp_path):

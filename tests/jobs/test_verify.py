@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from sartor.core.errors import StateError
-from sartor.jobs.verify import networks_of, verify
+from sartor.core.metrics import Metric, Score
+from sartor.jobs.verify import _quality, verify
+from sartor.run.progress import Display
+from sartor.run.result import write
 
 
 def copy(finished, folder):
@@ -17,50 +20,73 @@ def copy(finished, folder):
 
 def test_everything_is_measured_again(finished, tmp_path):
     found = verify(copy(finished, tmp_path / "run"))
-    roles = networks_of(finished.result)
-    assert {c.network for c in found.checks} == roles.keys() == {"reference", "winner_0", "uniform_0"}
+    roles = finished.result.networks
+    assert {c.network for c in found.checks} == roles.keys() == {"reference", "searched_0", "uniform_0"}
     exact = [c for c in found.checks if c.what != "latency"]
     assert len(exact) == 9
     assert all(c.holds for c in exact)
     assert found.verdicts[0] in ("PASS", "UNSURE", "FAIL")
 
 
-def test_a_winner_that_is_the_uniform_network_is_measured_once_and_the_searchs_own_too(finished, tmp_path):
+def test_other_processes_take_part_and_two_verifications_agree(finished, tmp_path):
+    folder, bars = copy(finished, tmp_path / "run"), []
+    text = (folder / "config.toml").read_text()
+    assert "processes = 1" in text
+    (folder / "config.toml").write_text(
+        text.replace("processes = 1", "processes = 2").replace("rounds = 10", "rounds = 12")
+    )
+
+    class Bars(Display):
+        def stage(self, title):
+            pass
+
+        def say(self, message):
+            raise AssertionError(f"nothing to say: {message}")
+
+        def bar(self, done, total, label=""):
+            bars.append((done, total, label))
+
+    found = [verify(folder, display=Bars()) for _ in range(2)]
+    assert (7, 12, "interleaved rounds") in bars, "the second process goes on where the first one ended"
+    one, other = (f.networks["searched_0"].latency for f in found)
+    assert one != other
+    assert max(one.low / other.high, other.low / one.high) < 1.2, "they were taken on a machine that others use"
+
+
+def test_the_winner_is_judged_also_where_it_is_the_uniform_network(finished, tmp_path):
     folder = copy(finished, tmp_path / "run")
-    result = json.loads((folder / "result.json").read_text())
-    point = result["curve"][0]
-    point["searched"], point["winner"] = point["winner"], point["uniform"]
-    point["searched"]["macs"] += 1
-    (folder / "result.json").write_text(json.dumps(result))
-    found = verify(folder)
-    assert found.entries.keys() == networks_of(result).keys() == {"reference", "winner_0", "uniform_0", "searched_0"}
-    assert found.entries["winner_0"] == found.entries["uniform_0"], "timed twice"
-    assert found.entries["searched_0"]["latency_ms"] != found.entries["winner_0"]["latency_ms"]
-    assert len(found.checks) == 16
-    assert [(c.network, c.what) for c in found.checks if not c.holds and c.what != "latency"] == [
-        ("searched_0", "MACs")
-    ]
-
-
-def test_results_from_before_there_was_a_searched_network_are_verified(finished):
-    result = json.loads(json.dumps(finished.result))
-    for point in result["curve"]:
-        del point["searched"], point["reason"]
-    assert networks_of(result).keys() == {"reference", "winner_0", "uniform_0"}
+    point = finished.result.points[0]
+    slow = replace(point, delivered="uniform", budget={"macs": point.uniform.macs - 1})
+    write(folder, replace(finished.result, points=(slow,)))
+    assert verify(folder).verdicts == ("FAIL",)
+    write(folder, replace(finished.result, points=(replace(slow, budget={"macs": point.uniform.macs}),)))
+    assert verify(folder).verdicts == ("PASS",)
 
 
 def test_a_result_that_lies_is_caught(finished, tmp_path):
     folder = copy(finished, tmp_path / "run")
-    result = json.loads((folder / "result.json").read_text())
-    result["curve"][0]["winner"]["accuracy"] = 0.999 if result["winner"]["accuracy"] < 0.9 else 0.5
-    result["curve"][0]["winner"]["macs"] += 1
-    times = result["curve"][0]["winner"]["latency_ms"]
-    result["curve"][0]["winner"]["latency_ms"] = {k: v / 3 for k, v in times.items()}
-    (folder / "result.json").write_text(json.dumps(result))
+    point = finished.result.points[0]
+    own = point.searched
+    score = own.scores["accuracy"]
+    false = 0.999 if score.value < 0.9 else 0.5
+    lie = replace(
+        own,
+        scores={"accuracy": Score(false, false - 0.001, false + 0.001, score.examples)},
+        macs=own.macs + 1,
+        latency_ms=own.latency_ms.scaled(1 / 3),
+    )
+    write(folder, replace(finished.result, points=(replace(point, searched=lie),)))
     found = verify(folder)
     wrong = {(c.network, c.what) for c in found.checks if not c.holds}
-    assert {("winner_0", "accuracy"), ("winner_0", "MACs"), ("winner_0", "latency")} <= wrong
+    assert {("searched_0", "accuracy"), ("searched_0", "MACs"), ("searched_0", "latency")} <= wrong
     assert not found.holds
+
+
+def test_a_value_without_an_interval_must_be_nearly_the_same():
+    psnr = Metric("psnr", "max", "dB")
+    assert _quality("winner", psnr, Score(31.20), Score(31.21)).holds
+    assert not _quality("winner", psnr, Score(31.20), Score(31.40)).holds
+    assert _quality("winner", psnr, Score(31.20, 30.0, 32.0), Score(31.40)).holds
 
 
 def test_an_unfinished_run_or_a_missing_file_says_so(finished, tmp_path):

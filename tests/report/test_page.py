@@ -11,7 +11,6 @@ import pytest
 from report.fixture import mirrored, store, synthetic, write_run
 from sartor.core.errors import StateError
 from sartor.report.page import ABSENT, write_page
-from sartor.run.result import Trace
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 FLAGS = (

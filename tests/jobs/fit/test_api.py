@@ -20,55 +20,57 @@ import nets
 import sartor
 from nets import random_
 from sartor.core.errors import BudgetError, CapabilityError, LeakError, StateError
+from sartor.core.records import Estimate
 from sartor.jobs.fit.api import fit_config
 from sartor.networks import macs_params
+from sartor.run.result import read, read_result
 from sartor.spaces.tiny import Tiny
 from sartor.tasks.digits import digits
 from small import latency_settings, settings
 
-KEYS = {
-    "reference",
-    "budget",
-    "winner",
-    "uniform",
-    "searched",
-    "latency_model",
-    "search",
-    "ledger",
-    "verdict",
-    "environment",
-}
-
 
 def test_result_holds_what_is_promised(finished):
-    result = json.loads((finished.folder / "result.json").read_text())
-    assert result.keys() >= KEYS
-    for entry in (result["reference"], result["winner"], result["uniform"]):
-        assert 0 <= entry["accuracy_interval"]["low"] <= entry["accuracy"] <= entry["accuracy_interval"]["high"] <= 1
-        times = entry["latency_ms"]
-        assert 0 < times["low"] <= times["value"] <= times["high"]
-        assert len(entry["arch"]) == len(entry["widths"]) == 3
-        assert entry["macs"] > 0
-        assert entry["params"] > 0
-        assert entry["export"]["relative_error"] < 1e-3
-    model = result["latency_model"]
-    assert (model["training_networks"], model["heldout_networks"]) == (12, 4)
-    assert 0 < model["nrmse"] < 1
-    assert result["environment"]["seed"] == 0
-    assert result["environment"]["command"] == "sartor fit small.toml run"
-    assert result["environment"]["data"]["fingerprint"]
-    assert result["verdict"] == "PASS"
-    assert result["winner"]["latency_ms"]["high"] <= result["budget"]["latency_ms"][0]
+    result = finished.result
+    assert read_result(finished.folder) == result
+    point = result.points[0]
+    for entry in (result.reference, point.winner, point.uniform):
+        score = entry.scores["accuracy"]
+        assert 0 <= score.low <= score.value <= score.high <= 1
+        assert score.examples == 297
+        assert set(entry.valid) == {"accuracy"}
+        assert 0 < entry.latency_ms.low <= entry.latency_ms.value <= entry.latency_ms.high
+        assert len(entry.arch) == len(entry.options) == 3
+        assert entry.macs > 0
+        assert entry.params > 0
+        assert entry.relative_error < 1e-3
+        assert (finished.folder / entry.file).exists()
+        assert (finished.folder / entry.weights).exists()
+    model = result.latency_model
+    assert (model.training_networks, model.heldout_networks) == (12, 4)
+    assert 0 < model.nrmse < 1
+    assert result.environment["seed"] == 0
+    assert result.environment["command"] == "sartor fit small.toml run"
+    assert result.environment["data"]["fingerprint"]
+    assert result.verdict == "PASS"
+    assert result.task == "digits"
+    assert result.metric.goal == "max"
+    assert point.winner.latency_ms.high <= point.budget["latency_ms"]
+
+
+def test_trials_are_in_the_journal_alone(finished):
+    result, trace = read(finished.folder)
+    assert "trials" not in json.loads((finished.folder / "result.json").read_text())["search"]
+    assert len(trace.trials) == result.search.evaluations
 
 
 def test_the_ledger_adds_up_to_the_wall_time(finished):
-    ledger = finished.result["ledger"]
-    total = sum(stage["seconds"] for stage in ledger["stages"])
-    assert total == pytest.approx(ledger["wall_seconds"], rel=0.02)
-    stages = {stage["name"]: stage for stage in ledger["stages"]}
+    spent = finished.result.spent
+    total = sum(stage.seconds for stage in spent.stages)
+    assert total == pytest.approx(spent.wall_seconds, rel=0.02)
+    stages = {stage.name: stage for stage in spent.stages}
     assert {"reference", "latency_model", "search", "choice", "training", "verification", "test"} <= stages.keys()
-    assert stages["latency_model"]["networks_measured"] == 16
-    assert stages["training"]["networks_trained"] == 2
+    assert stages["latency_model"].networks_measured == 16
+    assert stages["training"].networks_trained == 2
 
 
 def test_everything_lies_in_the_folder_and_loads_without_sartor(finished):
@@ -88,7 +90,7 @@ def test_everything_lies_in_the_folder_and_loads_without_sartor(finished):
     state = load_file(folder / "model.safetensors")
     assert state.keys() == finished.network.state_dict().keys()
     words = json.loads((folder / "architecture.json").read_text())
-    assert words["widths"] == finished.result["winner"]["widths"]
+    assert words["options"] == finished.result.points[0].winner.options
     assert (folder / "report.html").stat().st_size > 1e6
     assert (folder / "model.onnx").exists()
 
@@ -126,7 +128,7 @@ def test_from_python_with_objects_and_own_loaders(tmp_path):
     )
     assert isinstance(fit.network, torch.nn.Module)
     assert fit.verdict == "PASS"
-    assert sum(p.numel() for p in fit.network.parameters()) <= fit.result["budget"]["params"][0]
+    assert sum(p.numel() for p in fit.network.parameters()) <= fit.result.points[0].budget["params"]
     assert 0 <= fit.metrics["accuracy"] <= 1
 
 
@@ -147,13 +149,13 @@ def test_a_network_of_ones_own_is_made_narrower(tmp_path):
 
     fit = fitted(network)
     assert type(fit.network) is nets.Residual
-    reference, winner = fit.result["reference"], fit.result["winner"]
-    assert winner["macs"] <= 0.5 * reference["macs"]
-    assert sum(p.numel() for p in fit.network.parameters()) == winner["params"] < reference["params"]
-    assert macs_params(fit.network, torch.zeros(1, 1, 8, 8)) == (winner["macs"], winner["params"])
+    reference, winner = fit.result.reference, fit.result.points[0].winner
+    assert winner.macs <= 0.5 * reference.macs
+    assert sum(p.numel() for p in fit.network.parameters()) == winner.params < reference.params
+    assert macs_params(fit.network, torch.zeros(1, 1, 8, 8)) == (winner.macs, winner.params)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     # the reference was not trained: its channels are the network's own, in another order
-    kept = load_file(fit.folder / reference["weights"])
+    kept = load_file(fit.folder / reference.weights)
     assert kept.keys() == before.keys()
     for name, value in kept.items():
         assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values), name
@@ -179,12 +181,12 @@ def test_a_network_without_channels_to_cut_is_refused(tmp_path):
 
 def test_several_budgets_share_one_search(tmp_path):
     fit = fit_config(settings(budget={"macs": ["80%", "40%"]}), tmp_path / "run")
-    assert len(fit.networks) == len(fit.result["curve"]) == 2
-    for point in fit.result["curve"]:
-        assert point["winner"]["macs"] <= point["budget"]["macs"]
-        assert (fit.folder / point["folder"] / "model.safetensors").exists()
-    stages = {s["name"]: s for s in fit.result["ledger"]["stages"]}
-    assert stages["search"]["networks_trained"] == 1
+    assert len(fit.networks) == len(fit.result.points) == 2
+    for point in fit.result.points:
+        assert point.winner.macs <= point.budget["macs"]
+        assert (fit.folder / point.folder / "model.safetensors").exists()
+    stages = {s.name: s for s in fit.result.spent.stages}
+    assert stages["search"].networks_trained == 1
 
 
 def test_impossible_and_needless_budgets_are_refused_before_any_training(tmp_path):
@@ -209,8 +211,7 @@ def test_the_search_never_touches_the_test_split(tmp_path):
 
     fit = fit_config(settings(), tmp_path / "run", objects={"task": replace(task, test=guarded)})
     assert seen
-    assert fit.result["winner"]["accuracy_on"] == "test"
-    assert fit.result["winner"]["accuracy_examples"] == sum(len(y) for _, y in task.test())
+    assert fit.result.points[0].winner.scores["accuracy"].examples == sum(len(y) for _, y in task.test())
     with pytest.raises(LeakError):
         next(iter(task.sealed().test()))
 
@@ -220,6 +221,7 @@ import json, sys
 from pathlib import Path
 from sartor.jobs.fit.api import fit_config
 from sartor.networks import macs_params
+from sartor.run.result import read, read_result
 fit_config(json.loads(sys.argv[1]), Path(sys.argv[2]), command="same")
 """
 
@@ -231,12 +233,9 @@ def start(config, folder):
 
 def facts(folder: Path):
     """What must be equal: everything but times."""
-    result = json.loads((folder / "result.json").read_text())
-    networks = {
-        r: result[r] and {k: v for k, v in result[r].items() if k != "latency_ms"}
-        for r in ("reference", "winner", "uniform", "searched")
-    }
-    return networks, result["search"], result["verdict"], load_file(folder / "model.safetensors")
+    result = read_result(folder)
+    networks = {role: replace(entry, latency_ms=Estimate(0, 0, 0)) for role, entry in result.networks.items()}
+    return networks, result.search, result.verdict, load_file(folder / "model.safetensors")
 
 
 def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path):

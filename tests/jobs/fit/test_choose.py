@@ -9,7 +9,7 @@ import torch
 
 from sartor.core.errors import BudgetError
 from sartor.core.records import Estimate, Objective, Trial
-from sartor.jobs.fit.choose import Chooser, ranked, solve, uniform
+from sartor.jobs.fit.choose import Chooser, Pick, ranked, solve, uniform
 from sartor.run.progress import Silent
 from sartor.spaces.tiny import Tiny
 
@@ -77,28 +77,27 @@ def test_where_the_best_trial_is_slower_than_modelled_the_next_best_ones_are_mea
     """No other trial suffers for what the model errs about one, and one modelled a little over gets its chance."""
     trials = {(25,): 0.95, (24,): 0.9, (23,): 0.8, (10,): 0.7}
     meter = Uneven({(25,): 0.9, (24,): 1.3})
-    assert by_trials(meter, trials).choose({"latency_ms": 25.0})["arch"] == [25]
+    assert by_trials(meter, trials).choose({"latency_ms": 25.0}).arch == (25,)
     meter = Uneven({(25,): 1.1, (24,): 1.3})
     found = by_trials(meter, trials).choose({"latency_ms": 25.0})
-    assert found["arch"] == [23]
+    assert found.arch == (23,)
     assert meter.asked == [(25,), (24,), (23,)]
 
 
 def test_where_no_trial_is_inside_the_limit_is_lowered():
     trials = {(k,): k / 100 for k in range(5, 25)}
     found = by_trials(Uneven({(k,): 1.5 for k in range(50)}), trials).choose({"latency_ms": 25.0})
-    assert 1.01 * 1.5 * (found["arch"][0] + 1) <= 25
+    assert 1.01 * 1.5 * (found.arch[0] + 1) <= 25
 
 
 @pytest.mark.parametrize("factor", [0.7, 0.9, 1.0, 1.1, 1.4])
 def test_finds_a_network_whose_measured_interval_is_inside_and_close_to_the_budget(factor):
     meter = Truth(factor)
     found = chooser(meter).choose({"latency_ms": 25.0})
-    upper = 1.01 * factor * (found["arch"][0] + 1)
+    upper = 1.01 * factor * (found.arch[0] + 1)
     assert 0.9 * 25 <= upper <= 25
-    assert found["limit"] is not None
-    assert len(found["looks"]) == len(meter.asked) <= 6
-    assert len({tuple(look["arch"]) for look in found["looks"]}) == len(found["looks"]), "measured one network twice"
+    assert len(found.looks) == len(meter.asked) <= 6
+    assert len({look.arch for look in found.looks}) == len(found.looks), "measured one network twice"
 
 
 def test_a_hopeless_budget_says_what_was_measured():
@@ -110,7 +109,7 @@ def test_a_hopeless_budget_says_what_was_measured():
 
 def test_without_a_latency_budget_nothing_is_measured():
     found = Chooser(SimpleNamespace(), None, lambda limits: (3,), {}).choose({"macs": 5.0})
-    assert found == {"arch": [3], "looks": [], "limit": None}
+    assert found == Pick((3,))
 
 
 def test_the_best_feasible_trial_answers_for_strategies_that_cannot():

@@ -20,8 +20,7 @@ def test_environment_names_what_a_result_depends_on():
 
 def test_delivered_files_agree_with_the_result(finished):
     words = json.loads((finished.folder / "architecture.json").read_text())
-    assert words["arch"] == finished.result["winner"]["arch"]
-    assert words["input_shape"] == [1, 1, 16, 16]
-    assert (finished.folder / "model.onnx").read_bytes() == (
-        finished.folder / finished.result["winner"]["export"]["file"]
-    ).read_bytes()
+    winner = finished.result.points[0].winner
+    assert words["arch"] == list(winner.arch)
+    assert words["inputs"] == {"input": [1, 1, 16, 16]}
+    assert (finished.folder / "model.onnx").read_bytes() == (finished.folder / winner.file).read_bytes()

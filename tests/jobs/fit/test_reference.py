@@ -9,7 +9,7 @@ import pytest
 from operated import Operations, device
 from sartor.core.errors import CapabilityError, DataError
 from sartor.core.records import Estimate
-from sartor.jobs import latency
+from sartor.jobs.fit import reference as latency
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Job
 from sartor.latency.operator_table import Entry, OperatorTable
@@ -46,9 +46,9 @@ def test_nothing_that_is_in_the_files_is_measured_again(tmp_path):
     job, meter = job_in(tmp_path / "run"), Formula()
     model = latency.measured_model(job, meter)
     found = latency.facts(model)
-    assert (found["training_networks"], found["heldout_networks"]) == (12, 4)
+    assert (found.training_networks, found.heldout_networks) == (12, 4)
     assert len(set(meter.measured)) == 16
-    assert found["nrmse"] < 0.15
+    assert found.nrmse < 0.15
     latency.samples_path(job).unlink()  # killed before the samples were written, in the middle of the last visits
     visits = job.folder.artifacts / "visits.jsonl"
     lines = visits.read_text().splitlines()
@@ -123,8 +123,8 @@ def test_networks_of_operators_need_no_table_but_may_have_one(tmp_path):
         job.display.say = said.append
         model = latency.measured_model(job, meter := Sum())
         found = latency.facts(model)
-        assert found["nrmse"] < 0.02
-        assert found.get("lookup", {}).get("nrmse", 0) == pytest.approx(0.3 if changes else 0, abs=0.1)
+        assert found.nrmse < 0.02
+        assert (found.lookup.nrmse if found.lookup else 0) == pytest.approx(0.3 if changes else 0, abs=0.1)
         if changes:
             (tmp_path / "operators.json").unlink()
             assert latency.facts(latency.measured_model(job, meter)) == found, "the run has a copy of the table"

@@ -11,6 +11,7 @@ from sartor.run.folder import RunFolder
 from sartor.run.journal import FileJournal
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
+from sartor.run.result import Moment, read_trace
 from small import settings
 
 
@@ -42,26 +43,28 @@ def test_a_strategy_without_a_supernet_trains_its_trials_with_the_jobs_recipe(pr
     best = max(trials, key=lambda t: t.metrics["accuracy"])
     assert search.propose({"macs": 1e9}) == best.arch
     summary = search.summary()
-    assert (summary["strategy"], summary["evaluations"], summary["failed"]) == ("random_search", 3, 0)
+    assert (summary.strategy, summary.evaluations, summary.failed) == ("random_search", 3, 0)
+    assert [(p.fidelity, p.epochs) for p in summary.paid] == [(1.0, 1.0)]
+    assert [(o.metric, o.goal) for o in summary.objectives] == [("accuracy", "max")]
 
 
 def test_a_supernet_strategy_inherits(prepared):
     search = prepared(strategy={"name": "aows", "epochs": 2})
     assert search.shares_weights
     assert search.run()
-    assert search.summary()["narrowing"]
+    assert read_trace(search.job.folder.path / "search").narrowing
     assert search.problem.cost("macs")([search.propose(search.problem.limits())])[0] <= search.problem.limit("macs")
 
 
 def test_preferences_learned_are_how_the_search_narrowed(prepared):
     search = prepared(space={"name": "mbconv", "preset": "small"}, strategy={"name": "tunas", "epochs": 2})
     folder = search.job.folder.path / "search"
-    assert search.summary()["narrowing"] == []
+    assert read_trace(folder).narrowing == ()
     (folder / "artifacts").mkdir(parents=True)
     (folder / "artifacts/preferences.json").write_text('{"probabilities": [[0.25, 0.75]]}')
     for epoch in (1, 2):
         FileJournal(folder / "journal.jsonl").append({"kind": "log", "step": epoch, "epoch": epoch})
-    assert search.summary()["narrowing"] == [{"epoch": 2, "probabilities": [[0.25, 0.75]]}]
+    assert read_trace(folder).narrowing == (Moment(2, ((0.25, 0.75),)),)
 
 
 def test_netadapt_fine_tunes_from_the_spaces_own_weights(prepared):

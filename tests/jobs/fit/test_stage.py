@@ -1,15 +1,23 @@
 from __future__ import annotations
 
-import pytest
-import torch
-from safetensors.torch import load_file
+from dataclasses import dataclass
 
+import pytest
+
+from sartor.core.errors import StateError
+from sartor.core.records import Estimate
 from sartor.jobs.fit.assemble import assemble
-from sartor.jobs.fit.stage import Chosen, Job, costs_of, save_weights, train_network
+from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
 from small import settings
+
+
+@dataclass(frozen=True)
+class Found:
+    value: int
+    arch: tuple[int, ...] = (1, 2)
 
 
 @pytest.fixture
@@ -19,75 +27,34 @@ def job(tmp_path):
         yield Job(assemble(config), folder, Ledger(folder.journal), Silent())
 
 
-def test_a_stage_is_done_once(job):
+def test_a_stage_is_done_once_and_gives_the_same_record(job):
     calls = []
 
     def work():
         calls.append(1)
-        return {"value": 3}
+        return Found(3)
 
-    assert job.stage("a.b", "A", work) == job.stage("a.b", "A", work) == {"value": 3}
+    assert job.stage("a.b", "A", Found, work) == job.stage("a.b", "A", Found, work) == Found(3)
     assert len(calls) == 1
-    assert "a" in {s["name"] for s in job.ledger.summary()["stages"]}
+    assert "a" in {s.name for s in job.ledger.summary().stages}
+    assert job.stage_result("c", Found) is None
 
 
 def test_a_stage_that_fails_is_not_done(job):
     with pytest.raises(ZeroDivisionError):
-        job.stage("a", "A", lambda: {"value": 1 / 0})
-    assert job.stage("a", "A", lambda: {"value": 2}) == {"value": 2}
+        job.stage("a", "A", Found, lambda: Found(1 // 0))
+    assert job.stage("a", "A", Found, lambda: Found(2)) == Found(2)
 
 
-def test_training_keeps_weights_and_leaves_no_checkpoint(job):
-    chosen = Chosen("some", (1, 0, 2))
-    result = train_network(job, chosen, "training")
-    assert 0 <= result["valid"]["accuracy"] <= 1
-    assert job.weights("some").exists()
-    assert not list(job.folder.artifacts.glob("*.pt"))
-    network = job.load(chosen)
-    assert not network.training
-    assert all(torch.equal(network.state_dict()[k], v) for k, v in load_file(job.weights("some")).items())
-
-
-def test_a_teacher_changes_the_student(job):
-    train_network(job, Chosen("reference", job.parts.space.reference), "training")
-    train_network(job, Chosen("alone", (0, 0, 0)), "training")
-    teacher = job.load(Chosen("reference", job.parts.space.reference))
-    train_network(job, Chosen("taught", (0, 0, 0)), "training", teacher=teacher)
-    alone, taught = load_file(job.weights("alone")), load_file(job.weights("taught"))
-    assert any(not torch.equal(alone[k], taught[k]) for k in alone)
+def test_a_record_of_another_version_names_the_stage_and_the_field(job):
+    job.folder.end_stage("a", {"number": 3})
+    with pytest.raises(StateError, match=r"stage a: value is not as it should be"):
+        job.stage("a", "A", Found, lambda: Found(2))
 
 
 def test_costs_are_counted_on_the_network(job):
-    entry = costs_of(job, (0, 1, 2))
+    entry = job.entry(Chosen("some", (0, 1, 2)), Estimate(1.0, 0.9, 1.1), None)
     module = job.parts.build((0, 1, 2))
-    assert entry["params"] == sum(p.numel() for p in module.parameters())
-    assert entry["widths"] == {"conv0": 4, "separable1": 8, "separable2": 12}
-
-
-def test_weights_are_written_whole(tmp_path):
-    module = torch.nn.Linear(3, 2)
-    save_weights(module, tmp_path / "w.safetensors")
-    assert load_file(tmp_path / "w.safetensors").keys() == {"weight", "bias"}
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-
-
-def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(job, monkeypatch):
-    seen = []
-    space = job.parts.space
-
-    def reconstruct(arch, module, batches):
-        seen.append((arch, next(iter(batches))[0].shape[1:]))
-        return True
-
-    for name, value in {"trained": True, "reconstructs": True, "inform": print, "reconstruct": reconstruct}.items():
-        monkeypatch.setattr(space, name, value, raising=False)
-    monkeypatch.setattr(job.display, "say", seen.append)
-    train_network(job, Chosen("some", (1, 0, 2)), "training")
-    assert seen[0] == ((1, 0, 2), (1, 8, 8))
-    assert "on the validation split, with its layers fitted" in seen[1]
-    checkpoint = job.folder.artifacts / "other.checkpoint.pt"
-    monkeypatch.setattr("sartor.training.fit", lambda *_, **__: None)
-    checkpoint.touch()
-    seen.clear()
-    train_network(job, Chosen("other", (1, 0, 2)), "training")
-    assert not [s for s in seen if isinstance(s, tuple)]
+    assert entry.params == sum(p.numel() for p in module.parameters())
+    assert entry.options == {"conv0": 4, "separable1": 8, "separable2": 12}
+    assert entry.weights == "artifacts/some.safetensors"

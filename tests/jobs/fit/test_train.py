@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.stage import Chosen, Job
+from sartor.jobs.fit.train import save_weights, train_network
+from sartor.run.folder import RunFolder
+from sartor.run.ledger import Ledger
+from sartor.run.progress import Silent
+from small import settings
+
+
+@pytest.fixture
+def job(tmp_path):
+    config = settings(training={"epochs": 1, "lr": 0.1})
+    with RunFolder(tmp_path / "run", config) as folder:
+        yield Job(assemble(config), folder, Ledger(folder.journal), Silent())
+
+
+def test_training_keeps_weights_and_leaves_no_checkpoint(job):
+    chosen = Chosen("some", (1, 0, 2))
+    result = train_network(job, chosen, "training")
+    assert 0 <= result.valid["accuracy"] <= 1
+    assert job.weights("some").exists()
+    assert not list(job.folder.artifacts.glob("*.pt"))
+    network = job.load(chosen)
+    assert not network.training
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in load_file(job.weights("some")).items())
+
+
+def test_a_teacher_changes_the_student(job):
+    train_network(job, Chosen("reference", job.parts.space.reference), "training")
+    train_network(job, Chosen("alone", (0, 0, 0)), "training")
+    teacher = job.load(Chosen("reference", job.parts.space.reference))
+    train_network(job, Chosen("taught", (0, 0, 0)), "training", teacher=teacher)
+    alone, taught = load_file(job.weights("alone")), load_file(job.weights("taught"))
+    assert any(not torch.equal(alone[k], taught[k]) for k in alone)
+
+
+def test_weights_are_written_whole(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    save_weights(module, tmp_path / "w.safetensors")
+    assert load_file(tmp_path / "w.safetensors").keys() == {"weight", "bias"}
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(job, monkeypatch):
+    seen = []
+    space = job.parts.space
+
+    def reconstruct(arch, module, batches):
+        seen.append((arch, next(iter(batches))[0].shape[1:]))
+        return True
+
+    for name, value in {"trained": True, "reconstructs": True, "inform": print, "reconstruct": reconstruct}.items():
+        monkeypatch.setattr(space, name, value, raising=False)
+    monkeypatch.setattr(job.display, "say", seen.append)
+    train_network(job, Chosen("some", (1, 0, 2)), "training")
+    assert seen[0] == ((1, 0, 2), (1, 8, 8))
+    assert "on the validation split, with its layers fitted" in seen[1]
+    checkpoint = job.folder.artifacts / "other.checkpoint.pt"
+    monkeypatch.setattr("sartor.training.fit", lambda *_, **__: None)
+    checkpoint.touch()
+    seen.clear()
+    train_network(job, Chosen("other", (1, 0, 2)), "training")
+    assert not [s for s in seen if isinstance(s, tuple)]
