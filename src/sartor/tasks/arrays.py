@@ -81,6 +81,7 @@ def arrays(
         batch=batch,
         augment=augment,
         source=source,
+        name="arrays",
         mean=mean,
         std=std,
     )

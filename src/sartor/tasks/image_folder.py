@@ -73,6 +73,7 @@ def image_folder(
         loss=cross_entropy,
         distance=imitation,
         metrics=accuracy(len(names)),
+        name="image_folder",
         logits=True,
         example=normalise(sets["valid"][0, None][0][None], IMAGENET_MEAN, IMAGENET_STD),
         classes=len(names),

@@ -70,6 +70,7 @@ def torchvision_dataset(
         batch=batch,
         augment=augment,
         source=dataset,
+        name="torchvision_dataset",
         mean=mean,
         std=std,
     )
