@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassHingeLoss
 
 from sartor.core.contracts import Task
+from sartor.core.metrics import Metric
 from sartor.core.rng import global_seed, torch_rng
 from sartor.data.images import Images, image_task
 
@@ -42,7 +43,7 @@ def small_task(batch: int = 16, augment: str = "shift") -> Task:
 def graded_task() -> Task:
     """The small task with a metric that tells any two networks apart, which the accuracy on 40 images does not."""
     task = small_task()
-    return replace(task, metrics={**task.metrics, "hinge": lambda: MulticlassHingeLoss(2)})
+    return replace(task, metrics=(*task.metrics, Metric("hinge", "min", make=lambda: MulticlassHingeLoss(2))))
 
 
 def same_weights(a: nn.Module, b: nn.Module) -> bool:

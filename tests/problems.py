@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from sartor.core.contracts import Problem, Task
+from sartor.core.metrics import Metric
 from sartor.core.records import Constraint, Objective
 from sartor.costs.macs import Macs
 from sartor.costs.memory import Memory
+from sartor.data.losses import cross_entropy, imitation
 from sartor.spaces.tiny import Tiny
 
 
@@ -29,8 +30,10 @@ def small_problem() -> Problem:
             train=lambda generator: _batches(generator, 3),
             valid=lambda: _batches(torch.Generator().manual_seed(1), 2),
             test=lambda: _batches(torch.Generator().manual_seed(2), 2),
-            loss=lambda logits, target: cross_entropy(logits, target, reduction="none"),
-            metrics={},
+            loss=cross_entropy,
+            distance=imitation,
+            metrics=(Metric("unused", "max"),),  # quality is synthetic, or the probability of the right answers
+            logits=True,
             example=torch.zeros(1, *space.input_shape),
             classes=2,
         ),

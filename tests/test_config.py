@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 
 from run.toys import Toy
 from sartor import config
+from sartor.core import plugins
 from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError
 from sartor.run.runner import Limits
@@ -332,10 +333,25 @@ def test_shortcuts_are_assignments():
         ("digits", {"name": "digits"}),
         ("image_folder:my photos/all", {"name": "image_folder", "root": "my photos/all"}),
         ("arrays:a.npz", {"name": "arrays", "train": "a.npz"}),
+        ("arrays:a.npz,b.npz", {"name": "arrays", "train": "a.npz", "test": "b.npz"}),
+        ("torchvision_dataset:MNIST,data", {"name": "torchvision_dataset", "dataset": "MNIST", "root": "data"}),
     ],
 )
 def test_data_by_kind_and_place(data, task):
     assert config.override({}, config.shortcuts(data=data)) == {"task": task}
+
+
+@pytest.mark.parametrize("name", plugins.names("tasks"))
+def test_every_task_that_reads_a_path_takes_it_first(name):
+    hints = get_type_hints(plugins.load("tasks", name))
+    known = config.keywords(plugins.load("tasks", name))
+    paths = [s for s in known if Path in get_args(hints[s])]
+    if paths:
+        set_ = config.override({}, config.shortcuts(data=f"{name}:a,b"))["task"] if len(paths) > 1 else {}
+        one = config.override({}, config.shortcuts(data=f"{name}:a"))["task"]
+        assert len(one) == 2
+        assert not set_ or set(set_.values()) == {name, "a", "b"}
+        assert known.index(paths[0]) <= 1
 
 
 @pytest.mark.parametrize(
@@ -343,7 +359,9 @@ def test_data_by_kind_and_place(data, task):
     [
         ({"budget": ["macs"]}, "METRIC=BOUND, as in latency_ms=5 or macs=50%; got 'macs'"),
         ({"budget": ["macs="]}, "got 'macs='"),
-        ({"data": "csv:a.csv"}, "--data takes image_folder:DIR, arrays:TRAIN,TEST or the name of a task; got 'csv:a"),
+        ({"data": "digits:x"}, "'digits:x' has 1 places; it takes digits alone"),
+        ({"data": "arrays:"}, "'arrays:' has 0 places; it takes arrays:TRAIN,TEST"),
+        ({"data": "csv:a.csv"}, "no tasks called 'csv'"),
     ],
 )
 def test_shortcuts_that_say_nothing_are_refused(asked, message):
@@ -383,6 +401,8 @@ def test_a_table_becomes_the_dataclass_that_the_setting_is() -> None:
     ],
 )
 def test_a_mistake_in_a_table_is_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.validate(Grouped, settings)  # before anything is made of them
     with pytest.raises(ConfigError, match=message):
         config.call(Grouped, settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import itertools
 import json
 import tomllib
 import types
@@ -168,7 +169,7 @@ def shortcuts(
     Args:
         network: Its widths are the space.
         weights: File with its trained weights.
-        data: `image_folder:DIR`, `arrays:TRAIN` or `arrays:TRAIN,TEST`, or the name of another task.
+        data: `TASK:PLACE` (`image_folder:photos`, `arrays:train.npz,test.npz`), or the name of a task that needs none.
         budget: `METRIC=BOUND`, where the bound is a number, a percentage, or several with commas between.
         target: Its name.
         strategy: Its name.
@@ -199,16 +200,23 @@ def _is_number(text: str) -> bool:
 
 
 def _data(text: str) -> list[str]:
-    name, colon, place = text.partition(":")
+    """`TASK` or `TASK:PLACE,PLACE`: places are the first settings of the task that take text, in order."""
+    name, colon, places = text.partition(":")
+    found = [f"task.name={name}"]
     if not colon:
-        return [f"task.name={name}"]
-    if name == "image_folder":
-        return ["task.name=image_folder", f"task.root={json.dumps(place)}"]
-    if name == "arrays":
-        train, comma, test = place.partition(",")
-        files = [f"task.train={json.dumps(train)}", *([f"task.test={json.dumps(test)}"] if comma else [])]
-        return ["task.name=arrays", *files]
-    raise ConfigError(f"--data takes image_folder:DIR, arrays:TRAIN,TEST or the name of a task; got {text!r}")
+        return found
+    settings = _texts(plugins.load("tasks", name))
+    given = places.split(",") if places else []
+    if not given or len(given) > len(settings):
+        takes = f"{name}:{','.join(s.upper() for s in settings[:2])}" if settings else f"{name} alone"
+        raise ConfigError(f"--data {text!r} has {len(given)} places; it takes {takes}")
+    return [*found, *(f"task.{s}={json.dumps(p)}" for s, p in zip(settings, given, strict=False))]
+
+
+def _texts(constructor: Any) -> list[str]:
+    """The settings at the beginning that take a path or a name."""
+    hints = _hints(constructor)
+    return list(itertools.takewhile(lambda name: _fits("", hints.get(name)), keywords(constructor)))
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,13 @@ def shapes(example: Inputs) -> Any:
     return trees.mapped(lambda t: tuple(t.shape[1:]), example)
 
 
+def listed(shapes: Any) -> Any:
+    """Shapes as JSON has them."""
+    if isinstance(shapes, Mapping):
+        return {name: listed(shape) for name, shape in shapes.items()}
+    return [listed(shape) for shape in shapes] if isinstance(shapes, tuple) else shapes
+
+
 def lively(like: Inputs, examples: int, generator: torch.Generator | None = None) -> Inputs:
     """A batch of random inputs, each `(examples, ...)`, shaped like those of one example.
 

@@ -21,6 +21,12 @@ OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
 
 
+INPUT_HELP = (
+    "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
+    "be: --input image=1,3,64,64 --input ids=1,16:int64."
+)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: deliberate errors become one line on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -81,9 +81,9 @@ def arrays(
         batch=batch,
         augment=augment,
         source=source,
+        name="arrays",
         mean=mean,
         std=std,
-        name="arrays",
     )
 
 

@@ -34,9 +34,8 @@ def deliver(job: Job, entry: Entry, folder: Path) -> None:
         source = job.folder.path / entry.file
         shutil.copy(source, folder / f"model{source.suffix}")
     example = job.parts.task.example
-    program = folder / "part.pt2"  # the exporter wants the ending
-    exporting.export_pt2(job.load(Chosen(weights.stem, entry.arch)), example, program)
-    program.replace(folder / "model.pt2")
+    module = job.load(Chosen(weights.stem, entry.arch))
+    files.atomically(folder / "model.pt2", lambda part: exporting.export_pt2(module, example, part))
     words = {
         "space": dict(job.parts.config["space"]),
         "arch": list(entry.arch),
