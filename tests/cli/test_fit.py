@@ -39,7 +39,7 @@ def test_a_budget_that_is_met_exits_with_zero_and_shows_the_table(config, tmp_pa
         assert word in done.stdout
     again = sartor("fit", config, tmp_path / "run", "--json", "--quiet")
     assert again.returncode == 0
-    assert json.loads(again.stdout)["verdict"] == "PASS"
+    assert [p["verdict"] for p in json.loads(again.stdout)["points"]] == ["PASS"]
     assert "finished" in sartor("fit", config, tmp_path / "run").stderr
     other = sartor("fit", config, tmp_path / "run", "--set", "training.epochs=7")
     assert other.returncode == 2

@@ -11,4 +11,4 @@ def test_the_page_is_rebuilt_and_the_table_shown(finished, capsys):
     assert (finished.folder / "report.html").stat().st_size > 1e6
     assert "winner" in capsys.readouterr().out
     assert main(["report", str(finished.folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["verdict"] == finished.verdict
+    assert [p["verdict"] for p in json.loads(capsys.readouterr().out)["points"]] == [finished.verdict]

@@ -30,6 +30,6 @@ def test_of_many_choices_prints_what_is_changed(tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "run" / "search.json").read_text())["found"][0]
     changed, same = found["changed"], set(found["options"]) - set(found["changed"])
-    assert f"{len(changed)} of {len(found['widths'])} choices are not the reference's" in text
-    assert all(f"{name} {found['widths'][name]}" in text for name in changed)
-    assert not any(f"{name} {found['widths'][name]}" in text for name in same)
+    assert f"{len(changed)} of {len(found['options'])} choices are not the reference's" in text
+    assert all(f"{name} {found['options'][name]}" in text for name in changed)
+    assert not any(f"{name} {found['options'][name]}" in text for name in same)
