@@ -24,8 +24,9 @@ def test_none_is_forgotten():
 def test_fit_from_python(tmp_path):
     fit = load("fit_from_python").main(tmp_path / "run")
     assert fit.verdict == "PASS"
-    assert fit.result["winner"]["macs"] <= fit.result["budget"]["macs"][0]
-    assert fit.result["winner"]["params"] <= fit.result["budget"]["params"][0]
+    (point,) = fit.result.points
+    assert point.winner.macs <= point.budget["macs"]
+    assert point.winner.params <= point.budget["params"]
 
 
 def test_solve_budgets():

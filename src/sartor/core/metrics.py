@@ -28,6 +28,9 @@ class Score:
     """A metric's value on a split, with its 95 % interval where there is one.
 
     Attributes:
+        value: On that split.
+        low: Lower end of the 95 % interval; null without one.
+        high: Upper end.
         examples: How many it was computed on.
     """
 

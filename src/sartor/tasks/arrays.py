@@ -84,6 +84,7 @@ def arrays(
         name="arrays",
         mean=mean,
         std=std,
+        name="arrays",
     )
 
 

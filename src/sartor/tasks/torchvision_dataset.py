@@ -73,6 +73,7 @@ def torchvision_dataset(
         name="torchvision_dataset",
         mean=mean,
         std=std,
+        name="torchvision_dataset",
     )
 
 

@@ -75,11 +75,13 @@ def test_a_plan_comes_back_filled_in_from_another_device(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     fit = fit_config(latency_settings(latency_model={"samples": str(manifest)}), tmp_path / "run")
-    stages = {s["name"]: s for s in fit.result["ledger"]["stages"]}
-    assert stages["latency_model"]["networks_measured"] == 0
-    assert fit.result["latency_model"]["training_networks"] == 8
-    winner, limit = fit.result["winner"], fit.result["budget"]["latency_ms"][0]
+    stages = {s.name: s for s in fit.result.spent.stages}
+    assert stages["latency_model"].networks_measured == 0
+    assert fit.result.latency_model.training_networks == 8
+    (point,) = fit.result.points
+    limit = point.budget["latency_ms"]
     assert limit == pytest.approx(0.7 * (0.1 + 0.01 * 3 * 128), rel=0.05), "per cent of the reference on that device"
-    assert 0.1 + 0.01 * sum(winner["widths"].values()) <= 1.05 * limit
+    assert 0.1 + 0.01 * sum(point.winner.options.values()) <= 1.05 * limit
+    assert point.winner.elsewhere
     assert fit.verdict == "UNSURE", "nothing here has measured that device"
-    assert "time the exported file on the device" in fit.result["curve"][0]["sentence"]
+    assert "time the exported file on the device" in point.sentence
