@@ -402,6 +402,8 @@ def test_a_table_becomes_the_dataclass_that_the_setting_is() -> None:
 )
 def test_a_mistake_in_a_table_is_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
+        config.validate(Grouped, settings)  # before anything is made of them
+    with pytest.raises(ConfigError, match=message):
         config.call(Grouped, settings)
 
 

@@ -8,6 +8,7 @@ import pytest
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.jobs.verify import _quality, verify
+from sartor.run.progress import Display
 from sartor.run.result import write
 
 
@@ -25,6 +26,31 @@ def test_everything_is_measured_again(finished, tmp_path):
     assert len(exact) == 9
     assert all(c.holds for c in exact)
     assert found.verdicts[0] in ("PASS", "UNSURE", "FAIL")
+
+
+def test_other_processes_take_part_and_two_verifications_agree(finished, tmp_path):
+    folder, bars = copy(finished, tmp_path / "run"), []
+    text = (folder / "config.toml").read_text()
+    assert "processes = 1" in text
+    (folder / "config.toml").write_text(
+        text.replace("processes = 1", "processes = 2").replace("rounds = 10", "rounds = 12")
+    )
+
+    class Bars(Display):
+        def stage(self, title):
+            pass
+
+        def say(self, message):
+            raise AssertionError(f"nothing to say: {message}")
+
+        def bar(self, done, total, label=""):
+            bars.append((done, total, label))
+
+    found = [verify(folder, display=Bars()) for _ in range(2)]
+    assert (7, 12, "interleaved rounds") in bars, "the second process goes on where the first one ended"
+    one, other = (f.networks["searched_0"].latency for f in found)
+    assert one != other
+    assert max(one.low / other.high, other.low / one.high) < 1.2, "they were taken on a machine that others use"
 
 
 def test_the_winner_is_judged_also_where_it_is_the_uniform_network(finished, tmp_path):

@@ -167,6 +167,9 @@ def test_equal_values_are_no_differences(value):
     """Not even by rounding: ten times a tenth has a mean that is another number."""
     y = torch.full((10,), value, dtype=torch.float64)
     assert not standardised(y).any()
+    nearly = y.clone()
+    nearly[::3] = math.nextafter(value, math.inf) if value else 0.0
+    assert not standardised(nearly).any()
     y[3] = math.nan
     assert standardised(y).isnan().sum() == 1
     assert curved(torch.stack([y, torch.full_like(y, value)], 1), BETA).columns.isfinite().all()

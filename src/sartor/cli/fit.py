@@ -21,7 +21,7 @@ Network = Annotated[
     str | None, typer.Option(help="Fit this network: torchvision:NAME, timm:NAME or package.module:callable.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Its trained weights: a safetensors file, or a state dict.")]
-Data = Annotated[str | None, typer.Option(help="TASK:PLACE, as in image_folder:photos or arrays:train.npz,test.npz; or a task alone.")]
+Data = Annotated[str | None, typer.Option(help="TASK:PLACE, as in image_folder:photos; or a task alone.")]
 Budget = Annotated[
     list[str] | None, typer.Option(help="METRIC=BOUND: latency_ms=5, macs=50%, latency_ms=5,8. Repeatable.")
 ]

@@ -108,7 +108,7 @@ def optimum(loss: Tables, constraints: Sequence[Bound], *, peaks: Sequence[Bound
         loss: What to minimise; +inf entries are forbidden.
         constraints: Tables and their largest value.
         peaks: Tables (one per layer) and the largest value of each; each depends on at most two choices, so that the
-            limit forbids single entries. The cost of a `Peaked` model is within a limit if all its tables are.
+            limit forbids single entries. A cost of several `Terms` is within a limit if all its tables are.
         gap: The answer's loss may exceed the optimum by this much (same unit); saves time.
 
     Raises:

@@ -11,6 +11,7 @@ from sartor.jobs.fit.assemble import analytic_costs, assemble, fitted_to_task, s
 from sartor.spaces.tiny import Tiny
 from sartor.spaces.widths import Widths
 from sartor.tasks.digits import digits
+from sartor.timing.meter import Effort
 from small import settings
 
 
@@ -98,3 +99,13 @@ def test_spaces_that_want_to_see_the_data_are_shown_them():
 
 def test_analytic_costs_go_by_their_metrics():
     assert set(analytic_costs(Tiny())) == {"macs", "params", "memory_bytes"}
+
+
+@pytest.mark.parametrize("name", ["rounds", "sessions", "processes"])
+def test_a_verification_that_measures_nothing_is_refused_before_the_search(name):
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+        assemble(settings(verification={name: 0}))
+
+
+def test_a_verdict_takes_three_processes_unless_told_otherwise():
+    assert assemble(settings(verification={})).verification.effort == Effort(rounds=40, sessions=5, processes=3)

@@ -4,8 +4,12 @@ import pytest
 
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
-from sartor.jobs.fit.verify import deliverable, judge
+from sartor.jobs.fit.verify import deliverable, judge, latencies
 from sartor.run.result import Entry
+from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.meter import Effort, Subject
+from timing.network import EXAMPLE, file_of
+from timing.strange import Restless
 
 ACCURACY = Metric("accuracy", "max", "share", "proportion")
 ERROR = Metric("accuracy", "min", "share", "proportion")
@@ -82,3 +86,20 @@ def test_without_another_network_there_is_nothing_to_choose():
     assert deliverable(searched, None, {"searched": 0.8}, ACCURACY, point) == (False, "")
     same = entry(*INSIDE, arch=(1, 1))
     assert deliverable(searched, same, {"searched": 0.8, "uniform": 0.9}, ACCURACY, point) == (False, "")
+
+
+@pytest.mark.parametrize(("target", "says"), [(OnnxRuntime, 0), (Restless, 1)])
+def test_whoever_gets_the_intervals_of_one_process_is_told(tmp_path, target, says):
+    subject, said, seen = Subject.of_file(target(), file_of(tmp_path), EXAMPLE), [], []
+    found = latencies(
+        {"reference": subject, "searched_0": subject},
+        Estimate(2.0, 1.9, 2.1),
+        Effort(4, 1, 2, warmup=0.01),
+        show=lambda done, total: seen.append((done, total)),
+        say=said.append,
+    )
+    assert found["reference"] == Estimate(2.0, 1.9, 2.1)
+    assert found["searched_0"].low < 2.0 < found["searched_0"].high, "the same file"
+    assert len(said) == says
+    assert all("what other processes would measure is not in the intervals" in line for line in said)
+    assert seen[-1] == (4, 4)

@@ -108,7 +108,7 @@ class Entrant:
         if allowance.unit == "epochs" and not self.shares_weights and not self.free and not price(1.0) > 0:
             raise ConfigError(
                 f"a trial of {self.name} takes no epochs (its evaluator is {self.evaluator['name']}), so that they "
-                "mean nothing for it; compare with --seconds"
+                "mean nothing for it; compare with --trials or --seconds"
             )
 
     def table(self, allowance: Allowance, price: Price, pace: float | None) -> dict[str, Any]:
