@@ -24,7 +24,7 @@ from measuring import EXAMPLE, REFERENCE, build
 
 from sartor.core import state
 from sartor.exporting import export_onnx
-from sartor.jobs.parts import VerificationSettings
+from sartor.jobs.fit.assemble import VerificationSettings
 from sartor.run.stopwatch import Stopwatch
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.timing import estimate

@@ -62,19 +62,21 @@ class Halving(Compression):
             folder=folder,
             seed=seed,
         )
-        whole = done.result["reference"]["latency_ms"]["value"]
+        (point,) = done.result.points
+        assert point.uniform is not None
+        whole = done.result.reference.latency_ms.value
         rows = {
-            "sartor": done.result["winner"],
-            "uniform, fitted and distilled": done.result["uniform"],
-            "sartor's search alone": done.result.get("searched") or done.result["winner"],
+            "sartor": point.winner,
+            "uniform, fitted and distilled": point.uniform,
+            "sartor's search alone": point.searched,
         }
         return {
             name: {
-                "accuracy": entry["accuracy"],
-                "latency": entry["latency_ms"]["value"] / whole,
-                "latency_low": entry["latency_ms"]["low"] / whole,
-                "latency_high": entry["latency_ms"]["high"] / whole,
-                "macs": entry["macs"] / self.macs,
+                "accuracy": entry.scores["accuracy"].value,
+                "latency": entry.latency_ms.value / whole,
+                "latency_low": entry.latency_ms.low / whole,
+                "latency_high": entry.latency_ms.high / whole,
+                "macs": entry.macs / self.macs,
             }
             for name, entry in rows.items()
         }

@@ -20,6 +20,7 @@ from typing import Any
 
 from sartor.core import files
 from sartor.run.journal import FileJournal, read_trials
+from sartor.run.result import read_result
 
 CONFIG = """
 title = "Widths of a ResNet on CIFAR-10, at half the latency, by LayerNAS"
@@ -113,27 +114,31 @@ def described(journal: Path) -> list[list[Any]]:
 
 def figures(folder: Path, journal: Path, before: list[list[Any]]) -> dict[str, Any]:
     """What the run found, and whether the kill cost it anything."""
-    result = json.loads((folder / "result.json").read_text())
+    result = read_result(folder)
+    (point,) = result.points
+    roles = {"reference": result.reference, "winner": point.winner, "uniform": point.uniform}
+    if point.winner is not point.searched:
+        roles["searched"] = point.searched
     trials = described(journal)
     starts = [r["index"] for r in FileJournal(journal).read() if r["kind"] == "start"]
-    whole = result["reference"]["latency_ms"]["value"]
+    whole = result.reference.latency_ms.value
     return {
         "trials": len(trials),
         "trials_before_the_kill": len(before),
         "kept": trials[: len(before)] == before,
         "trials_started_twice": len(starts) - len(set(starts)),
         "best_of_the_search": max(m["accuracy"] for _, m in trials if "accuracy" in m),
-        "verdict": result["winner"].get("verdict", result.get("verdict")),
+        "verdict": result.verdict,
         **{
             role: {
-                "accuracy": result[role]["accuracy"],
-                "latency": result[role]["latency_ms"]["value"] / whole,
-                "latency_low": result[role]["latency_ms"]["low"] / whole,
-                "latency_high": result[role]["latency_ms"]["high"] / whole,
-                "macs": result[role]["macs"],
+                "accuracy": entry.scores["accuracy"].value,
+                "latency": entry.latency_ms.value / whole,
+                "latency_low": entry.latency_ms.low / whole,
+                "latency_high": entry.latency_ms.high / whole,
+                "macs": entry.macs,
             }
-            for role in ("reference", "winner", "uniform", "searched")
-            if result.get(role)
+            for role, entry in roles.items()
+            if entry is not None
         },
     }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch
 from sartor.core import files
 from sartor.jobs.compare.run import BASELINES, compare_recipe
 from sartor.report.compare import notes, overview, sentences, write
+from sartor.run.comparison import Comparison
 from sartor.run.progress import console, display
+from sartor.run.schema import encode
 
 RECIPE = Path(__file__).with_suffix(".toml")
 SEARCHES = ("proxyless", "tunas", "one_shot")
@@ -75,14 +78,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def figures(found: dict[str, Any]) -> dict[str, Any]:
+def figures(found: Comparison) -> dict[str, Any]:
     """The comparison without its trials, which are in the work folder."""
     rows = {
-        name: {**row, "runs": [{k: v for k, v in run.items() if k != "trials"} for run in row["runs"]]}
-        for name, row in found["strategies"].items()
+        name: replace(row, answers=tuple(replace(answer, trials=()) for answer in row.answers))
+        for name, row in found.contestants.items()
     }
     dropped = ("environment", "problem")
-    return {**{k: v for k, v in found.items() if k not in dropped}, "strategies": rows}
+    return {k: v for k, v in encode(replace(found, contestants=rows)).items() if k not in dropped}
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ REFERENCES = {
     "segmentation": Reference(
         "camvid",
         lambda data: {"root": data / "segmentation/camvid", "classes": 11, "ignore": 11},
-        Recipe(epochs=20, optimizer="adamw", lr=3e-3, weight_decay=1e-2, clip=1.0, device="cpu"),
+        Recipe(epochs=30, optimizer="adamw", lr=3e-3, weight_decay=1e-2, clip=1.0, device="cpu"),
     ),
     "depth": Reference(
         "nyu_depth",

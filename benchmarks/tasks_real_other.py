@@ -72,8 +72,9 @@ REFERENCES = {
             "inputs": ["c1", "c2", "c3", "c4", "c5"],
             "target": "cifar10_test_90",
             "unit": "points",
+            "batch": 256,
         },
-        _recipe(40, 3e-3),
+        _recipe(30, 1e-2),
     ),
 }
 

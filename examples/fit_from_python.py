@@ -35,8 +35,9 @@ def main(folder: Path) -> sartor.Fit:
         training={"epochs": 3, "lr": 0.1},
         folder=folder,
     )
-    print(fit.result["curve"][0]["sentence"])
-    print("widths:", fit.result["winner"]["widths"])
+    point = fit.result.points[0]
+    print(point.sentence)
+    print("widths:", dict(point.winner.options))
     print("test accuracy:", fit.metrics["accuracy"])
     print(fit.network)
     return fit

@@ -52,24 +52,24 @@ class SuperResolution(nn.Module):
 
 
 class UNet(nn.Module):
-    """A small U-Net (Ronneberger et al. 2015): four resolutions, with the finer features added by concatenation.
+    """A small U-Net (Ronneberger et al. 2015) that works at half of the picture's resolution and below.
 
     Args:
         outputs: Channels of the output.
-        widths: Channels at each resolution, the finest first.
+        widths: Channels at each resolution, the finest (half of the picture's) first.
         channels: Of the pictures.
     """
 
-    def __init__(self, outputs: int, widths: tuple[int, ...] = (16, 32, 64, 96), channels: int = 3) -> None:
+    def __init__(self, outputs: int, widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> None:
         super().__init__()
         before = (channels, *widths)
         self.down = nn.ModuleList(
-            nn.Sequential(conv(before[i], width, 1 if i == 0 else 2), conv(width, width))
-            for i, width in enumerate(widths)
+            nn.Sequential(conv(before[i], width, 2), conv(width, width)) for i, width in enumerate(widths)
         )
+        self.middle = nn.Sequential(conv(widths[-1], widths[-1]), conv(widths[-1], widths[-1]))
         self.up = nn.ModuleList(conv(widths[i] + widths[i - 1], widths[i - 1]) for i in range(len(widths) - 1, 0, -1))
         self.larger = nn.Upsample(scale_factor=2, mode="nearest")
-        self.head = nn.Conv2d(widths[0], outputs, 1)
+        self.head = nn.Sequential(nn.Conv2d(widths[0], 4 * outputs, 1), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures `(batch, channels, H, W)`, sides divisible by 8, to `(batch, outputs, H, W)`."""
@@ -77,6 +77,7 @@ class UNet(nn.Module):
         for step in self.down:
             x = step(x)
             finer.append(x)
+        x = self.middle(x)
         for step, kept in zip(self.up, reversed(finer[:-1]), strict=True):
             x = step(torch.cat([self.larger(x), kept], 1))
         return self.head(x)

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from sartor.core.contracts import CostModel, Problem, Space, Supernet, Task
+from sartor.core.metrics import Metric
 from sartor.core.records import Choice, Constraint, Objective, Operator, Operators
 from sartor.core.rng import torch_rng
 from sartor.core.tables import Tables
+from sartor.data.losses import squared
 
 SIZES = (3, 2, 4)
 WIDTH = 3
@@ -102,7 +104,8 @@ def toy(*, upper=9.0, levels=(), loss=linear, ordered=False, metrics=None):
         valid=lambda: batches(torch_rng(1), 3),
         test=lambda: [],
         loss=loss,
-        metrics=metrics or {},
+        distance=squared,
+        metrics=tuple(Metric(n, "max", make=make) for n, make in (metrics or {"unused": None}).items()),
         example=torch.zeros(1, WIDTH, dtype=torch.float64),
     )
     limits = (Constraint("latency_ms", upper, levels),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from samples import SPACES
 from sartor.core import abilities
 from sartor.core.plugins import names
+from sartor.run.result import Result
+from sartor.run.schema import decode, encode
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -229,3 +232,19 @@ def test_the_table_holds_for_instances(table):
             kind = f"spaces/{param.id.partition('-')[0]}"
             has = {name for name in offered if isinstance(space, getattr(abilities, name))}
             assert has == {name for name, plugins in offered.items() if kind in plugins}, kind
+
+
+def test_the_page_of_results_is_up_to_date():
+    """A failure means: `make docs`."""
+    writer = program("result_json")
+    assert writer.PAGE.read_text(encoding="utf-8") == writer.current()
+
+
+def test_the_example_of_a_result_is_one():
+    writer = program("result_json")
+    data = json.loads(writer.EXAMPLE.read_text(encoding="utf-8"))
+    assert json.loads(writer.lines(data)) == data, "it is shown as it is"
+    result = decode(Result, data, writer.EXAMPLE.name)
+    assert encode(result) == data, "a field is missing or unknown: make another fit"
+    assert result.verdict == "PASS"
+    assert max(map(len, writer.lines(data).splitlines())) <= 120

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sartor.core.errors import ConfigError
-from sartor.networks import input_shape, load_network, load_weights, macs_params
+from sartor.networks import (
+    blank,
+    input_shape,
+    inputs_of,
+    listed,
+    lively,
+    load_network,
+    load_weights,
+    macs_params,
+    shapes,
+)
 
 
 def oracle(module: nn.Module, x: Tensor) -> float:
@@ -174,3 +184,83 @@ def test_files_that_hold_no_weights_of_the_network_are_refused(tmp_path: Path) -
         with pytest.raises(ConfigError, match=message) as caught:
             load_weights(network, tmp_path / name)
         assert "\n" not in str(caught.value), name
+
+
+def test_inputs_as_text() -> None:
+    alone = inputs_of(["1,3,8,8"])
+    assert isinstance(alone, torch.Tensor)
+    assert alone.is_meta
+    assert alone.shape == (1, 3, 8, 8)
+    several = inputs_of(["1,3,8,8", "1x10"])
+    assert isinstance(several, tuple)
+    assert [tuple(x.shape) for x in several] == [(1, 3, 8, 8), (1, 10)]
+    named = inputs_of(["image=1,3,8,8", "ids=1,6:int64", "mask=1,6:bool"])
+    assert isinstance(named, dict)
+    assert [(n, tuple(x.shape), x.dtype) for n, x in named.items()] == [
+        ("image", (1, 3, 8, 8), torch.float32),
+        ("ids", (1, 6), torch.int64),
+        ("mask", (1, 6), torch.bool),
+    ]
+    one = inputs_of(["ids=1,6:int64"])
+    assert isinstance(one, dict)
+    assert listed(shapes(named)) == {"image": [3, 8, 8], "ids": [6], "mask": [6]}
+    assert listed(shapes(several)) == [[3, 8, 8], [10]]
+    assert listed(shapes(alone)) == [3, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "at least one input"),
+        (["a=1,3", "1,10"], "all by name, each another"),
+        (["a=1,3", "a=1,10"], "all by name, each another"),
+        (["a=1,3", "b=1,x"], "input b: an input shape is positive whole numbers"),
+        (["1,3", "1,0"], "input number 2: an input shape is"),
+        (["ids=1,6:int65"], "input ids has the type 'int65'"),
+        (["a b=1,6"], "is called as in the network's forward"),
+        (["=1,6"], "is called as in the network's forward"),
+    ],
+)
+def test_inputs_that_are_none_are_named(texts: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        inputs_of(texts)
+
+
+def test_an_example_is_blank_but_for_whole_numbers_and_truths() -> None:
+    net = nn.Linear(3, 2).double()
+    like = {"x": torch.ones(2, 4), "ids": torch.tensor([[5, 6], [7, 8]]), "mask": torch.tensor([[True], [False]])}
+    found = blank(net, like)
+    assert isinstance(found, dict)
+    assert found["x"].dtype == torch.double
+    assert found["x"].tolist() == [[0.0] * 4]
+    assert found["ids"].tolist() == [[5, 6]]
+    assert found["mask"].tolist() == [[True]]
+    assert found["ids"].data_ptr() != like["ids"].data_ptr()
+    assert blank(net, {"x": (4,), "y": (1, 2)})["y"].shape == (1, 1, 2)  # type: ignore[call-overload]
+    assert blank(net, [3, 8, 8]).shape == (1, 3, 8, 8)  # type: ignore[union-attr]
+    assert [tuple(x.shape) for x in blank(net, [[3, 8, 8], [10]])] == [(1, 3, 8, 8), (1, 10)]
+    ids = blank(net, torch.empty(1, 6, dtype=torch.int64, device="meta"))
+    assert isinstance(ids, torch.Tensor)
+    assert ids.tolist() == [[0] * 6]
+
+
+def test_a_lively_batch_keeps_to_what_is_allowed() -> None:
+    like = (torch.zeros(1, 3), torch.tensor([[7, 9, 7]]), torch.tensor([[True, False]]), torch.zeros(1, 4).long())
+    x, numbers, truths, unknown = lively(like, 5, torch.Generator().manual_seed(0))
+    assert x.std() > 0
+    assert all(sorted(row) == [7, 7, 9] for row in numbers.tolist())
+    assert truths.tolist() == [[True, False]] * 5
+    assert set(unknown.flatten().tolist()) == {0, 1}
+
+
+def test_several_inputs_are_counted() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.a, self.b = nn.Embedding(9, 4), nn.Linear(3, 5), nn.Linear(4, 6)
+
+        def forward(self, x: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"a": self.a(x), "b": self.b(self.words(ids))}
+
+    counted = macs_params(Both(), {"ids": torch.zeros(1, 7, dtype=torch.int64), "x": torch.zeros(1, 3)})
+    assert counted == (15 + 7 * 24, 36 + 20 + 30)

@@ -92,6 +92,13 @@ def shapes(example: Inputs) -> Any:
     return trees.mapped(lambda t: tuple(t.shape[1:]), example)
 
 
+def listed(shapes: Any) -> Any:
+    """Shapes as JSON has them."""
+    if isinstance(shapes, Mapping):
+        return {name: listed(shape) for name, shape in shapes.items()}
+    return [listed(shape) for shape in shapes] if isinstance(shapes, tuple) else shapes
+
+
 def lively(like: Inputs, examples: int, generator: torch.Generator | None = None) -> Inputs:
     """A batch of random inputs, each `(examples, ...)`, shaped like those of one example.
 
@@ -122,7 +129,8 @@ def lively(like: Inputs, examples: int, generator: torch.Generator | None = None
 
 def untrained(spec: str, classes: int | None, *, training: bool) -> nn.Module:
     """The network by name with new weights, from torch's global generator."""
-    return load_network(spec, seed=int(torch.randint(2**31, ())), classes=classes).train(training)
+    seed = int(torch.randint(2**31, (), device="cpu"))  # a number, also where only shapes are wanted: device("meta")
+    return load_network(spec, seed=seed, classes=classes).train(training)
 
 
 def _torchvision(name: str, classes: int | None) -> object:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from sartor.jobs.fit.api import fit_config
@@ -25,12 +23,11 @@ def test_aows_meets_a_measured_latency_budget(tmp_path, seed):
         verification={"rounds": 40, "sessions": 3},
     )
     fit = fit_config(config, tmp_path / "run")
-    assert fit.verdict == "PASS", fit.result["curve"][0]["sentence"]
-    winner = fit.result["winner"]
-    assert winner["latency_ms"]["high"] <= fit.result["budget"]["latency_ms"][0]
-    own = fit.result["searched"] or winner
-    assert own["latency_ms"]["value"] >= 0.8 * fit.result["budget"]["latency_ms"][0], "the budget is wasted"
-    assert winner["accuracy"] > 0.9
-    assert fit.result["latency_model"]["nrmse"] < 0.15
-    ledger = json.loads((tmp_path / "run/result.json").read_text())["ledger"]
-    assert ledger["total_seconds"] == pytest.approx(ledger["wall_seconds"], rel=0.02)
+    (point,), spent = fit.result.points, fit.result.spent
+    assert fit.verdict == "PASS", point.sentence
+    limit = point.budget["latency_ms"]
+    assert point.winner.latency_ms.high <= limit
+    assert point.searched.latency_ms.value >= 0.8 * limit, "the budget is wasted"
+    assert point.winner.scores["accuracy"].value > 0.9
+    assert fit.result.latency_model.nrmse < 0.15
+    assert spent.total_seconds == pytest.approx(spent.wall_seconds, rel=0.02)

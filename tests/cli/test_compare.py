@@ -9,7 +9,7 @@ import tomli_w
 from sartor import config
 from sartor.cli import main
 from sartor.jobs.compare.allowance import Allowance
-from sartor.jobs.compare.run import Comparison, line_up
+from sartor.jobs.compare.run import Setup, line_up
 from sartor.jobs.fit.assemble import assemble
 from small import settings
 
@@ -26,8 +26,9 @@ def test_from_a_recipe_to_a_page_and_from_folders_to_another(tmp_path, capsys):
     arguments += ["--out", str(out), "--quiet"]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["strategies"]["few"]["spent"]["trials"] == 1
-    assert found["strategies"]["few"]["settings"] == {"trials": 1}
+    assert found["contestants"]["few"]["used"]["trials"] == 1
+    assert found["contestants"]["few"]["settings"] == {"trials": 1}
+    assert found == json.loads((out / "compare.json").read_text())
     assert {"compare.html", "compare.json", "compare.png"} < {p.name for p in out.iterdir()}
     assert main(arguments) == 0  # nothing is left to do
     shown = capsys.readouterr().out
@@ -42,7 +43,7 @@ def test_the_example_lines_up():
     text = EXAMPLE.read_text()
     names = re.search(r"^# +(random_search,[a-z_,]+)", text, re.M)[1].split(",")
     parts = assemble({**config.read(EXAMPLE), "strategy": {"name": "random_search"}})
-    entrants, absent = line_up(parts, Comparison({n: {} for n in names}, Allowance("epochs", 72)))
+    entrants, absent = line_up(parts, Setup({n: {} for n in names}, Allowance("epochs", 72)))
     assert [e.name for e in entrants] == [*names, "uniform_width", "autoslim"]
     assert not absent
 

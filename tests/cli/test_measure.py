@@ -10,7 +10,16 @@ from sartor.cli import main
 
 
 def test_json_and_text(capsys):
-    arguments = ["measure", "jobs.test_measuring:small", "--input", "1,3,16,16", "--rounds", "3", "--threads", "1"]
+    arguments = [
+        "measure",
+        "jobs.measure.test_network:small",
+        "--input",
+        "1,3,16,16",
+        "--rounds",
+        "3",
+        "--threads",
+        "1",
+    ]
     assert main([*arguments, "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["input"] == [1, 3, 16, 16]
@@ -26,7 +35,7 @@ def test_json_and_text(capsys):
 OPERATED = {
     "space": {"name": "operated:Operations", "blocks": 2},
     "task": {"name": "digits", "size": 8},
-    "target": {"name": "jobs.test_operators:Plain"},
+    "target": {"name": "jobs.measure.test_operators:Plain"},
 }
 
 

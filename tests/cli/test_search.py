@@ -29,7 +29,7 @@ def test_of_many_choices_prints_what_is_changed(tmp_path, capsys, monkeypatch):
     assert main(["search", str(config), str(tmp_path / "run"), "--quiet"]) == 0
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "run" / "search.json").read_text())["found"][0]
-    changed, same = found["changed"], set(found["widths"]) - set(found["changed"])
+    changed, same = found["changed"], set(found["options"]) - set(found["changed"])
     assert f"{len(changed)} of {len(found['widths'])} choices are not the reference's" in text
     assert all(f"{name} {found['widths'][name]}" in text for name in changed)
     assert not any(f"{name} {found['widths'][name]}" in text for name in same)

@@ -51,3 +51,21 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_several_inputs(capsys):
+    both = ["space", "several:concat", "--quiet", "--json", "--input"]
+    for inputs in (["vector=1,10", "--input", "image=1,3,8,8"], ["1,3,8,8", "--input", "1,10"]):
+        assert main([*both, *inputs]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {"stem", "body", "first", "second"} <= {layer for g in found["groups"] for layer in g["layers"]}
+    assert found["input"] == [[3, 8, 8], [10]]
+    words = ["space", "several:words", "--quiet", "--input", "image=1,3,8,8", "--input"]
+    assert main([*words, "ids=1,6:int64"]) == 0
+    out = capsys.readouterr().out
+    assert "groups of channels" in out
+    assert "its own class" in out
+    assert main([*words, "ids=1,6:integer"]) == 2
+    assert "input ids has the type 'integer'" in capsys.readouterr().err
+    assert main([*words, "words=1,6:int64"]) == 2
+    assert "image (1, 3, 8, 8), words (1, 6)" in capsys.readouterr().err

@@ -55,6 +55,17 @@ def test_weights_come_from_the_global_generator_only(space):
 
 
 @every
+def test_networks_are_built_without_memory_under_the_meta_device(space):
+    for arch in (space.reference, archs.smallest(space)):
+        with torch.device("meta"):
+            outline = space.build(arch)
+        with global_seed(0):
+            real = space.build(arch)
+        assert all(p.is_meta for p in outline.parameters())
+        assert [p.shape for p in outline.parameters()] == [p.shape for p in real.parameters()]
+
+
+@every
 def test_every_build_is_independent(space):
     one, two = space.build(space.reference), space.build(space.reference)
     assert not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in two.parameters()}

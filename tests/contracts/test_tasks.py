@@ -53,6 +53,10 @@ def test_no_task_is_left_out():
     assert set(MAKERS) == set(plugins.names("tasks"))
 
 
+def test_a_report_says_which_task_it_was(task):
+    assert task.name in plugins.names("tasks")
+
+
 @pytest.mark.parametrize("name", plugins.names("tasks"))
 def test_settings_are_keywords_with_defaults_and_documented(name):
     make = plugins.load("tasks", name)

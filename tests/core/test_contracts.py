@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from run.toys import Draws, Score, Sum, Toy, Walk, problem, same
 from sartor.core.contracts import AskTell, CostModel, Evaluator, Problem, Space, Strategy, Supernet, Target, Task
-from sartor.core.errors import CapabilityError, LeakError, StateError
+from sartor.core.errors import CapabilityError, ConfigError, LeakError, StateError
+from sartor.core.metrics import Metric
 from sartor.core.records import Choice, Constraint, Objective
 from sartor.run.journal import MemoryJournal
 from sartor.run.lab import JournaledLab
@@ -37,7 +40,25 @@ def task() -> Task:
     def batches(*_: object) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(torch.zeros(1, 1), torch.zeros(1))]
 
-    return Task(batches, batches, batches, nn.functional.cross_entropy, {}, torch.zeros(1, 1), fingerprint="abc")
+    return Task(
+        train=batches,
+        valid=batches,
+        test=batches,
+        loss=nn.functional.cross_entropy,
+        distance=nn.functional.mse_loss,
+        metrics=(Metric("accuracy", "max"), Metric("error", "min")),
+        example=torch.zeros(1, 1),
+        fingerprint="abc",
+    )
+
+
+def test_the_first_metric_decides_and_names_are_different() -> None:
+    assert task().metric.name == "accuracy"
+    assert task().named("error") == Metric("error", "min")
+    assert task().named("other") is None
+    for metrics in ((), (Metric("a", "max"), Metric("a", "min"))):
+        with pytest.raises(ConfigError, match="at least one metric, each with a name of its own"):
+            replace(task(), metrics=metrics)
 
 
 def test_a_sealed_task_has_everything_but_the_test_split() -> None:

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from run.toys import same
-from sartor.core import files, state
+from run.toys import largest_file, same
+from sartor.core import state
 from sartor.core.errors import StateError
 from sartor.core.records import Trial
 
@@ -162,16 +158,6 @@ def test_a_value_that_does_not_fit_its_attribute_is_a_state_error(live: Any, val
         state.unpack(Thing(live), ("value",), {"value": value})
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_files_come_back_and_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "a" / "state.pt"
     state.save(path, {"x": torch.ones(2), "n": (1, "a")})
@@ -187,29 +173,6 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, size: int) -> Non
         state.save(path, torch.zeros(10000))
     assert state.load(path) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
-
-
-@pytest.mark.parametrize("size", [0, 1000])
-def test_a_full_disk_leaves_old_weights_whole(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "weights.safetensors"
-    files.atomically(path, lambda part: save_file({"x": torch.ones(2)}, part))
-    with largest_file(size), pytest.raises(StateError, match="cannot write"):
-        files.atomically(path, lambda part: save_file({"x": torch.zeros(10000)}, part))
-    assert same(load_file(path), {"x": torch.ones(2)})
-
-
-def test_an_error_of_the_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    path.write_text("old")
-
-    def write(part: Path) -> None:
-        part.write_text("half")
-        raise KeyError("bug")
-
-    with pytest.raises(KeyError):
-        files.atomically(path, write)
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
 def test_a_path_below_a_file_is_a_state_error(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_training_epoch_is_shuffled_and_drops_a_last_batch_that_is_not_full():
     batches = Batches(index, take, 4, torch_rng(0))
     first = seen(batches)
     assert len(first) == len(batches) == 5
-    flat = [i for batch in first for i in batch]
+    flat = [i for part in first for i in part]
     assert len(set(flat)) == 20
     assert set(flat) <= set(index.tolist())
     assert flat != sorted(flat)

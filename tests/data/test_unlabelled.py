@@ -66,6 +66,7 @@ def test_only_training_images_are_augmented_and_by_the_generator(tmp_path):
     assert not torch.equal(moved, first(examples, torch_rng(1)))
     plain, _ = found(tmp_path / "x.npy", augment="")
     assert torch.equal(first(plain, torch_rng(0)), first(plain))
+    assert torch.equal(first(examples), first(plain))
 
 
 def test_what_is_missing_is_told(tmp_path):

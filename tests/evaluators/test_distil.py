@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.functional import cross_entropy
-from torchmetrics.classification import MulticlassAccuracy
 
 from sartor.core.abilities import Heritable
 from sartor.core.contracts import Problem, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError, DivergedError
 from sartor.core.records import Objective, Proposal
 from sartor.core.rng import derive, global_seed
+from sartor.data.losses import cross_entropy, imitation
+from sartor.data.quality import accuracy
 from sartor.evaluators.distil import Distil
 from sartor.spaces.compression import Compression
 from sartor.spaces.tiny import Tiny
@@ -33,8 +33,10 @@ def task(**changes) -> Task:
         train=lambda generator: list(batches(generator, 4)),
         valid=lambda: batches(torch.Generator().manual_seed(1), 4),
         test=lambda: batches(torch.Generator().manual_seed(2), 2),
-        loss=lambda logits, target: cross_entropy(logits, target, reduction="none"),
-        metrics={"accuracy": lambda: MulticlassAccuracy(2, average="micro")},
+        loss=cross_entropy,
+        distance=imitation,
+        metrics=accuracy(2),
+        logits=True,
         example=torch.zeros(1, 4),
         classes=2,
     )
@@ -171,7 +173,7 @@ def test_what_is_not_a_number_is_an_error():
     with torch.no_grad():
         broken[4].bias[0] = float("nan")
     made = problem(broken)
-    with pytest.raises(DivergedError, match="teacher's logits are not finite"):
+    with pytest.raises(DivergedError, match="teacher's outputs are not finite"):
         Distil(made, recipe=CPU)(Proposal(made.space.reference), 0)
     wild = problem()
     with pytest.raises(DivergedError, match="loss is"):

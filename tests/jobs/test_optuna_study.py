@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import optuna
 import pytest
 import tomli_w
 
 from sartor.core.errors import StateError
-from sartor.core.records import Trial
-from sartor.jobs.optuna_study import export_studies
+from sartor.core.records import Objective, Trial
+from sartor.jobs.optuna_study import Study, export_studies
 from sartor.jobs.search import search
+from sartor.run.result import read_searched, read_trace, write
 from small import settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,19 +55,42 @@ def loaded(path, name):
 
 def test_a_finished_search(searched, tmp_path):
     found = export_studies(searched, tmp_path / "new" / "studies.db")
-    assert found["studies"] == [{"name": "digits", "trials": 4, "failed": 0}]
-    assert found["open"] == f"optuna-dashboard sqlite:///{tmp_path / 'new' / 'studies.db'}"
-    study, told = loaded(tmp_path / "new" / "studies.db", "digits"), json.loads((searched / "search.json").read_text())
+    assert found.studies == (Study("digits", 4, 0),)
+    assert found.file == str(tmp_path / "new" / "studies.db")
+    assert found.open == f"optuna-dashboard sqlite:///{tmp_path / 'new' / 'studies.db'}"
+    study, told = loaded(tmp_path / "new" / "studies.db", "digits"), read_searched(searched)
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert study.metric_names == ["accuracy"]
-    assert study.user_attrs["limits"] == told["found"][0]["budget"]
-    for trial, truth in zip(study.trials, told["search"]["trials"], strict=True):
-        options = [c["options"][a] for c, a in zip(told["search"]["choices"], truth["arch"], strict=True)]
-        assert trial.params == dict(zip([c["name"] for c in told["search"]["choices"]], options, strict=True))
-        assert trial.value == truth["accuracy"]
-        assert trial.user_attrs["macs"] == truth["macs"]
-        assert trial.system_attrs["constraints"] == [truth["macs"] - study.user_attrs["limits"]["macs"]]
-    assert study.best_value == max(t["accuracy"] for t in told["search"]["trials"])
+    (point,), trials = told.found, read_trace(searched / "search").trials
+    assert study.user_attrs["limits"] == point.budget
+    assert len(trials) == told.search.evaluations == 4
+    for trial, truth in zip(study.trials, trials, strict=True):
+        assert trial.params == {c.name: c.options[a] for c, a in zip(told.search.choices, truth.arch, strict=True)}
+        assert trial.value == truth.metrics["accuracy"]
+        assert trial.user_attrs["macs"] == truth.metrics["macs"]
+        assert trial.system_attrs["constraints"] == [truth.metrics["macs"] - study.user_attrs["limits"]["macs"]]
+    assert study.best_value == max(t.metrics["accuracy"] for t in trials)
+
+
+def test_a_search_for_a_small_error_is_minimised(searched, tmp_path):
+    folder = tmp_path / "less"
+    shutil.copytree(searched, folder)
+    told = read_searched(folder)
+    write(folder, replace(told, search=replace(told.search, objectives=(Objective("accuracy", "min"),))))
+    export_studies(folder, tmp_path / "studies.db")
+    study = loaded(tmp_path / "studies.db", "less")
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    values = [t.metrics["accuracy"] for t in read_trace(folder / "search").trials]
+    assert [t.value for t in study.trials] == values
+    assert study.best_value == min(values)
+
+
+def test_a_finished_fit_is_told_by_its_result(finished, tmp_path):
+    found = export_studies(finished.folder, tmp_path / "studies.db")
+    study, result = loaded(tmp_path / "studies.db", finished.folder.name), finished.result
+    assert found.studies == (Study(finished.folder.name, result.search.evaluations, result.search.failed),)
+    assert study.user_attrs["limits"] == result.points[0].budget
+    assert study.metric_names == [result.metric.name]
 
 
 def test_an_unfinished_search(unfinished, tmp_path):
@@ -101,7 +126,7 @@ def test_a_folder_of_searches(searched, tmp_path):
         journal = (searched / "search" / "journal.jsonl").read_bytes()
         (tmp_path / "all" / "runs" / seed / "search" / "journal.jsonl").write_bytes(journal)
     found = export_studies(tmp_path / "all", tmp_path / "all.db")
-    assert [s["name"] for s in found["studies"]] == ["all/runs/0", "all/runs/1"]
+    assert [s.name for s in found.studies] == ["all/runs/0", "all/runs/1"]
 
 
 def test_mistakes(searched, tmp_path):

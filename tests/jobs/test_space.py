@@ -5,10 +5,12 @@ import torch
 
 from nets import Branches, Numbers, Residual
 from sartor import archs
+from sartor.core import trees
 from sartor.jobs.space import describe_space
 from sartor.networks import macs_params
 from sartor.spaces.widths import Widths
 from sartor.targets.torch_cpu import TorchCpu
+from several import CASES
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,19 @@ def test_it_says_what_can_be_cut_and_what_cannot(space):
     assert found["fixed"] == [{"layer": "head", "reason": "it is an output of the network"}]
     assert found["keeps_class"]
     assert found["input"] == [3, 8, 8]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_kinds_of_inputs_and_outputs(name):
+    case = CASES[name]
+    example = case.batch(1)
+    found = describe_space(Widths(network=case.network(), example=example, ignore=case.ignore, divisor=2))
+    assert found["groups"]
+    assert found["floor"]["macs"] < found["full"]["macs"]
+    assert found["keeps_class"] == case.plain
+    shapes = list(found["input"].values()) if isinstance(example, dict) else found["input"]
+    shapes = [shapes] if isinstance(example, torch.Tensor) else shapes
+    assert shapes == [list(x.shape[1:]) for x in trees.leaves(example)]
 
 
 def test_both_ends_are_counted_on_the_networks_themselves(space):

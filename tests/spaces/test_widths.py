@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from nets import Branches, Gate, Gated, Numbers, Residual, Tokens, random_
-from sartor import archs
+from sartor import archs, config
+from sartor.core import trees
 from sartor.core.contracts import Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.networks import macs_params
+from sartor.spaces import widths
 from sartor.spaces.widths import Widths
 from sartor.tasks.loaders import loaders
 
@@ -322,3 +325,55 @@ def test_mistakes_are_named(settings, error, message):
     with pytest.raises(error, match=message) as caught:
         Widths(**settings)
     assert "\n" not in str(caught.value)
+
+
+def test_shapes_come_from_a_config_or_an_example():
+    table = {"name": "widths", "network": "several:concat", "divisor": 1}
+    for shapes in ([[3, 8, 8], [10]], {"vector": [10], "image": [3, 8, 8]}):
+        space = config.build("spaces", {**table, "input_shape": shapes})
+        assert {len(x) for x in trees.leaves(space.example)} == {1}
+        assert {"stem", "first"} <= {layer for g in space.coupling.groups for layer in g.layers}
+    assert space.input_shape == {"vector": (10,), "image": (3, 8, 8)}
+    example = {"ids": torch.full((1, 6), 7), "image": torch.ones(1, 3, 8, 8)}
+    space = config.build("spaces", {**table, "network": "several:words", "example": example})
+    assert space.input_shape == {"ids": (6,), "image": (3, 8, 8)}
+    assert space.example["ids"].tolist() == [[7] * 6]
+    assert config.build("spaces", {**table, "network": "nets:residual", "input_shape": [3, 8, 8]}).input_shape == (
+        3,
+        8,
+        8,
+    )
+    for wrong in ("3,8,8", [3, "8"], 3):
+        with pytest.raises(ConfigError, match="input_shape must be"):
+            config.build("spaces", {**table, "input_shape": wrong})
+
+
+def test_containers_and_values_must_be_the_same():
+    a, b = torch.randn(2, 3), torch.randn(2, 4)
+    assert widths._same_kind({"a": a, "b": [b, None]}, {"a": a + 1, "b": [b, None]})
+    for other in ({"a": a}, OrderedDict(a=a, b=[b, None]), {"b": [b, None], "a": a}, {"a": a, "b": (b, None)}, a):
+        assert not widths._same_kind(other, {"a": a, "b": [b, None]})
+    assert not widths._same_kind({"a": a, "b": [b, 1]}, {"a": a, "b": [b, None]})
+    assert not widths._same_kind(a, b)
+    assert not widths._same_kind(a.double(), a)
+    assert widths._near(a + 1e-5, a)
+    assert not widths._near(a + 0.1, a)
+    assert not widths._near(torch.full((), 1.1), torch.ones(()))
+    assert widths._near(a.argmax(1), a.argmin(1))
+
+
+@pytest.mark.parametrize("kind", ["dict", "plain"])
+def test_a_network_that_answers_otherwise_when_it_is_narrow_is_a_graph(kind):
+    class Vain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            y = torch.relu(self.a(x))
+            out = self.b(y)
+            return {"out": out} if y.shape[1] == 16 or kind == "plain" else OrderedDict(out=out)
+
+    space = Widths(network=random_(Vain()), input_shape=(4,), divisor=1)
+    assert space.plain == (kind == "plain")
+    assert type(space.build((0,))(torch.zeros(2, 4))) is dict

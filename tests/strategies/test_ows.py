@@ -10,6 +10,7 @@ from sartor import archs
 from sartor.core.errors import BudgetError, CapabilityError, StateError
 from sartor.core.records import Constraint
 from sartor.core.rng import torch_rng
+from sartor.data.quality import accuracy
 from sartor.evaluators.inherited import Inherited
 from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import run
@@ -55,11 +56,8 @@ def test_exact_decoding_is_at_least_as_good_as_lagrangian():
 
 
 def test_evaluates_the_solution_of_every_level_with_its_own_supernet(tmp_path):
-    from torchmetrics.classification import MulticlassAccuracy
-
     problem = small_problem()
-    metrics = {"accuracy": lambda: MulticlassAccuracy(2, average="micro")}
-    problem = replace(problem, task=replace(problem.task, metrics=metrics))
+    problem = replace(problem, task=replace(problem.task, metrics=accuracy(2)))
     strategy = Ows(problem, 0, epochs=20, lr=3.0)
     judge = Inherited(problem, supernet=tmp_path / "artifacts/supernet.safetensors", calibrate=2, device="cpu")
     assert run(strategy, problem, judge, folder=tmp_path, seed=0)

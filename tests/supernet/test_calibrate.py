@@ -12,7 +12,7 @@ from sartor.supernet.calibrate import recalibrate
 
 
 def data(sizes):
-    return [torch.randn(n, 1, 8, 8) + 2 for n in sizes]
+    return [(torch.randn(n, 1, 8, 8) + 2, torch.zeros(n)) for n in sizes]
 
 
 def test_mean_over_batches_weighted_by_their_size():
@@ -20,14 +20,14 @@ def test_mean_over_batches_weighted_by_their_size():
     with torch.no_grad():
         norm.running_mean.fill_(float("nan"))  # what was there must not matter
     recalibrate(norm, batches)
-    torch.testing.assert_close(norm.running_mean, torch.cat(batches).mean((0, 2, 3)))
-    means = torch.stack([b.var((0, 2, 3)) for b in batches])
+    torch.testing.assert_close(norm.running_mean, torch.cat([x for x, _ in batches]).mean((0, 2, 3)))
+    means = torch.stack([x.var((0, 2, 3)) for x, _ in batches])
     torch.testing.assert_close(norm.running_var, (torch.tensor([[4.0], [4.0], [2.0]]) * means).sum(0) / 10)
 
 
 def test_one_batch_makes_evaluation_equal_training():
     space = Tiny()
-    net, (x,) = space.supernet(), data([64])
+    net, ((x, _),) = space.supernet(), data([64])
     child = net.extract((1, 2, 0))
     recalibrate(child, [(x, torch.zeros(64))])
     want = child.train()(x)

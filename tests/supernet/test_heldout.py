@@ -9,7 +9,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sartor.core.contracts import Problem, Task
 from sartor.core.errors import CapabilityError, DataError, DivergedError
+from sartor.core.metrics import Metric
 from sartor.core.records import Objective
+from sartor.data.losses import squared
 from sartor.supernet.heldout import HeldOut, quality
 
 from problems import small_problem  # isort: skip
@@ -25,7 +27,16 @@ def problem(count=40, goal="max", metrics=None):
     def loss(output, y):
         return torch.nn.functional.cross_entropy(output, y, reduction="none")
 
-    task = Task(lambda _: [], valid, lambda: [], loss, metrics or {}, x[:1])
+    known = tuple(Metric(name, goal, make=make) for name, make in (metrics or {"unused": None}).items())
+    task = Task(
+        train=lambda _: [],
+        valid=valid,
+        test=lambda: [],
+        loss=loss,
+        distance=squared,
+        metrics=known,
+        example=x[:1],
+    )
     return Problem(None, (Objective("accuracy", goal),), task=task)
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.rng import global_seed
+from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.coupling import Coupling, couple
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.cutting.extraction import as_graph
@@ -46,7 +48,7 @@ def subset(coupling: Coupling, rng: np.random.Generator) -> Kept:
     return kept
 
 
-def zeroed(coupling: Coupling, network: nn.Module, kept: Kept, x: Tensor) -> Tensor:
+def zeroed(coupling: Coupling, network: nn.Module, kept: Kept, x: Inputs) -> Tree:
     """What the network itself gives with zeros in its weights wherever a channel is cut."""
     state = dict(network.named_parameters()) | dict(network.named_buffers())
     before = {name: value.detach().clone() for name, value in state.items()}
@@ -55,7 +57,7 @@ def zeroed(coupling: Coupling, network: nn.Module, kept: Kept, x: Tensor) -> Ten
             roots = coupling.tracker.units.resolve(dim)
             if roots is not None and name in state and state[name].is_floating_point():
                 state[name].data.index_fill_(d, torch.from_numpy(np.flatnonzero(~kept[roots].all(1))), 0)
-    out = network(x).clone()
+    out = trees.mapped(torch.clone, trees.call(network, x))
     for name, value in before.items():
         state[name].data.copy_(value)
     return out
@@ -109,6 +111,11 @@ def check(
 @pytest.fixture(name="check")
 def _check() -> Callable[..., Coupling]:
     return check
+
+
+@pytest.fixture(name="zeroed")
+def _zeroed() -> Callable[..., Tree]:
+    return zeroed
 
 
 @pytest.fixture(name="net")

@@ -4,10 +4,15 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from torch import nn
+from torchmetrics import MeanSquaredError
 
 from cnn import small_cnn, small_task
+from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
-from sartor.training import accuracy_interval, check_fits, evaluate
+from sartor.core.metrics import Metric
+from sartor.data.losses import squared
+from sartor.data.quality import mean_of
+from sartor.training import check_fits, evaluate, score, score_outputs
 from sartor.training.evaluation import resolve
 
 
@@ -33,17 +38,81 @@ def test_nothing_to_evaluate_on():
         evaluate(small_cnn(), [], small_task())
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (81, 263), (950, 1000), (1, 2)])
-def test_interval_is_wilsons(right, n):
-    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert accuracy_interval(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def regression(values, interval="per_example"):
+    """A task whose outputs are its inputs: the metric is the mean of `values`."""
+    x = torch.tensor(values, dtype=torch.float64)[:, None]
+
+    def batches():
+        return [(x[i : i + 3], x[i : i + 3]) for i in range(0, len(x), 3)]
+
+    metric = mean_of(lambda output, _: output[:, 0], "mean", "min", "m")
+    return Task(
+        train=lambda _: batches(),
+        valid=batches,
+        test=batches,
+        loss=squared,
+        distance=squared,
+        metrics=(replace(metric, interval=interval),),
+        example=x[:1],
+    )
 
 
-def test_interval_refuses_nonsense():
-    with pytest.raises(ValueError, match="n >= 1"):
-        accuracy_interval(0.5, 0)
-    with pytest.raises(ValueError, match="accuracy in"):
-        accuracy_interval(float("nan"), 10)
+def test_a_share_of_examples_has_wilsons_interval():
+    task, module = small_task(), small_cnn().eval()
+    found = score(module, task.valid(), task)["accuracy"]
+    expected = binomtest(round(40 * found.value), 40).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high), abs=1e-6
+    )  # torchmetrics counts in float32
+    assert found.examples == 40
+
+
+def test_a_mean_over_examples_is_bootstrapped():
+    """The percentile interval is near the normal one where examples are many; NaNs have nothing to judge."""
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 + 5
+    task = regression([*values.tolist(), float("nan")])
+    found = score(nn.Identity(), task.valid(), task)["mean"]
+    assert found.value == pytest.approx(float(values.mean()))
+    half = 1.96 * float(values.std()) / 20
+    assert found.low == pytest.approx(found.value - half, abs=0.15 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.15 * half)
+    assert found == score(nn.Identity(), task.valid(), task)["mean"], "the same examples give the same interval"
+
+
+@pytest.mark.parametrize(("values", "interval"), [([1.0], "per_example"), ([1.0, 2.0], "none")])
+def test_where_there_is_no_interval_none_is_made_up(values, interval):
+    task = regression(values, interval)
+    found = score(nn.Identity(), task.valid(), task)["mean"]
+    assert not found.bounded
+
+
+def test_outputs_one_by_one_give_the_same_scores():
+    task, module = small_task(), small_cnn().eval()
+    shapes = []
+
+    def session(x):
+        shapes.append(len(x))
+        with torch.no_grad():
+            return module(x)
+
+    assert score_outputs(session, task.valid(), task) == score(module, task.valid(), task)
+    assert set(shapes) == {1}
+
+
+def test_losses_and_metrics_that_do_not_take_the_output_are_found_before_training():
+    task, network = small_task(), small_cnn()
+    mean = replace(task, loss=nn.functional.cross_entropy)
+    with pytest.raises(DataError, match=r"the loss of the task \w+ gives \(\) .* use reduction = 'none'"):
+        check_fits(mean, network)
+    with pytest.raises(DataError, match=r"the loss of the task .* fails for an output of"):
+        check_fits(replace(task, loss=lambda o, y: o[:, 5]), network)
+    with pytest.raises(DataError, match="the distance of the task"):
+        check_fits(replace(task, distance=lambda a, b: (a - b).square().mean()), network)
+    mse = Metric("mse", "min", make=MeanSquaredError)
+    with pytest.raises(DataError, match="metric 'mse' fails for an output of"):
+        check_fits(replace(task, metrics=(mse,)), network)
+    with pytest.raises(DataError, match="metric 'nothing' needs `make`"):
+        check_fits(replace(task, metrics=(Metric("nothing", "max"),)), network)
 
 
 def test_check_fits():

@@ -1,12 +1,15 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from cnn import small_cnn
+from cnn import small_cnn, small_task
 from sartor.core.errors import ConfigError
-from sartor.training import Recipe
+from sartor.data.losses import squared
+from sartor.training import Recipe, fit
 
 
 @pytest.mark.parametrize(
@@ -90,3 +93,37 @@ def test_a_short_training_still_learns(warmup, epochs, steps):
         schedule.step()
     assert max(rates) == 1
     assert min(rates) > 0
+
+
+def test_distillation_is_the_tasks_distance_softened_for_logits():
+    """Its gradient is that of Hinton's divergence, times T squared."""
+    task, recipe = small_task(), Recipe(distil_weight=0.3, temperature=2.0)
+    output, teacher = torch.randn(4, 2, requires_grad=True), torch.randn(4, 2)
+    target = torch.tensor([0, 1, 1, 0])
+    (found,) = torch.autograd.grad(recipe.loss(task, output, target, teacher).sum(), output)
+    plain = functional.cross_entropy(output, target, reduction="sum")
+    soft = functional.log_softmax(output / 2, 1), functional.log_softmax(teacher / 2, 1)
+    divergence = functional.kl_div(*soft, reduction="sum", log_target=True)
+    (wanted,) = torch.autograd.grad(0.7 * plain + 0.3 * 4 * divergence, output)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_what_is_no_logits_has_no_temperature_and_no_smoothing():
+    task = replace(small_task(), loss=squared, distance=squared, logits=False, name="depth")
+    output, target, teacher = torch.randn(4, 1), torch.randn(4, 1), torch.randn(4, 1)
+    found = Recipe(distil_weight=0.25, temperature=9.0).loss(task, output, target, teacher)
+    torch.testing.assert_close(found, 0.75 * squared(output, target) + 0.25 * squared(output, teacher))
+    with pytest.raises(ConfigError, match="the task depth has no logits of classes"):
+        Recipe(label_smoothing=0.1).check(task)
+    with pytest.raises(ConfigError, match="the task depth has no logits of classes"):
+        fit(small_cnn(), task, Recipe(label_smoothing=0.1), seed=0)
+    Recipe(label_smoothing=0.1).check(small_task())
+
+
+def test_a_distillation_on_one_channel_is_not_nothing():
+    """A softmax over one channel is 1 whatever it says; the distance of an image is not."""
+    task = replace(small_task(), loss=squared, distance=squared, logits=False)
+    output = torch.zeros(4, 1, 5, 5, requires_grad=True)
+    taught = Recipe(distil_weight=1.0).loss(task, output, torch.zeros(4, 1, 5, 5), torch.ones(4, 1, 5, 5))
+    (slope,) = torch.autograd.grad(taught.sum(), output)
+    assert bool((slope != 0).all())

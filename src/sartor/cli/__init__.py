@@ -10,6 +10,7 @@ from types import FrameType
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sartor import __version__
@@ -18,6 +19,12 @@ from sartor.core.plugins import names, purpose
 
 OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
+
+
+INPUT_HELP = (
+    "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
+    "be: --input image=1,3,64,64 --input ids=1,16:int64."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,8 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name)(import_module(f"sartor.cli.{name}").run)
+    command = typer.main.get_command(app)
+    command.help = escape(command.help or "")
+    for parameter in command.params:
+        # what stands in brackets is text, not a style of rich's
+        parameter.help = escape(getattr(parameter, "help", None) or "")  # type: ignore[attr-defined]
     try:
-        code = app(arguments, prog_name=f"sartor {name}", standalone_mode=False)
+        code = command(arguments, prog_name=f"sartor {name}", standalone_mode=False)
     except Exception as error:
         # typer's own mistakes (a missing argument, an unknown option) know how to show themselves
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
@@ -74,7 +86,7 @@ def _overview() -> None:
     console.print("sartor fits a neural network to a budget: measured latency, MACs, parameters or memory.\n")
     table = Table(box=None, padding=(0, 2), show_header=False)
     for name in names("cli"):
-        table.add_row(f"[bold]{name}[/bold]", purpose("cli", name))
+        table.add_row(f"[bold]{name}[/bold]", escape(purpose("cli", name)))
     console.print(table)
     console.print(
         "\n[bold]sartor fit[/bold] without arguments shows what it does; [bold]sartor COMMAND --help[/bold] says more."

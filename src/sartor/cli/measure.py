@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sartor.cli import INPUT_HELP
 from sartor.core.errors import ConfigError
 
 
@@ -17,7 +18,7 @@ def run(
         str | None, typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx file.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="`sartor list targets` names them; default onnxruntime.")] = None,
-    shape: Annotated[str, typer.Option("--input", help="Shape of the input, batch first.")] = "1,3,224,224",
+    inputs: Annotated[list[str] | None, typer.Option("--input", help=INPUT_HELP)] = None,
     threads: Annotated[int | None, typer.Option(help="Threads, for targets that have them.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Interleaved rounds: 40; for operators 8 per session.")] = None,
     processes: Annotated[
@@ -59,7 +60,9 @@ def run(
         else:
             assert network is not None
             where = _target(target, threads) or {"name": "onnxruntime"}
-            found = _measure(network, where, shape, (40 if rounds is None else rounds, processes), screen)
+            found = _measure(
+                network, where, inputs or ["1,3,224,224"], (40 if rounds is None else rounds, processes), screen
+            )
     finally:
         screen.close()
     text = _table_text if operators else _text
@@ -90,16 +93,18 @@ def _target(name: str | None, threads: int | None) -> dict[str, Any]:
     return {"name": name or "onnxruntime", **({} if threads is None else {"threads": threads})}
 
 
-def _measure(network: str, target: dict[str, Any], shape: str, effort: tuple[int, int], screen: Any) -> dict[str, Any]:
+def _measure(
+    network: str, target: dict[str, Any], inputs: list[str], effort: tuple[int, int], screen: Any
+) -> dict[str, Any]:
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
     from sartor.jobs.measure.network import measure_network  # noqa: PLC0415
-    from sartor.networks import input_shape  # noqa: PLC0415
+    from sartor.networks import inputs_of  # noqa: PLC0415
 
     return measure_network(
         network,
         config.build("targets", target),
-        input_shape(shape),
+        inputs_of(inputs),
         rounds=effort[0],
         processes=effort[1],
         show=lambda done, total: screen.bar(done, total, "interleaved rounds"),
@@ -159,7 +164,10 @@ def _table_text(found: dict[str, Any]) -> str:
 def _text(found: dict[str, Any]) -> str:
     times, ratio = found["latency_ms"], found["relative"]
     rows = [
-        ("latency", f"{times['value']:.3f} ms ({times['low']:.3f}-{times['high']:.3f}) per batch of {found['input']}"),
+        (
+            "latency",
+            f"{times['value']:.3f} ms ({times['low']:.3f}-{times['high']:.3f}) per batch of {_shapes(found['input'])}",
+        ),
         ("relative", f"{ratio['value']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f}) x the yardstick network"),
         ("MACs", _count(found["macs"])),
         ("parameters", _count(found["params"])),
@@ -169,6 +177,13 @@ def _text(found: dict[str, Any]) -> str:
         ("processes", f"{found['processes']}" + (f" ({found['note']})" if found["note"] else "")),
     ]
     return "".join(f"{name:12s}{value}\n" for name, value in rows)
+
+
+def _shapes(found: Any) -> str:
+    """Shapes of the inputs."""
+    if isinstance(found, dict):
+        return ", ".join(f"{name} {shape}" for name, shape in found.items())
+    return str(found) if all(isinstance(n, int) for n in found) else " and ".join(map(str, found))
 
 
 def _count(value: float | None) -> str:

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from sartor.cli import INPUT_HELP
+
 
 def run(
     network: Annotated[str, typer.Argument(help="torchvision:NAME, timm:NAME or package.module:callable.")],
-    shape: Annotated[str, typer.Option("--input", help="Shape of the input, batch first.")] = "1,3,224,224",
+    inputs: Annotated[list[str] | None, typer.Option("--input", help=INPUT_HELP)] = None,
     target: Annotated[str | None, typer.Option(help="Time the smallest and the full network there.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="A module to leave as it is. Repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -24,13 +26,13 @@ def run(
     # torch is slow to import: not for --help
     from sartor import config  # noqa: PLC0415
     from sartor.jobs.space import describe_space  # noqa: PLC0415
-    from sartor.networks import input_shape  # noqa: PLC0415
+    from sartor.networks import inputs_of  # noqa: PLC0415
     from sartor.run.progress import console, display  # noqa: PLC0415
     from sartor.spaces.widths import Widths  # noqa: PLC0415
 
     screen = display(quiet=quiet)
     try:
-        space = Widths(network=network, input_shape=input_shape(shape)[1:], ignore=ignore or ())
+        space = Widths(network=network, example=inputs_of(inputs or ["1,3,224,224"]), ignore=ignore or ())
         where = None if target is None else config.build("targets", {"name": target})
         found = describe_space(space, where, show=lambda done, total: screen.bar(done, total, "interleaved rounds"))
     finally:

@@ -4,7 +4,7 @@ The table, written by `make docs`:
 
 Terms: A cost that is the sum of table entries, or the largest of several such sums (peak memory).
     offered by costs/fitted, costs/lookup, costs/macs, costs/memory, costs/params, costs/price
-    asked for by sampling/layers, sampling/region, solvers/budgets
+    asked for by regions/region, solvers/budgets, strategies/layernas/layers
     without: strategies with shared weights cannot keep it under a limit; all others ask it network by network.
 Accounted: A space that counts its networks itself, exactly and without building them; by tables wherever it can.
     offered by spaces/burger, spaces/cells, spaces/compression, spaces/mbconv, spaces/mobilenet_v2,
@@ -18,26 +18,29 @@ Layered: A space of widths that can list its layers.
     without: no latency model (unless it is `Operated`), and exact costs only if it is `Accounted`.
 Operated: A space whose choices are between operators, each of which can be run and timed on its own.
     offered by spaces/cells, spaces/mbconv, spaces/nats_topology
-    asked for by costs/fitted, costs/lookup, jobs/meter, jobs/operators, jobs/parts, latency/operators,
-        latency/plan, supernet/controller
+    asked for by costs/fitted, costs/lookup, jobs/fit/assemble, jobs/fit/meter, jobs/measure/operators,
+        latency/operators, latency/plan, supernet/controller
     without: no latency tables per operator, and no latency model (unless it is `Layered`).
 Described: A space whose networks can be described layer by layer, for models that learn from many of them.
     offered by spaces/compression
-    asked for by sampling/embedding
+    asked for by surrogates/embedding
     without: such models read the choices, one row each, in their order.
 Pretrained: A space whose networks come with weights that may be trained already.
     offered by spaces/compression, spaces/widths
-    asked for by evaluators/distil, evaluators/reconstructed, jobs/compare, jobs/parts, jobs/pipeline, jobs/stages
+    asked for by evaluators/distil, evaluators/reconstructed, jobs/compare/run, jobs/fit/assemble,
+        jobs/fit/pipeline, jobs/fit/train
     without: the reference is trained before anything else, and a teacher to distil from must be given as a file.
 Shareable: A space whose architectures share the weights of one supernet.
     offered by spaces/cells, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_topology,
         spaces/resnet_widths, spaces/tiny, spaces/widths
-    asked for by evaluators/finetune, evaluators/inherited, jobs/compare, jobs/contest, supernet/weights
+    asked for by evaluators/finetune, evaluators/inherited, jobs/compare/allowance, jobs/compare/run,
+        supernet/weights
     without: no strategy that trains a supernet, and no evaluator that takes weights out of one.
 Scalable: A space that knows what scaling the reference network uniformly means.
     offered by spaces/compression, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_size,
         spaces/resnet_widths, spaces/tiny, spaces/widths
-    asked for by jobs/choice, jobs/compare, jobs/pipeline, sampling/candidates, strategies/uniform_width
+    asked for by jobs/compare/run, jobs/fit/choose, jobs/fit/pipeline, strategies/esnac/candidates,
+        strategies/uniform_width
     without: no uniformly scaled network to compare the result with, and none to start a search from.
 Solvable: A strategy that can answer further budgets from what it has learned, without training again.
     offered by strategies/aows, strategies/autoslim, strategies/bohb, strategies/darts, strategies/esnac,
@@ -45,7 +48,7 @@ Solvable: A strategy that can answer further budgets from what it has learned, w
         strategies/one_shot, strategies/optuna_sampler, strategies/ows, strategies/ppo, strategies/proxyless,
         strategies/random_search, strategies/regularized_evolution, strategies/reinforce,
         strategies/successive_halving, strategies/tunas, strategies/uniform_width
-    asked for by jobs/choice
+    asked for by jobs/fit/choose
     without: an answer is the best of its trials inside the budget.
 Heritable: An evaluator that keeps the weights of a trial and can start from those of a parent.
     offered by evaluators/distil, evaluators/finetune
@@ -53,7 +56,7 @@ Heritable: An evaluator that keeps the weights of a trial and can start from tho
     without: a proposal may have no parent, and every trial starts anew.
 Templated: A target that can prepare many networks of one family in milliseconds each.
     offered by targets/onnxruntime, targets/openvino, targets/torch_cpu, targets/torch_cuda
-    asked for by jobs/meter
+    asked for by jobs/fit/meter
     without: every network that is measured is exported and prepared for itself, in seconds.
 """
 

@@ -224,7 +224,7 @@ class Task:
         distance: `(output, teacher's output) -> (batch,)`: what distillation, in-place or ordinary, makes small.
         metrics: The first one decides; the others are reported.
         example: Inputs of one example, each `(1, ...)`: what latency is measured with.
-        name: Of the kind of task, for messages.
+        name: Of the kind of task, for messages and reports.
         logits: Whether the output is one tensor of logits, `(batch, classes, ...)`: label smoothing, and a temperature
             that softens teacher and student, have a meaning only then.
         classes: Number of outputs the network must have, or None if the task does not say.

@@ -28,6 +28,9 @@ class Score:
     """A metric's value on a split, with its 95 % interval where there is one.
 
     Attributes:
+        value: On that split.
+        low: Lower end of the 95 % interval; null without one.
+        high: Upper end.
         examples: How many it was computed on.
     """
 
@@ -122,7 +125,9 @@ def wilson(share: float, examples: int) -> tuple[float, float]:
     n = examples
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(
+        1.0, max(share, centre + half)
+    )  # rounding may not exclude the share
 
 
 def difference(new: Score, old: Score, metric: Metric) -> Score:

@@ -16,7 +16,13 @@ Scalar: TypeAlias = bool | int | float | str
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision: a name and its finite options."""
+    """One decision: a name and its finite options.
+
+    Attributes:
+        name: Unique in its space.
+        options: What can be chosen, each once.
+        ordered: Whether a later option is more of the same: wider, deeper, finer.
+    """
 
     name: str
     options: tuple[Scalar, ...]
@@ -62,7 +68,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric to minimise or maximise."""
+    """A metric to minimise or maximise.
+
+    Attributes:
+        metric: Its name.
+        goal: `max` if more is better, `min` if less is.
+    """
 
     metric: str
     goal: Literal["min", "max"]
@@ -99,7 +110,13 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % confidence interval."""
+    """A value with its 95 % confidence interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+    """
 
     value: float
     low: float

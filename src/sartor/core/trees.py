@@ -30,6 +30,20 @@ def call(module: nn.Module, inputs: Inputs) -> Tree:
     return module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
 
 
+def single(inputs: Inputs, who: object) -> Tensor:
+    """The one tensor that `who` takes.
+
+    Raises:
+        DataError: The inputs are several.
+    """
+    if not isinstance(inputs, Tensor):
+        raise DataError(
+            f"{type(who).__name__} takes one tensor, and the task gives {shapes(inputs)}; take a space for "
+            "several inputs, such as `widths` of a network of your own"
+        )
+    return inputs
+
+
 def arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """The same as positional and named arguments, for `torch.export` and its like."""
     if isinstance(inputs, Tensor):

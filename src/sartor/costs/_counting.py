@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.abilities import Accounted, Layered
 from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, LayerKey
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
+from sartor.networks import Shapes, blank
 
 Values = Mapping[str, Callable[[LayerKey], float]]
 """Kind of layer -> the number of one such layer."""
@@ -89,20 +92,23 @@ def counted(space: Space, metric: str, count: Callable[[nn.Module], float], fact
     return Counted(space, count)
 
 
-def input_shape(space: Space, given: Sequence[int] | None, by: object) -> tuple[int, ...]:
-    """The shape of one input: as given, or as the space says."""
+def one_example(space: Space, given: Shapes | None, module: nn.Module, by: object) -> Inputs:
+    """Inputs of one example for a network of the space: shaped as given, or as the space says."""
     if given is not None:
-        return tuple(given)
+        return blank(module, given)
+    example: Inputs | None = getattr(space, "example", None)
+    if example is not None:
+        return blank(module, example)
     if space.input_shape is not None:
-        return tuple(space.input_shape)
+        return blank(module, space.input_shape)
     raise ConfigError(
         f"{type(by).__name__} needs the shape of an input, which {type(space).__name__} does not say; "
         "give input_shape, for example [3, 224, 224]"
     )
 
 
-def observe(module: nn.Module, shape: Sequence[int]) -> list[Use]:
-    """Every use of a convolution or linear layer in one forward pass of one input of this shape, in order."""
+def observe(module: nn.Module, example: Inputs) -> list[Use]:
+    """Every use of a convolution or linear layer in one forward pass of one example, in order."""
     uses: list[Use] = []
 
     def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -110,10 +116,10 @@ def observe(module: nn.Module, shape: Sequence[int]) -> list[Use]:
 
     layers = [m for m in module.modules() if isinstance(m, (*_CONVS, nn.Linear))]
     hooks = [m.register_forward_hook(note) for m in layers]
-    training, first = module.training, next(module.parameters(), torch.empty(0))
+    training = module.training
     try:
         with torch.no_grad():
-            module.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+            trees.call(module.eval(), example)
     finally:
         module.train(training)
         for hook in hooks:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from sartor.core.contracts import CostModel, Space
 from sartor.core.records import Arch, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import counted, input_shape, tabulate
-from sartor.networks import macs_params
+from sartor.costs._counting import counted, one_example, tabulate
+from sartor.networks import Shapes, macs_params
 
 __all__ = ["Macs"]
 
@@ -51,12 +50,12 @@ class Macs(CostModel):
 
     Args:
         space: Whose networks are counted.
-        input_shape: Shape of one input without the batch, for spaces that do not say it.
+        input_shape: Shape of one input without the batch, or of several, for spaces that do not say it.
     """
 
     metric = "macs"
 
-    def __init__(self, space: Space, *, input_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, space: Space, *, input_shape: Shapes | None = None) -> None:
         self._space, self._shape = space, input_shape
         self._cost = tabulate(space, _VALUES, self.metric) or counted(space, self.metric, self._count)
 
@@ -67,6 +66,4 @@ class Macs(CostModel):
         return (self._cost,) if isinstance(self._cost, Tables) else ()
 
     def _count(self, module: nn.Module) -> float:
-        first = next(module.parameters(), torch.empty(0))
-        shape = input_shape(self._space, self._shape, self)
-        return macs_params(module, torch.zeros(1, *shape, device=first.device, dtype=first.dtype))[0]
+        return macs_params(module, one_example(self._space, self._shape, module, self))[0]

@@ -13,7 +13,8 @@ from sartor.core.contracts import CostModel, Space
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Layer, LayerKey
 from sartor.core.tables import Tables
-from sartor.costs._counting import counted, covers, input_shape, observe
+from sartor.costs._counting import counted, covers, observe, one_example
+from sartor.networks import Shapes
 
 __all__ = ["Memory"]
 
@@ -52,12 +53,12 @@ class Memory(CostModel):
     Args:
         space: Whose networks are measured.
         bytes_per_value: 4 for float32, 2 for half precision, 1 for 8-bit integers.
-        input_shape: Shape of one input without the batch, for spaces that do not say it.
+        input_shape: Shape of one input without the batch, or of several, for spaces that do not say it.
     """
 
     metric = "memory_bytes"
 
-    def __init__(self, space: Space, *, bytes_per_value: int = 4, input_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, space: Space, *, bytes_per_value: int = 4, input_shape: Shapes | None = None) -> None:
         if bytes_per_value < 1:
             raise ConfigError(f"bytes_per_value must be at least 1; got {bytes_per_value}")
         self._space, self._shape, self._bytes = space, input_shape, bytes_per_value
@@ -77,7 +78,7 @@ class Memory(CostModel):
         return self._steps
 
     def _count(self, module: nn.Module) -> float:
-        uses = observe(module, input_shape(self._space, self._shape, self))
+        uses = observe(module, one_example(self._space, self._shape, module, self))
         return self._bytes * max((use.before.numel() + use.after.numel() for use in uses), default=0)
 
 

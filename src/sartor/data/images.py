@@ -227,6 +227,7 @@ def image_task(
     batch: int,
     augment: str | None,
     source: str,
+    name: str = "images",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Task:
@@ -240,9 +241,11 @@ def image_task(
         batch: Examples per batch.
         augment: See `augmenter`.
         source: Where the images come from, in words.
+        name: Of the task, for messages.
         mean: Per channel, of pixels scaled to [0, 1]; None takes that of the training images. A network that is
             trained already wants what it was trained with.
         std: Standard deviation, likewise.
+        name: Of the kind of task.
 
     Raises:
         DataError: A split is empty or a label is out of range.
@@ -251,8 +254,8 @@ def image_task(
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}")
     splits = {"train": train, "valid": valid, "test": test}
-    for name, part in splits.items():
-        check_labels(part.labels, classes, f"the {name} split of {source}")
+    for split_name, part in splits.items():
+        check_labels(part.labels, classes, f"the {split_name} split of {source}")
     own = train.statistics()
     mean = per_channel(mean, own[0], "mean")
     std = per_channel(std, own[1], "std")
@@ -265,6 +268,7 @@ def image_task(
         loss=cross_entropy,
         distance=imitation,
         metrics=accuracy(classes),
+        name=name,
         logits=True,
         example=normalise(valid.pixels[:1], mean, std),
         classes=classes,

@@ -65,7 +65,7 @@ def of(given: Mapping[str, Callable[[], Any] | Metric], target: Tree = None) -> 
         target: A batch's, to tell accuracies over examples from those over pixels.
 
     Raises:
-        ConfigError: There is no metric, or one does not say whether higher is better.
+        ConfigError: There is no metric, or one cannot be made or does not say whether higher is better.
     """
     if not given:
         raise ConfigError('a task needs at least one metric, as in metrics={"psnr": PeakSignalNoiseRatio}')
@@ -75,7 +75,13 @@ def of(given: Mapping[str, Callable[[], Any] | Metric], target: Tree = None) -> 
 def _metric(name: str, make: Callable[[], Any] | Metric, target: Tree) -> Metric:
     if isinstance(make, Metric):
         return Metric(name, make.goal, make.unit, make.interval, make.make)
-    made = make()
+    try:
+        made = make()
+    except TypeError as error:
+        raise ConfigError(
+            f"metric {name!r} cannot be made without arguments ({error}); give them, as in "
+            "functools.partial(PeakSignalNoiseRatio, data_range=1.0)"
+        ) from error
     higher = getattr(made, "higher_is_better", None)
     if higher is None:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,7 @@ class Sources:
         labels: Tensor | None = None,
         groups: Array | None = None,
         of_example: Callable[[Array], Array] | None = None,
+        counted: str = "",
     ) -> Splits:
         """The splits of `count` examples.
 
@@ -96,6 +97,7 @@ class Sources:
             labels: `(n,)`: every class gets its share, where there are no groups.
             groups: `(n,)`: what belongs together, where there is no array `group`.
             of_example: The values of the examples, `(n,)`, in an array `test` or `group`; by default, it is those.
+            counted: An array that is quickly read, whose rows tell what is of which file; by default the first.
 
         Raises:
             ConfigError: There is no such split.
@@ -107,21 +109,18 @@ class Sources:
         if "group" in self.names or groups is None:
             groups = mark("group", needed=split == "group") if split != "random" else None
         if len(self.archives) > 1:
-            flags: Array | None = self._second(split, count)
+            second = self._second(split, counted or next(name for name in self.names if name not in MARKS))
+            flags: Array | None = second if of_example is None else of_example(second)
         else:
             flags = None if split in ("group", "random") else mark("test", needed=split == "official")
         groups = None if split == "random" else groups
         return divide(count, valid=valid, test=self.share, seed=seed, labels=labels, groups=groups, flags=flags)
 
-    def _second(self, split: str, count: int) -> Array:
-        """True for the examples of the second file."""
+    def _second(self, split: str, counted: str) -> Array:
+        """True for what is of the second file, `(n,)`."""
         if split in ("group", "random"):
             raise ConfigError(f"split = {split!r} draws a test split, and there is a test file; leave one out")
-        return np.arange(count) >= len(self.archives[0].array(self._longest, "data"))
-
-    @cached_property
-    def _longest(self) -> str:
-        return next(name for name in self.names if name not in MARKS)
+        return np.repeat([False, True], [len(a.array(counted, "data")) for a in self.archives])
 
     def _mark(
         self, name: str, *, count: int, needed: bool, of_example: Callable[[Array], Array] | None

@@ -42,7 +42,8 @@ class Teacher:
     def __call__(self, inputs: Inputs) -> Tree:
         """The outputs, on the CPU."""
         with torch.no_grad():
-            return trees.to(trees.call(self.network, trees.to(inputs, self.device)), "cpu")
+            output = trees.call(self.network, trees.to(inputs, self.device))
+        return trees.mapped(lambda t: t.cpu(), output)  # not `trees.to`: outputs are read at once, copies must be done
 
     def fingerprint(self) -> str:
         """SHA-256 of names and values of all parameters and buffers."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sartor import archs
+from sartor import archs, networks
 from sartor.core.contracts import Target
 from sartor.core.records import Arch, Estimate
 from sartor.core.tables import Tables
@@ -55,7 +55,7 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
         "floor": ends["floor"],
         "full": ends["full"],
         "keeps_class": space.plain,
-        "input": list(space.input_shape),
+        "input": networks.listed(networks.shapes(space.example)),
     }
 
 
@@ -69,7 +69,7 @@ def _alone(space: Widths, full: Arch) -> list[float]:
 
 
 def _timed(space: Widths, wanted: dict[str, Arch], target: Target, show: Show | None) -> dict[str, Estimate]:
-    example = torch.randn(1, *space.input_shape, generator=torch.Generator().manual_seed(0))
+    example = networks.lively(space.example, 1, torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         subjects = {
             name: Subject.prepared(target, space.build(arch).eval(), example, Path(folder) / name)

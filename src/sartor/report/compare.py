@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
+from rich.markup import escape
 from rich.table import Table
 
 from sartor.core.metrics import SHARE, Goal, Metric
@@ -42,14 +43,18 @@ def write(found: Comparison, folder: Path) -> None:
 def overview(found: Comparison) -> Table:
     """One row per strategy, the best mean first."""
     table = Table(
-        title=headline(found), caption=_caption(found), title_justify="left", caption_justify="left", box=None
+        title=escape(headline(found)),
+        caption=escape(_caption(found)),
+        title_justify="left",
+        caption_justify="left",
+        box=None,
     )
     shown = [i for i, column in enumerate(_columns(found)) if not column.startswith(("seed ", "hyper"))]
     for i in shown:
-        table.add_column(_columns(found)[i], justify="right" if i else "left", no_wrap=True)
+        table.add_column(escape(_columns(found)[i]), justify="right" if i else "left", no_wrap=True)
     for name, row in found.ranked:
         cells = [name, *_cells(found, row)]
-        table.add_row(*(cells[i] for i in shown))
+        table.add_row(*(escape(cells[i]) for i in shown))
     return table
 
 

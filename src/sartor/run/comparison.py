@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from sartor.core.errors import StateError
 from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Choice, Estimate, Scalar
-from sartor.run.folder import read_json, write_json
+from sartor.run.folder import write_json
 from sartor.run.result import Spent
-from sartor.run.schema import decode, encode
+from sartor.run.schema import encode, load
 
 VERSION = 2
 FILE = "compare.json"
@@ -73,7 +72,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class Other:
-    """An answer at another point of the budget."""
+    """An answer at another point of the budget.
+
+    Attributes:
+        cost: The first cost with a bound.
+        quality: On the test split.
+    """
 
     cost: float
     quality: float
@@ -84,7 +88,9 @@ class Answer:
     """What one search has named, and what became of it.
 
     Attributes:
-        arch: Null if it named no network, for `reason`.
+        seed: Of the search.
+        arch: One option index per choice of the space; null if it named no network, for `reason`.
+        reason: Why it named none.
         quality: Of the answer, trained in full, on the test split.
         valid: The same on the validation split.
         examples: Size of the test split.
@@ -138,6 +144,8 @@ class Figures:
     """Of values over seeds.
 
     Attributes:
+        median: Null without any value.
+        mean: Null without any value.
         interval: The mean with Student's 95 % interval; null for fewer than two values.
     """
 
@@ -207,7 +215,12 @@ class Posed:
 
 @dataclass(frozen=True)
 class Given:
-    """What every search was given: so many `trials`, `epochs` or `seconds`."""
+    """What every search was given.
+
+    Attributes:
+        unit: `trials`; `epochs`, passes over the training data; or `seconds` of processor time.
+        amount: How many.
+    """
 
     unit: str
     amount: float
@@ -298,11 +311,4 @@ def read(folder: Path) -> Comparison:
     Raises:
         StateError: There is none, or it is of another version of sartor, or damaged.
     """
-    data = read_json(folder / FILE)
-    version = data.get("version", 1) if isinstance(data, dict) else None
-    if version != VERSION:
-        raise StateError(
-            f"{folder / FILE} was written by another version of sartor (schema {version}, this is {VERSION}); run the "
-            "comparison again in a new folder"
-        )
-    return decode(Comparison, data, str(folder / FILE))
+    return load(Comparison, folder / FILE, VERSION, "run the comparison again in a new folder")

@@ -11,17 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Arch, Choice, Estimate, Objective, Scalar, Trial
 from sartor.run.folder import read_json, write_json
 from sartor.run.journal import FileJournal, read_logs, read_trials
-from sartor.run.schema import decode, encode
+from sartor.run.schema import decode, encode, load
 
 VERSION = 2
 """Of the schema; 1 was that of sartor 0.1, which had no number."""
 
 FILE, SEARCH_FILE = "result.json", "search.json"
+
+REMEDY = (
+    "its network files work as ever; to verify, compare or show it, use that version, or run the fit again in a new "
+    "folder"
+)
+"""What to do with a file of another version."""
 
 Verdict: TypeAlias = Literal["PASS", "UNSURE", "FAIL"]
 WORST_LAST: tuple[Verdict, ...] = ("PASS", "UNSURE", "FAIL")
@@ -75,6 +80,7 @@ class Look:
     """One network that was measured on the way to a choice.
 
     Attributes:
+        arch: One option index per choice of the space.
         limit: The modelled latency that the search was asked for, milliseconds.
         modelled: What the latency model says of the answer, milliseconds.
         measured: What the target says, milliseconds.
@@ -226,6 +232,7 @@ class Stage:
     """What one stage took.
 
     Attributes:
+        name: Of the stage.
         seconds: Wall time, all sessions.
         networks_trained: How many.
         networks_measured: How many.
@@ -341,6 +348,7 @@ class Found:
     Attributes:
         budget: Cost, to its upper bound.
         arch: One option index per choice; null if no network was found, for `reason`.
+        reason: Why none was found.
         options: The same in words.
         changed: The choices that are not as in the reference.
         modelled: Cost, to what is modelled or counted; nothing is measured.
@@ -391,12 +399,12 @@ def read(folder: Path) -> tuple[Result, Trace]:
 
 def read_result(folder: Path) -> Result:
     """`result.json` alone; see `read`."""
-    return decode(Result, _known(folder / FILE), str(folder / FILE))
+    return load(Result, folder / FILE, VERSION, REMEDY)
 
 
 def read_searched(folder: Path) -> Searched:
     """The `search.json` of a search alone; raises as `read`."""
-    return decode(Searched, _known(folder / SEARCH_FILE), str(folder / SEARCH_FILE))
+    return load(Searched, folder / SEARCH_FILE, VERSION, REMEDY)
 
 
 def read_trace(folder: Path) -> Trace:
@@ -404,20 +412,6 @@ def read_trace(folder: Path) -> Trace:
     journal = FileJournal(folder / "journal.jsonl")
     logs = read_logs(journal)
     return Trace(tuple(read_trials(journal)), tuple(logs), _narrowing(folder / "artifacts", logs))
-
-
-def _known(path: Path) -> Any:
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise StateError(f"{path} must hold a JSON object, not a {type(data).__name__}; run `sartor fit` again")
-    version = data.get("version", 1)
-    if version != VERSION:
-        who = "sartor 0.1" if version == 1 else "another version of sartor"
-        raise StateError(
-            f"{path} was written by {who} (schema {version}, this is {VERSION}); its network files work as ever; to "
-            "verify, compare or show it, use that version, or run the fit again in a new folder"
-        )
-    return data
 
 
 def _narrowing(artifacts: Path, logs: list[dict[str, Any]]) -> tuple[Moment, ...]:

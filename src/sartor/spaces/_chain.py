@@ -10,8 +10,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from sartor.core import trees
 from sartor.core.contracts import Supernet
 from sartor.core.records import Arch, Axis, Choice, Layer
+from sartor.core.trees import Inputs
 from sartor.supernet.elastic import ELASTIC, PLAIN, ElasticConv, ElasticNorm, Kit, inherit
 from sartor.supernet.gates import Cut, cut
 
@@ -88,9 +90,10 @@ class ChainSupernet(Supernet):
         self.chain = chain
         self.network = chain.network([max(u.widths) for u in chain.units], ELASTIC)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
         """Logits `(batch, classes)`; see `Supernet.forward`."""
-        here = Cut(x.shape[1])
+        y = trees.single(x, self)
+        here = Cut(y.shape[1])
         stages = list(self.network)
         units, tail = stages[: len(gates)], stages[len(gates) :]
         for unit, layers, gate in zip(self.chain.units, units, gates, strict=True):
@@ -98,14 +101,14 @@ class ChainSupernet(Supernet):
             for layer in cast(nn.Sequential, layers):
                 if isinstance(layer, ElasticConv):
                     here = here if layer.depthwise else out
-                    x = layer(x, here)
+                    y = layer(y, here)
                 elif isinstance(layer, ElasticNorm):
-                    x = layer(x, here)
+                    y = layer(y, here)
                 else:  # the norm has made masked channels non-zero; soft gates scale once per unit
-                    x = here.scale(layer(x)) if here is out else here.hide(layer(x))
+                    y = here.scale(layer(y)) if here is out else here.hide(layer(y))
         for layer in tail:
-            x = layer(x)
-        return x
+            y = layer(y)
+        return y
 
     def extract(self, arch: Arch) -> nn.Module:
         """The stand-alone network of `arch` with copies of the shared weights."""

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
 from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.moves import Moves
 from sartor.core.records import Arch, Choice, Operators
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 from sartor.spaces._cells import NONE, PRESETS, SKIP, Edge, Network, Place, around, constants, operators, steps
 from sartor.spaces._graph import Nothing
 from sartor.spaces._operators import Catalogue, Catalogued
@@ -212,10 +214,11 @@ class _CellsSupernet(Supernet):
 
         self.network = Network(plan, mixed)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         kinds, count = self.space.plan.kinds, len(self.space.plan.edges)
         own = {kind: gates[i * count : (i + 1) * count] for i, kind in enumerate(kinds)}
-        return self.network.run(x, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
+        return self.network.run(y, lambda kind, cell, recent: cell(*recent, gates=own[kind]))
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

@@ -17,11 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
 from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Operator, Operators
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 from sartor.spaces._inverted import Block
 from sartor.spaces._mbconv import (
     FIRST,
@@ -223,14 +225,15 @@ class _MbconvSupernet(Supernet):
         self.network = Network(space.plan, space.mixed())
         initialise(self.network)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         net = self.network
         fixed, *blocks = net.blocks
-        x = fixed(net.first_conv(x))
+        y = fixed(net.first_conv(y))
         for block, gate in zip(blocks, gates, strict=True):
-            x = block(x, gate)
-        y: Tensor = net.classifier(net.feature_mix_layer(x))
-        return y
+            y = block(y, gate)
+        logits: Tensor = net.classifier(net.feature_mix_layer(y))
+        return logits
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

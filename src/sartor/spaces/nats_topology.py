@@ -16,11 +16,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from sartor.core import trees
 from sartor.core.abilities import Accounted
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer, Operators
 from sartor.core.tables import Tables
+from sartor.core.trees import Inputs
 from sartor.spaces import _nats as nats
 from sartor.spaces._cells import PRESETS, operators
 from sartor.spaces._graph import Cell
@@ -158,13 +160,14 @@ class _TopologySupernet(Supernet):
         super().__init__()
         self.space, self.network = space, space.network(_mixed_cell)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         net = self.network
-        x = net.stem(x)
+        y = net.stem(y)
         for cell in net.cells:
-            x = cell(x, gates=gates) if isinstance(cell, Cell) else cell(x)
-        y: Tensor = net.head(x)
-        return y
+            y = cell(y, gates=gates) if isinstance(cell, Cell) else cell(y)
+        found: Tensor = net.head(y)
+        return found
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import pad, relu
 
+from sartor.core import trees
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer
+from sartor.core.trees import Inputs
 from sartor.spaces._options import MULTIPLIERS, nearest, width_options
 from sartor.supernet.elastic import ELASTIC, PLAIN, Kit, inherit
 from sartor.supernet.gates import Cut, cut
@@ -222,14 +224,15 @@ class _ResnetSupernet(Supernet):
         widest = [int(c.options[-1]) for c in space.choices]
         self.network = _Resnet(plan, [s.pick(widest) for s in stages], ELASTIC)
 
-    def forward(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tensor:
+        y = trees.single(x, self)
         cuts = [cut(g, [int(w) for w in c.options]) for g, c in zip(gates, self.space.choices, strict=True)]
         net, stem = self.network, cuts[0]
-        x = net.maxpool(stem.scale(relu(net.bn1(net.conv1(x, stem), stem))))
+        y = net.maxpool(stem.scale(relu(net.bn1(net.conv1(y, stem), stem))))
         for s, stage in enumerate(self.stages):
             for block, i in zip(net.stage(s), stage.inner, strict=True):
-                x = cast(_Block, block).run(x, cuts[i], cuts[stage.width])
-        return cast(Tensor, net.linear(net.pool(x).flatten(1)))
+                y = cast(_Block, block).run(y, cuts[i], cuts[stage.width])
+        return cast(Tensor, net.linear(net.pool(y).flatten(1)))
 
     def extract(self, arch: Arch) -> nn.Module:
         with torch.device("meta"):

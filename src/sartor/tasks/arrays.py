@@ -81,8 +81,10 @@ def arrays(
         batch=batch,
         augment=augment,
         source=source,
+        name="arrays",
         mean=mean,
         std=std,
+        name="arrays",
     )
 
 

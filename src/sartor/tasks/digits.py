@@ -52,5 +52,12 @@ def digits(
     rest, test_images = held_out(images, test, seed, "test")
     train_images, valid_images = held_out(rest, valid / (1 - test), seed, "valid")
     return image_task(
-        train_images, valid_images, test_images, classes=10, batch=batch, augment=augment, source="scikit-learn digits"
+        train_images,
+        valid_images,
+        test_images,
+        classes=10,
+        batch=batch,
+        augment=augment,
+        source="scikit-learn digits",
+        name="digits",
     )

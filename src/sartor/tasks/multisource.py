@@ -98,9 +98,17 @@ def multisource(
         examples, splits = _scene(sources, names, labels, patch, dense, split, valid, seed)
     else:
         shapes = inputs if isinstance(inputs, Mapping) else {}
-        examples = _examples(sources, names, shapes, labels, patch, dense)
-        flat = examples.labels if labels.dim() == 1 else None
-        splits = sources.splits(split, len(labels), valid=valid, seed=seed, labels=flat)
+        kept = torch.arange(len(labels)) if labels.dim() > 1 else (labels >= 0).nonzero().flatten()
+        examples = _examples(sources, names, shapes, labels, kept, patch, dense)
+        splits = sources.splits(
+            split,
+            len(kept),
+            valid=valid,
+            seed=seed,
+            labels=examples.labels if labels.dim() == 1 else None,
+            of_example=lambda array: array[kept.numpy()],
+            counted=label,
+        )
     _check_classes(examples.labels[splits.train], classes)
     ready = replace(
         examples,
@@ -169,10 +177,11 @@ def _examples(
     names: Sequence[str],
     shapes: Mapping[str, Sequence[int]],
     labels: Tensor,
+    kept: Tensor,
     patch: int,
     dense: bool,
 ) -> _Examples:
-    """One example per row of the arrays."""
+    """One example per row of the arrays that is kept: those without a class are none."""
     if patch or dense or labels.dim() not in (1, 3):
         raise DataError(
             f"the labels have the shape {tuple(labels.shape)}: patch and dense are for a scene, whose labels are (H, W)"
@@ -189,13 +198,13 @@ def _examples(
         shape = tuple(shapes.get(name, ()))
         if shape and prod(shape) != array[0].size:
             raise DataError(f"{sources.where(name)} has {array[0].size} values per example, which are not {shape}")
-        stored[name] = channels_first(array.reshape(len(array), *shape) if shape else array)
+        stored[name] = channels_first(array.reshape(len(array), *shape) if shape else array)[kept]
         if labels.dim() == 3 and stored[name].shape[2:] != labels.shape[1:]:
             raise DataError(
                 f"{sources.where(name)} has the shape {array.shape}, the labels have {tuple(labels.shape)}; for a "
                 "class per pixel, height and width must agree"
             )
-    return _Examples(stored, lambda name, index: stored[name][index], labels)
+    return _Examples(stored, lambda name, index: stored[name][index], labels[kept])
 
 
 def _scene(

@@ -85,7 +85,7 @@ def regression(
     arrays = {name: channels_first(sources.array(name, "inputs")) for name in names}
     goal = _targets(sources, wanted)
     count = _agreed(sources, arrays, goal, wanted)
-    splits = sources.splits(split, count, valid=valid, seed=seed)
+    splits = sources.splits(split, count, valid=valid, seed=seed, counted=wanted[0])
     scaling = _of_target(goal[splits.train], sources.where(wanted[0])) if scale_target else NONE
     scalings = {name: Scaling.of(a.__getitem__, splits.train) if scale_inputs else NONE for name, a in arrays.items()}
     flat = all(a.dim() == 2 and a.shape[1] == 1 for a in arrays.values())

@@ -70,8 +70,10 @@ def torchvision_dataset(
         batch=batch,
         augment=augment,
         source=dataset,
+        name="torchvision_dataset",
         mean=mean,
         std=std,
+        name="torchvision_dataset",
     )
 
 

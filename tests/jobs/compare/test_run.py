@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -13,20 +12,23 @@ from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError, StateError
 from sartor.core.rng import torch_rng
 from sartor.jobs.compare.allowance import Allowance, Entrant, pace_of
-from sartor.jobs.compare.run import PROBE, Comparison, _Contest, compare, compare_recipe, line_up, thinned
+from sartor.jobs.compare.run import PROBE, Setup, _Contest, compare, compare_recipe, line_up, thinned
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Job
+from sartor.run import comparison as comparisons
+from sartor.run.comparison import Given, Use
 from sartor.run.folder import RunFolder, read_config
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
+from sartor.run.schema import encode
 from sartor.training import Recipe
 from small import settings
 
 EPOCHS = 4
 TASK = {"name": "digits", "size": 8, "batch": 512, "augment": ""}
 RECIPE = settings(task=TASK, training={"epochs": 2, "lr": 0.1}, strategy={"name": "autoslim", "epochs": 3, "lr": 0.3})
-ASKED = Comparison({"hyperband": {}}, Allowance("epochs", EPOCHS), seeds=2)
+ASKED = Setup({"hyperband": {}}, Allowance("epochs", EPOCHS), seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ class Stopping(Silent):
 def timeless(value):
     """Without what a clock says."""
     if isinstance(value, dict):
-        clocks = ("seconds", "ledger", "environment")
+        clocks = ("seconds", "spent", "environment")
         return {k: timeless(v) for k, v in value.items() if k not in clocks}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
@@ -65,21 +67,23 @@ def searched(folder, name, seed):
 
 def test_the_baselines_are_always_in_it(whole):
     found, _ = whole
-    assert list(found["strategies"]) == ["hyperband", "random_search", "uniform_width", "autoslim"]
-    assert found["seeds"] == [0, 1]
-    assert found["left_out"] == {}
+    assert list(found.contestants) == ["hyperband", "random_search", "uniform_width", "autoslim"]
+    assert found.seeds == (0, 1)
+    assert found.left_out == {}
+    assert found.given == Given("epochs", EPOCHS)
+    assert found.metric.name == "accuracy"
 
 
 def test_every_search_gets_the_same_epochs(whole):
     found, folder = whole
     price = Recipe.of(RECIPE["training"]).epochs_at
-    for name, row in found["strategies"].items():
-        for run in row["runs"]:
-            journal = searched(folder, name, run["seed"])
-            spent = sum(price(t.fidelity) for t in read_trials(journal)) if row["trained"] else len(read_logs(journal))
-            assert run["spent"]["epochs"] == spent
+    for name, row in found.contestants.items():
+        for answer in row.answers:
+            journal = searched(folder, name, answer.seed)
+            spent = sum(price(t.fidelity) for t in read_trials(journal)) if row.trained else len(read_logs(journal))
+            assert answer.used.epochs == spent
             assert spent == (0 if name == "uniform_width" else EPOCHS)
-            assert run["spent"]["trials"] == len(read_trials(journal))
+            assert answer.used.trials == len(read_trials(journal))
     config = read_config(folder / "searches/autoslim/1/config.toml")
     assert config["strategy"] == {"name": "autoslim", "epochs": EPOCHS, "lr": 0.3}  # the recipe's other settings stay
     assert config["seed"] == 1
@@ -87,29 +91,41 @@ def test_every_search_gets_the_same_epochs(whole):
 
 def test_answers_are_inside_trained_once_and_tested(whole):
     found, folder = whole
-    limit = found["budget"]["macs"]
-    for seed in found["seeds"]:
+    limit = found.budget["macs"]
+    for seed in found.seeds:
         stages = [r for r in FileJournal(folder / f"networks/{seed}/journal.jsonl").read() if r["kind"] == "stage"]
-        runs = [next(r for r in row["runs"] if r["seed"] == seed) for row in found["strategies"].values()]
-        networks = {tuple(r["arch"]) for r in runs}
+        answers = [next(a for a in row.answers if a.seed == seed) for row in found.contestants.values()]
+        networks = {a.arch for a in answers}
         trained = [s["name"] for s in stages if s["name"].startswith("training.")]
         assert len(trained) == len(set(trained)) == len(networks) + 1  # and the reference
-        tested = {s["result"]["accuracy"] for s in stages if s["name"].startswith("test.")}
-        for run in runs:
-            assert run["modelled"]["macs"] <= limit
-            assert run["accuracy"] in tested
-            assert run["examples"] == 359
-    for row in found["strategies"].values():
-        accuracies = [r["accuracy"] for r in row["runs"]]
-        assert row["mean"] == pytest.approx(sum(accuracies) / 2)
+        tests = [s["result"]["scores"] for s in stages if s["name"].startswith("test.")]
+        tested = {network["accuracy"]["value"] for scores in tests for network in scores.values()}
+        assert len(tests) == len(trained)
+        for answer in answers:
+            assert answer.modelled["macs"] <= limit
+            assert answer.quality in tested
+            assert answer.examples == 359
+    for row in found.contestants.values():
+        accuracies = [a.quality for a in row.answers]
+        assert row.tested.mean == pytest.approx(sum(accuracies) / 2)
+
+
+def test_answers_are_told_in_words_and_the_reference_is_tested_at_every_seed(whole):
+    found, _ = whole
+    (answer, _) = found.contestants["autoslim"].answers
+    options = {c.name: c.options[a] for c, a in zip(found.problem.choices, answer.arch, strict=True)}
+    assert answer.options == options
+    assert len(found.reference.values) == 2
+    assert found.reference.modelled["macs"] > found.budget["macs"]
+    assert found.reference.latency_ms is None, "nothing is timed where latency has no bound"
 
 
 def test_only_the_accuracy_of_the_search_is_on_the_validation_split(whole):
     found, folder = whole
-    (run, _) = found["strategies"]["random_search"]["runs"]
+    (answer, _) = found.contestants["random_search"].answers
     best = max(t.metrics["accuracy"] for t in read_trials(searched(folder, "random_search", 0)))
-    assert run["trials"][-1]["best"] == best
-    assert [t["epochs"] for t in run["trials"]] == [2, 4]
+    assert answer.trials[-1].best == best
+    assert [t.epochs for t in answer.trials] == [2, 4]
 
 
 @pytest.mark.parametrize("at", [5, 17])
@@ -119,30 +135,30 @@ def test_stopped_anywhere_and_gone_on_is_uninterrupted(whole, tmp_path, at):
     with pytest.raises(Stopped):
         compare(RECIPE, tmp_path / "out", ASKED, display=screen)
     after = compare(RECIPE, tmp_path / "out", ASKED)
-    assert json.dumps(timeless(after)) == json.dumps(timeless(before))
-    stored = json.loads((tmp_path / "out/compare.json").read_text())
-    assert timeless(stored) == timeless(json.loads((folder / "compare.json").read_text()))
+    assert timeless(encode(after)) == timeless(encode(before))
+    assert comparisons.read(tmp_path / "out") == after
+    assert comparisons.read(folder) == before
 
 
 def test_more_seeds_go_on_and_another_allowance_does_not(whole, tmp_path):
     _, folder = whole
     shutil.copytree(folder, tmp_path / "out")
     before = searched(tmp_path / "out", "hyperband", 0).path.read_bytes()
-    more = Comparison({"random_search": {}}, ASKED.allowance, seeds=3)
+    more = Setup({"random_search": {}}, ASKED.allowance, seeds=3)
     found = compare(RECIPE, tmp_path / "out", more)
-    assert found["seeds"] == [0, 1, 2]
-    assert list(found["strategies"]) == ["random_search", "uniform_width", "autoslim"]
+    assert found.seeds == (0, 1, 2)
+    assert list(found.contestants) == ["random_search", "uniform_width", "autoslim"]
     assert searched(tmp_path / "out", "hyperband", 0).path.read_bytes() == before
     with pytest.raises(StateError, match=r"compare\.amount"):
-        compare(RECIPE, tmp_path / "out", Comparison({}, Allowance("epochs", 10)))
+        compare(RECIPE, tmp_path / "out", Setup({}, Allowance("epochs", 10)))
 
 
 def test_trials_have_a_greedy_search_that_trains_each(tmp_path):
     recipe = {**RECIPE, "training": {"epochs": 1}}
-    found = compare(recipe, tmp_path / "out", Comparison({}, Allowance("trials", 2), seeds=1))
-    assert list(found["strategies"]) == ["random_search", "uniform_width", "local_search"]
-    assert [r["spent"]["trials"] for row in found["strategies"].values() for r in row["runs"]] == [2, 0, 2]
-    assert found["strategies"]["local_search"]["gain"]["verdict"] == "unknown"  # one seed says nothing
+    found = compare(recipe, tmp_path / "out", Setup({}, Allowance("trials", 2), seeds=1))
+    assert list(found.contestants) == ["random_search", "uniform_width", "local_search"]
+    assert [a.used.trials for row in found.contestants.values() for a in row.answers] == [2, 0, 2]
+    assert found.contestants["local_search"].gain.verdict == "unknown"  # one seed says nothing
 
 
 class Halves(Evaluator):
@@ -163,16 +179,16 @@ def test_an_evaluator_of_ones_own(tmp_path, monkeypatch, unit, trials):
     monkeypatch.setitem(sys.modules, "theirs", ModuleType("theirs"))
     sys.modules["theirs"].Halves = Halves
     recipe = {**RECIPE, "training": {"epochs": 1}, "evaluator": {"name": "theirs:Halves", "bonus": 0.5}}
-    found = compare(recipe, tmp_path / "out", Comparison({"ppo": {}}, Allowance(unit, 3), seeds=1))
+    found = compare(recipe, tmp_path / "out", Setup({"ppo": {}}, Allowance(unit, 3), seeds=1))
     for name in ("ppo", "random_search"):
-        (run,) = found["strategies"][name]["runs"]
-        assert run["spent"] | {"seconds": 0} == {"trials": trials, "epochs": trials / 2, "seconds": 0}
-        assert [t["accuracy"] >= 0.5 for t in run["trials"]] == [True] * trials
+        (answer,) = found.contestants[name].answers
+        assert replace(answer.used, seconds=0) == Use(trials, trials / 2, 0)
+        assert [t.quality >= 0.5 for t in answer.trials] == [True] * trials
 
 
 def test_what_has_no_order_cannot_be_slimmed():
     parts = assemble({**RECIPE, "space": {"name": "mbconv", "preset": "small"}})
-    entrants, absent = line_up(parts, Comparison({"tunas": {}}, Allowance("seconds", 5)))
+    entrants, absent = line_up(parts, Setup({"tunas": {}}, Allowance("seconds", 5)))
     assert [e.name for e in entrants] == ["tunas", "random_search", "uniform_width", "local_search"]
     assert not absent
 
@@ -194,7 +210,7 @@ def test_a_pace_is_the_mean_over_a_training(tmp_path):
     with RunFolder(tmp_path / "out", recipe) as place:
         job = Job(parts, place, Ledger(place.journal), Silent())
         entrant = Entrant.of("aows", {}, recipe, allowance)
-        contest = _Contest(job, Comparison({}, allowance, seeds=1), [entrant])
+        contest = _Contest(job, Setup({}, allowance, seeds=1), [entrant])
         contest.pipeline.pose()
         assert entrant.table(allowance, contest.prices["aows"], pace_of(allowance, PROBE))["epochs"] == PROBE
         assert contest._pace(entrant) > 1e-3 / PROBE  # the probe is not ended by what the search may use
@@ -202,14 +218,14 @@ def test_a_pace_is_the_mean_over_a_training(tmp_path):
 
 def test_seconds_pace_a_supernet(tmp_path):
     recipe = {**RECIPE, "training": {"epochs": 1}}
-    found = compare(recipe, tmp_path / "out", Comparison({}, Allowance("seconds", 0.3), seeds=1))
+    found = compare(recipe, tmp_path / "out", Setup({}, Allowance("seconds", 0.3), seeds=1))
     stages = [r for r in FileJournal(tmp_path / "out/journal.jsonl").read() if r["kind"] == "stage"]
     (pace,) = [s["result"]["seconds"] for s in stages if s["name"] == "pace.autoslim"]
     assert read_config(tmp_path / "out/searches/autoslim/0/config.toml")["strategy"]["epochs"] == max(
         1, int(0.27 / pace)
     )
-    assert found["strategies"]["random_search"]["spent"]["seconds"] >= 0.3
-    assert found["strategies"]["random_search"]["spent"]["trials"] >= 1
+    assert found.contestants["random_search"].used.seconds >= 0.3
+    assert found.contestants["random_search"].used.trials >= 1
 
 
 @pytest.mark.parametrize(
@@ -228,13 +244,13 @@ def test_seconds_pace_a_supernet(tmp_path):
 )
 def test_mistakes_are_named_before_anything_is_searched(tmp_path, changes, asked, error, message):
     with pytest.raises(error, match=message):
-        compare({**RECIPE, **changes}, tmp_path / "out", Comparison(asked, ASKED.allowance))
+        compare({**RECIPE, **changes}, tmp_path / "out", Setup(asked, ASKED.allowance))
     assert not (tmp_path / "out/searches").exists()
 
 
 def test_no_seed_is_no_comparison():
     with pytest.raises(ConfigError, match="seeds must be at least 1"):
-        Comparison({}, ASKED.allowance, seeds=0)
+        Setup({}, ASKED.allowance, seeds=0)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_result_holds_what_is_promised(finished):
     for entry in (result.reference, point.winner, point.uniform):
         score = entry.scores["accuracy"]
         assert 0 <= score.low <= score.value <= score.high <= 1
-        assert score.examples == 297
+        assert score.examples == 359
         assert set(entry.valid) == {"accuracy"}
         assert 0 < entry.latency_ms.low <= entry.latency_ms.value <= entry.latency_ms.high
         assert len(entry.arch) == len(entry.options) == 3

@@ -134,7 +134,7 @@ def test_a_search_in_operators_gets_its_latency_model_by_itself(tmp_path: Path) 
     measure_operators(space_of(settings(space=space)), Plain(), tmp_path / "o.json", Wish(sessions=1, rounds=3))
     config = settings(
         space=space,
-        target={"name": "jobs.test_operators:Plain"},
+        target={"name": "jobs.measure.test_operators:Plain"},
         budget={"latency_ms": "95%"},
         strategy={"name": "random_search", "trials": 2},
         latency_model={"networks": 9, "heldout": 3, "sweeps": 1, "rounds": 3, "table": str(tmp_path / "o.json")},

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import several
 from nets import Branches, Numbers, Residual, Tokens, Waves
 from sartor.networks import macs_params
 from sartor.surgery.analysis.accounting import Accounts
@@ -130,6 +131,27 @@ def test_memory_holds_the_other_branch_of_a_sum():
     accounts, _ = account(Sum(), 3, 2, 2)
     arch = tuple(len(step.choice.options) - 1 for step in accounts.ladders)
     assert [step([arch]).item() / 4 for step in accounts.memory()] == [3 + 4, 4 + 8, 4 + 8 + 4, 4 + 1]
+
+
+def test_memory_holds_all_inputs_until_they_are_read():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 8), nn.Linear(6, 8), nn.Linear(8, 1)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.head(self.a(x) + self.b(y))
+
+    skeleton = Skeleton(couple(Two().eval(), {"y": torch.zeros(1, 6), "x": torch.zeros(1, 4)}))
+    accounts = Accounts(skeleton, Two(), ladders(skeleton.coupling.groups, (0.5, 1.0), 1))
+    assert [step([(1,)]).item() for step in accounts.memory()] == [4 + 6 + 8, 6 + 8 + 8, 8 + 1]
+
+
+def test_an_image_that_is_looked_at_twice_costs_twice():
+    case = several.CASES["twins"]
+    skeleton = Skeleton(couple(case.network(), case.batch(1)))
+    layers = Accounts(skeleton, case.network(), ladders(skeleton.coupling.groups, (0.5, 1.0), 1)).layers()
+    assert [(layer.in_size, layer.out) for layer in layers] == [((16, 8), (16, 8)), ((16, 8), (6, 3)), ((1, 2), (1, 2))]
 
 
 def test_three_choices_in_one_weight_have_no_tables():

@@ -102,3 +102,25 @@ def test_examples_that_skip_and_examples_that_do_not_share_a_batch(space):
     gates = [torch.stack(rows).double() for rows in zip(*(archs.gates(space, a) for a in mixed), strict=True)]
     alone = [net.extract(a)(x[i : i + 1]) for i, a in enumerate(mixed)]
     torch.testing.assert_close(net(x, gates), torch.cat(alone), rtol=1e-9, atol=1e-9)
+
+
+class Conditioned(nn.Module):
+    """A block that reads another input than its shortcut, and one that does not."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.first, self.order = nn.Linear(4, 8), order
+        self.up, self.down = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.wide, self.back, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 2)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        x, other = (a, b) if self.order == "first" else (b, a)
+        y = self.first(x)
+        y = y + self.down(torch.relu(self.up(y))) * other[:, :1]
+        return self.head(y + self.back(torch.relu(self.wide(y))))
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_a_block_that_reads_any_input_is_none(order):
+    both = (torch.zeros(1, 4), torch.zeros(1, 4))
+    assert set(skippable(couple(Conditioned(order).eval(), both)).switches) == {"wide"}

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sartor import archs, config, exporting, networks
+from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
+from sartor.core.trees import Inputs
 from sartor.jobs.fit.assemble import LatencyModelSettings, fitted_to_task
 from sartor.jobs.fit.reference import planned
 from sartor.latency.samples import write_manifest
@@ -29,7 +31,7 @@ Show = Callable[[float, float], None]
 def measure_network(
     spec: str,
     target: Target,
-    shape: tuple[int, ...],
+    inputs: Inputs,
     *,
     rounds: int = 40,
     sessions: int = 5,
@@ -42,7 +44,7 @@ def measure_network(
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` file.
         target: Where it runs.
-        shape: Of the input, batch first.
+        inputs: Whose shapes, batch first, and types count (`networks.inputs_of`).
         rounds: Interleaved rounds with the yardstick, shared by the processes.
         sessions: Fresh sessions of the network, and of the yardstick, in each process.
         processes: Fresh processes that take part; 1 times in this one.
@@ -54,7 +56,7 @@ def measure_network(
         milliseconds do not), `macs` and `params` (null for a file), `memory_bytes`, `target`, `machine`,
         `processes` that took part, and a `note` on why it was this one alone.
     """
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    example = networks.lively(inputs, trees.size(inputs), torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
         subject, module = _subject(spec, target, example, Path(folder))
         yard = Subject.prepared(target, yardstick(), _YARD, Path(folder) / "yardstick")
@@ -64,7 +66,7 @@ def measure_network(
     counted = networks.macs_params(module, example) if module is not None else (None, None)
     return {
         "network": spec,
-        "input": list(shape),
+        "input": networks.listed(trees.shapes(example)),
         "latency_ms": timed.milliseconds("network").as_dict(),
         "relative": timed.ratio("network").as_dict(),
         "macs": counted[0],
@@ -131,7 +133,7 @@ def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: 
         return write_manifest(folder, space, wanted, export), len(wanted)
 
 
-def _subject(spec: str, target: Target, example: Tensor, folder: Path) -> tuple[Subject, nn.Module | None]:
+def _subject(spec: str, target: Target, example: Inputs, folder: Path) -> tuple[Subject, nn.Module | None]:
     if spec.endswith((".onnx", ".pt2", ".xml")):
         return Subject.of_file(target, Path(spec), example), None
     module = networks.load_network(spec).eval()

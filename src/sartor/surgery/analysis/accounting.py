@@ -138,7 +138,7 @@ class Accounts:
         """Convolutions and linear layers, in order; a layer whose channels several choices set comes in parts."""
         found: list[Layer] = []
         for node, _, a, b in self._products():
-            kind, in_size, kernel, stride, out = _geometry(node)
+            kind, in_size, kernel, stride, out = _geometry(self.skeleton, node)
             for i, first in enumerate(self._axes(a)):
                 for j, second in enumerate(self._axes(b)):
                     name = place(node) + (f"[{i},{j}]" if i or j else "")
@@ -207,13 +207,18 @@ def products(skeleton: Skeleton) -> Iterator[tuple[fx.Node, float, tuple[Dim, in
         dims, shape = t.dims(weight), t.shape(weight)
         into, out = (dims[1], shape[1]), (dims[0], shape[0])
         if name == "linear":
-            area = prod(t.shape(x)[:-1]) / BATCH
+            area = prod(t.shape(x)[:-1]) / examples(skeleton, x)
         elif "transpose" in name:
-            area = prod(t.shape(x)[2:]) * prod(shape[2:])
+            area = prod(t.shape(x)[2:]) * prod(shape[2:]) * t.shape(x)[0] / examples(skeleton, x)
             out = t.dims(x)[1], t.shape(x)[1]
         else:
-            area = prod(t.shape(node)[2:]) * prod(shape[2:])
+            area = prod(t.shape(node)[2:]) * prod(shape[2:]) * t.shape(node)[0] / examples(skeleton, node)
         yield node, area, into, out
+
+
+def examples(skeleton: Skeleton, node: fx.Node) -> int:
+    """How many examples share a tensor's numbers: those of the traced batch, or one if it depends on none."""
+    return BATCH if any(skeleton.period(dim) for dim in skeleton.tracker.dims(node)) else 1
 
 
 class _Sum:
@@ -279,13 +284,16 @@ def _same_choice(sizes: Sequence[Size]) -> list[Size] | None:
 
 
 def _geometry(
-    node: fx.Node,
+    skeleton: Skeleton, node: fx.Node
 ) -> tuple[str, tuple[int, int], int | tuple[int, int], int, tuple[int, int]]:
-    """Kind, input size, kernel, stride and output size of a layer; further dimensions are folded into the first."""
+    """Kind, input size, kernel, stride and output size of a layer.
+
+    Further dimensions, and several images of one example, are folded into the first.
+    """
     x, weight = tensor(node, 0), tensor(node, 1)
     before, after = tuple(x.meta["val"].shape), tuple(node.meta["val"].shape)
     if operator_name(node) == "linear":
-        positions = (1, int(prod(before[1:-1])))
+        positions = (1, int(prod(before[:-1]) / examples(skeleton, x)))
         return "linear", positions, 1, 1, positions
     taps = tuple(int(n) for n in weight.meta["val"].shape[2:])
     stride = argument(node, 3, "stride", 1)
@@ -294,13 +302,14 @@ def _geometry(
     kind = "conv" if groups == 1 else "depthwise" if groups == before[1] == after[1] else "grouped"
     kernel = _pair(taps)
     square = len(taps) == 2 and kernel[0] == kernel[1]
-    return kind, _pair(before[2:]), kernel[0] if square else kernel, step, _pair(after[2:])
+    images = int(after[0] / examples(skeleton, node))
+    return kind, _pair(before[2:], images), kernel[0] if square else kernel, step, _pair(after[2:], images)
 
 
-def _pair(sizes: Sequence[int]) -> tuple[int, int]:
-    """Height and width; one dimension has height 1, of three the first two are folded."""
+def _pair(sizes: Sequence[int], images: int = 1) -> tuple[int, int]:
+    """Height and width; one dimension has height 1, of three the first two are folded, and images are stacked."""
     *first, last = (int(n) for n in sizes)
-    return int(prod(first)), last
+    return images * int(prod(first)), last
 
 
 _LAYERS = frozenset(

@@ -97,7 +97,8 @@ def _exported(network: nn.Module, inputs: Inputs) -> Traced:
             entrances.append(name)
         else:
             raise CapabilityError(f"{type(network).__name__} hands {spec.kind.name} objects around; only tensors work")
-    named = arguments(network, _as_given(inputs, *tree_unflatten(entrances, program.call_spec.in_spec)))
+    placed: Any = _as_given(inputs, *tree_unflatten(entrances, program.call_spec.in_spec))
+    named: dict[str, Any] = arguments(network, placed)
     return Traced(graph, weights, constants, named, structures[-1])
 
 

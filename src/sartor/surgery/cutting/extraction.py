@@ -288,13 +288,15 @@ class _Builder:
     def _call(self, node: fx.Node) -> Any:
         call = self.cut.call(node)
         if call.target is opaque:
-            return self._box(str(call.kwargs["module"]), fx.map_arg(call.args, self._copy))  # type: ignore[arg-type]
-        args, kwargs = call.args, dict(call.kwargs)
+            return self._box(str(call.kwargs["module"]), fx.map_arg(call.args, self._copy))
+        args, kwargs = self._counted(node, call.args), dict(call.kwargs)
         if call.target is operator.getitem and isinstance(self.copies.get(args[0]), tuple):
             return self.copies[args[0]][args[1]]
         if node in self.skeleton.resized:
             args = tuple(self._sized(node, value) for value in args)
         target = _FUNCTIONS.get(operator_name(node), call.target)
+        if target is torch.ops.aten.view.default and self.cut.shortcuts:  # what it sees now may lie otherwise in memory
+            target = torch.ops.aten.reshape.default
         return self.graph.call_function(target, fx.map_arg(args, self._copy), fx.map_arg(kwargs, self._copy))
 
     def _box(self, name: str, given: tuple[Any, ...]) -> Any:
@@ -315,10 +317,13 @@ class _Builder:
         """A list of sizes with the batch's as a number that is known when the network runs."""
         if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, int) for v in value):
             return value
-        if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", "repeat", "unflatten", *_MAKERS):
+        if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", *_SIZED, *_MAKERS):
             return value
         dims: list[Dim] = list(self.skeleton.tracker.dims(node))
-        if operator_name(node) == "repeat":  # only what has a single entry is repeated as often as there are examples
+        if operator_name(node) == "affine_grid_generator":
+            return [self._batched(value[0]) if self.skeleton.period(dims[0]) else value[0], *value[1:]]
+        if operator_name(node) in ("repeat", "tile"):
+            # only what has a single entry is repeated as often as there are examples
             shape = self.skeleton.tracker.shape(tensor(node, 0))
             new = len(dims) - len(shape)
             dims = [dim if d < new or shape[d - new] == 1 else None for d, dim in enumerate(dims)]
@@ -330,6 +335,19 @@ class _Builder:
             self._batched(size) if size > 0 and self.skeleton.period(dim) else size
             for size, dim in zip(value, dims, strict=True)
         ]
+
+    def _counted(self, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of parts of several batches, with the examples counted when the network runs."""
+        kind = {"split": 1, "split_with_sizes": 1, "chunk": 1, "tensor_split": 1, "slice": 2, "narrow": 2}
+        first = kind.get(operator_name(node))
+        if first is None or node not in self.skeleton.resized:
+            return args
+        at = args[2] if first == 1 else args[1]
+        if not self.skeleton.period(self.skeleton.tracker.dims(tensor(node, 0))[at]):
+            return args
+        if first == 1:
+            return args[0], [self._batched(n) for n in args[1]], at
+        return args[0], at, *(self._batched(n) if 0 < n < 2**62 else n for n in args[2:4]), *args[4:]
 
     def _batched(self, size: int) -> Any:
         if self.size is None:
@@ -392,7 +410,7 @@ def _written(graph: fx.Graph, outline: Tree, nodes: Iterator[Any]) -> Any:
 
 def _check_makes(kind: type, outline: Mapping[str, Any]) -> None:
     try:
-        same = isinstance(kind(dict(outline)), kind)  # type: ignore[call-arg]
+        same = isinstance(kind(dict(outline)), kind)
     except Exception:  # noqa: BLE001 - whatever a foreign class raises
         same = False
     if not same:
@@ -406,6 +424,7 @@ _FUNCTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Operators under the names by which people, and counters of multiply-adds, know them."""
+_SIZED = ("repeat", "tile", "unflatten", "affine_grid_generator")
 _MAKERS = ["zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty"]
 
 

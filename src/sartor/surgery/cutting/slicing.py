@@ -68,6 +68,8 @@ class Cut:
         return range(len(dim)) if mask is None else np.flatnonzero(mask).tolist()
 
     def count(self, dim: Dim, start: int, stop: int) -> int:
+        if self.skeleton.period(dim):  # several batches after one another
+            return (stop - start) * self._examples // BATCH
         mask = self.mask(dim)
         return stop - start if mask is None else int(mask[start:stop].sum())
 
@@ -247,7 +249,7 @@ class Pass:
         if call.target is opaque:
             name = kwargs["module"]
             box = engine.skeleton.coupling.traced.boxes[name]
-            return run(engine.network.get_submodule(name), box, map_arg(args, self.value))  # type: ignore[arg-type]
+            return run(engine.network.get_submodule(name), box, map_arg(args, self.value))
         if node in engine._dropouts and engine.network.training:
             args = (*args[:2], True, *args[3:])
         if self.masks is not None and node in engine.skeleton.blocks:

@@ -67,3 +67,11 @@ def test_an_operator_without_a_rule_freezes_what_it_touches(check, net):
     layers = {"first": nn.Conv2d(3, 8, 1), "other": nn.Conv2d(8, 4, 1), "third": nn.Conv2d(8, 4, 1)}
     coupling = check(net(forward, **layers, last=nn.Conv2d(4, 2, 1)), (3, 4, 4), groups=[4])
     assert "no rule for renorm" in next(f.reason for f in coupling.fixed if f.layer == "first")
+
+
+@pytest.mark.parametrize("function", [torch.max, torch.min, torch.maximum])
+def test_the_larger_of_two_halves(check, net, function):
+    def forward(self, x):
+        return self.last(function(*self.first(x).chunk(2, 1)))
+
+    check(net(forward, first=nn.Conv2d(3, 16, 1), last=nn.Conv2d(8, 2, 1)), (3, 4, 4), groups=[8])

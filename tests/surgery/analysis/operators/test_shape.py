@@ -116,3 +116,15 @@ def test_channels_viewed_as_a_product(check, net):
 def test_a_transpose_that_ends_in_the_output_fixes_it():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2))
     assert couple(net, torch.zeros(1, 3, 4, 4)).groups == ()
+
+
+@pytest.mark.parametrize("copies", [lambda q, n: torch.tile(q, (n, 1, 1)), lambda q, n: q.repeat(n, 1, 1)])
+def test_something_learned_is_repeated_for_every_example(check, net, copies):
+    def forward(self, x):
+        asked = copies(self.query, len(x))
+        share = torch.softmax(asked @ self.key(x).transpose(1, 2), -1)
+        return self.last(torch.relu(asked + share @ self.value(x)))
+
+    layers = {"key": nn.Linear(5, 12), "value": nn.Linear(5, 12), "last": nn.Linear(12, 2)}
+    query = nn.Parameter(torch.randn(3, 12))
+    check(net(forward, query=query, **layers), (4, 5), least=1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -58,3 +59,14 @@ def test_pixels_are_shuffled_back(check, net):
 
 def test_patches_and_back(check, net):
     _run(check, net, lambda x: functional.fold(functional.unfold(x, 2, stride=2), (8, 8), 2, stride=2), groups=[8])
+
+
+def test_places_that_the_network_computes_itself(check, net):
+    def forward(self, x):
+        theta = self.pose(torch.relu(self.look(x)).mean((2, 3))).view(-1, 2, 3)
+        y = self.first(x)
+        grid = functional.affine_grid(theta, y.size(), align_corners=False)
+        return self.last(functional.grid_sample(y, grid, align_corners=False))
+
+    layers = {"look": nn.Conv2d(3, 12, 1), "pose": nn.Linear(12, 6), "first": nn.Conv2d(3, 8, 1)}
+    check(net(forward, **layers, last=nn.Conv2d(8, 2, 1)), (3, 8, 8), groups=[8, 12])

@@ -50,7 +50,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 def rule_of(node: fx.Node) -> Rule | None:
     """The rule of a node's operator, or None: then everything it touches stays as it is."""
-    known = RULES.get(operator_name(node))
+    name = operator_name(node)
+    if name in ("max", "min") and getattr(node.target, "_overloadname", "") == "other":  # of two tensors: by place
+        return elementwise.POINTWISE
+    known = RULES.get(name)
     if known is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
         return elementwise.POINTWISE
     return known

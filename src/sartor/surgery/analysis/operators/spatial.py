@@ -98,6 +98,29 @@ def col2im(t: Tracker, node: fx.Node) -> Dims:
     return [*dims[:channel], parts[0], None, None]
 
 
+def affine_grid(t: Tracker, node: fx.Node) -> Dims:
+    """Places to look at, one grid per transformation."""
+    theta = tensor(node, 0)
+    t.fix(theta, (1, 2), f"a transformation for {blame(node)}")
+    return [t.dims(theta)[0], *[None] * (len(t.shape(node)) - 1)]
+
+
+def resize_affine_grid(sizes: Sizes, node: fx.Node) -> Call:
+    """The number of grids."""
+    wanted: list[int] = list(node.args[1])  # type: ignore[arg-type]
+    return replaced(node, 1, "size", [sizes.scale(wanted[0], sizes.dims(node)[0]), *wanted[1:]])
+
+
+def sampled(t: Tracker, node: fx.Node) -> Dims:
+    """Channels pass; places are looked up."""
+    x, grid = tensor(node, 0), tensor(node, 1)
+    rank = len(t.shape(x))
+    t.fix(x, range(2, rank), f"places of {blame(node)}")
+    t.fix(grid, range(1, rank), f"places of {blame(node)}")
+    batch, channels, *_ = t.dims(x)
+    return [t.tie(grid, 0, batch), channels, *[None] * (rank - 2)]
+
+
 _KINDS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_adaptive_avg_pool")
 _RESAMPLE = (
     *(f"{kind}{rank}d" for kind in _KINDS for rank in "123"),
@@ -123,6 +146,8 @@ _RESAMPLE = (
 RULES = {
     **dict.fromkeys(_RESAMPLE, Rule(resample)),
     **dict.fromkeys(("pad", "constant_pad_nd"), Rule(pad, resize_pad)),
+    "affine_grid_generator": Rule(affine_grid, resize_affine_grid),
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), Rule(sampled)),
     "pixel_shuffle": Rule(pixel_shuffle),
     "pixel_unshuffle": Rule(pixel_unshuffle),
     "im2col": Rule(im2col),
