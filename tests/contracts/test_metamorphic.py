@@ -5,6 +5,7 @@ Floating-point numbers change sign without rounding, so what is compared is equa
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 from collections import Counter
@@ -20,16 +21,20 @@ from contracts import checks
 from contracts.test_evaluators import MAKERS
 from negated import OPPOSITE, Opposite, opposite
 from problems import small_problem
+from sartor.cli import main
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator
-from sartor.core.errors import BudgetError, ConfigError
+from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.metrics import SHARE, Score
 from sartor.core.records import Objective, Proposal
 from sartor.costs.macs import Macs
 from sartor.costs.params import Params
 from sartor.data.quality import accuracy, mean_of
+from sartor.evaluators import tabular
 from sartor.evaluators.synthetic import Synthetic
+from sartor.jobs import bench
 from sartor.jobs.compare.allowance import Allowance
+from sartor.jobs.compare.folders import gather
 from sartor.jobs.compare.run import Setup, compare
 from sartor.jobs.fit import choose
 from sartor.jobs.fit.api import fit_config
@@ -75,6 +80,8 @@ class Searched:
     """A search that has ended, and what it knows."""
 
     def __init__(self, cls, problem, evaluator, folder, settings):
+        if settings.get("decoder") == "lagrangian":  # it takes one limit
+            problem = replace(problem, constraints=problem.constraints[:1])
         self.problem, self.strategy = problem, cls(problem, 0, **{**cls.smoke, **settings})
         run(self.strategy, problem, evaluator, folder=folder, seed=0, limits=Limits(trials=checks.MAX_TRIALS))
         journal = FileJournal(folder / "journal.jsonl")
@@ -95,7 +102,7 @@ class Searched:
         for limits in ({m: share * full[m] for m, share in point.items()} for point in shares):
             try:
                 found.append(choose.solve(self.strategy, self.trials, costs, limits, self.problem.objectives[0]))
-            except BudgetError:
+            except (BudgetError, CapabilityError):
                 found.append(None)
         return found
 
@@ -125,7 +132,8 @@ def worded(cls, smoke):
         words = get_args(hint) if get_origin(hint) is Literal else (True, False) if hint is bool else ()
         for word in words:
             if word not in (setting.default, smoke.get(setting.name)) and word not in ONLY_MAXIMISED:
-                yield f"{setting.name}-{word}", {setting.name: word}
+                # the options of one of Optuna's samplers are none of another's
+                yield f"{setting.name}-{word}", {setting.name: word, **({"options": {}} if "options" in smoke else {})}
 
 
 def variants():
@@ -463,3 +471,51 @@ def test_the_page_of_a_comparison_by_minus_the_metric_has_the_same_sentences(con
     plain, mirror = contests
     assert list(comparing.sentences(plain)) == list(comparing.sentences(mirror))
     assert numbers(comparing.headline(plain)) == numbers(comparing.headline(mirror))
+
+
+def test_runs_by_a_metric_and_by_minus_the_metric_are_not_compared(twins, tmp_path):
+    with pytest.raises(ConfigError, match="their metrics differ"):
+        gather(twins, tmp_path / "out")
+
+
+def test_the_direction_of_published_tables_is_that_of_their_metric():
+    """A benchmark compares strategies on accuracies, which it maximises; there is no other column that decides."""
+    assert tabular.METRIC.goal == "max"
+    assert bench.Bench().objective in ("accuracy", "compression")
+
+
+def surfaces(folder, out, capsys):
+    """All that a person reads of a fit: page, table, and what the commands print."""
+    out.mkdir()
+    (out / "recipe.toml").write_bytes((folder / "config.toml").read_bytes())
+    asked = {
+        "fit": [str(out / "recipe.toml"), str(folder)],
+        "report": [str(folder)],
+        "verify": [str(folder), "--quiet"],
+        "compare": [str(folder), "--out", str(out / "compared")],
+    }
+    found = {}
+    for command, given in asked.items():
+        assert main([command, *given]) in (0, 1)
+        found[command] = capsys.readouterr().out
+    found["page"] = (folder / "report.html").read_text()
+    found["compare page"] = (out / "compared/compare.html").read_text()
+    return found
+
+
+def test_only_shares_are_shown_in_per_cent(twins, tmp_path, capsys):
+    """Next to a value in decibels there is no per cent, on whatever surface, and next to a share always."""
+    for folder in twins:
+        (result, trace), metric = read(folder), read(folder)[0].metric
+        scores = [n.scores[metric.name] for n in result.networks.values()]
+        values = [v for s in scores for v in (s.value, s.low, s.high)]
+        values += [t.metrics[metric.name] for t in trace.trials]
+        figures = {
+            f"{scale * abs(v):{form}}" for v in values for scale in (1, 100) for form in (".4g", ".1f", ".2f", ".6g")
+        }
+        for name, text in surfaces(folder, tmp_path / f"{folder.name}-out", capsys).items():
+            percent = set(re.findall(r"([\d.]+)(?:\s|&nbsp;)*%", html.unescape(text)))
+            decibels = set(re.findall(r"([\d.]+)(?:\s|&nbsp;)*dB", html.unescape(text)))
+            right, wrong = (percent, decibels) if metric.unit == SHARE else (decibels, percent)
+            assert right & figures or (right and name.startswith("compare")), name  # which shows means, too
+            assert not wrong & figures, name

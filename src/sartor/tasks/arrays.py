@@ -84,7 +84,6 @@ def arrays(
         name="arrays",
         mean=mean,
         std=std,
-        name="arrays",
     )
 
 

@@ -76,7 +76,6 @@ def image_folder(
         name="image_folder",
         logits=True,
         example=normalise(sets["valid"][0, None][0][None], IMAGENET_MEAN, IMAGENET_STD),
-        name="image_folder",
         classes=len(names),
         fingerprint=_fingerprint(Path(root).expanduser(), parts),
         describe={"source": str(root), "classes": names} | {k: len(v) for k, v in parts.items()},

@@ -73,7 +73,6 @@ def torchvision_dataset(
         name="torchvision_dataset",
         mean=mean,
         std=std,
-        name="torchvision_dataset",
     )
 
 
