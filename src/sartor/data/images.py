@@ -245,7 +245,6 @@ def image_task(
         mean: Per channel, of pixels scaled to [0, 1]; None takes that of the training images. A network that is
             trained already wants what it was trained with.
         std: Standard deviation, likewise.
-        name: Of the kind of task.
 
     Raises:
         DataError: A split is empty or a label is out of range.
