@@ -145,9 +145,7 @@ def _checks(role: str, then: Entry, now: Again, result: Result) -> list[Check]:
     apart = max(old.low / new.high, new.low / old.high) - 1
     return [
         Check(role, "latency", _ms(old), _ms(new), apart <= TOLERANCE),
-        *(
-            _quality(role, m, then.scores[m.name], now.scores[m.name], _scale(result, m.name)) for m in result.metrics
-        ),
+        *(_quality(role, m, then.scores[m.name], now.scores[m.name], _scale(result, m.name)) for m in result.metrics),
         Check(role, "MACs", str(then.macs), str(now.macs), then.macs == now.macs),
         Check(role, "parameters", str(then.params), str(now.params), then.params == now.params),
     ]
