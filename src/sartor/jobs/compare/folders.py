@@ -134,7 +134,7 @@ def _fit(folder: Path, result: Result, config: Table, point: int) -> Finished:
         problem=Posed(
             fingerprint=result.environment["data"]["fingerprint"],
             choices=search.choices,
-            metrics=tuple(m.name for m in result.metrics),
+            metrics=result.metrics,
             costs=tuple(chosen.budget),
             budget=config["budget"],
         ),

@@ -482,7 +482,7 @@ def problem_of(parts: Parts) -> Posed:
     return Posed(
         fingerprint=parts.task.fingerprint,
         choices=tuple(parts.space.choices),
-        metrics=tuple(m.name for m in parts.task.metrics),
+        metrics=parts.task.metrics,
         costs=tuple(parts.budget.limits),
         budget=plain(parts.config["budget"]),
     )
