@@ -19,13 +19,13 @@ SETTINGS = {
     },
     "compression": {
         "all": {"network": "nets:residual", "size": 8, "steps": 4},
-        "graph": {"network": "nets:numbers", "size": 8, "steps": 4, "skips": False},
+        "graph": {"network": "nets:numbers", "size": 8, "steps": 4, "changes": ("layers", "blocks")},
         "coupled": {"network": "nets:branches", "size": 8, "steps": 8, "coupled": "channels"},
     },
     "mbconv": {
         "small": {"preset": "small", "size": 8, "first": 4, "widths": (8, 12), "blocks": (2, 3), "strides": (1, 2)},
         "choices": {
-            **{"preset": "small", "size": 9, "stem": 4, "first": 4},
+            **{"preset": "small", "size": 9, "stem": (4, 1), "first": 4},
             **{"widths": (4, 6), "blocks": (2, 2), "strides": (1, 2)},
             **{"kernels": (5,), "expansions": (1, 2.5), "se": True, "activations": ("relu6", "hswish")},
         },

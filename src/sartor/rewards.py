@@ -12,12 +12,25 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from sartor.core.errors import ConfigError
+from sartor.core.records import Objective
 
 Kind: TypeAlias = Literal["feasible", "mnas_soft", "mnas_hard", "absolute"]
 """`feasible`: the quality alone, of networks that are all within budget."""
 
 WEIGHTS = {"feasible": 0.0, "mnas_soft": -0.07, "mnas_hard": -1.0, "absolute": -0.1}
 """The weight of the cost that each source took."""
+
+
+def check_maximised(kind: str, objective: Objective) -> None:
+    """A reward that multiplies by the quality is defined for one of which more is better.
+
+    Raises:
+        ConfigError: The objective is minimised.
+    """
+    if objective.goal == "min":
+        raise ConfigError(
+            f"reward {kind!r} multiplies by a quality; {objective.metric!r} is minimised: take one that does not"
+        )
 
 
 def mnas_soft(quality: float, ratio: float, weight: float = WEIGHTS["mnas_soft"]) -> float:

@@ -6,13 +6,14 @@ import copy
 import inspect
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassHingeLoss
+from torchmetrics.classification import MulticlassHingeLoss
 
 from nets import Residual
 from problems import small_problem
@@ -21,6 +22,7 @@ from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem
 from sartor.core.records import Proposal
 from sartor.core.rng import global_seed
+from sartor.data.quality import accuracy, of
 from sartor.spaces.widths import Widths
 
 # Settings that make each affordable; none of the others needs any.
@@ -60,7 +62,7 @@ def table(problem, folder):
 def sealed_problem() -> Problem:
     problem = small_problem()
     # The hinge loss tells any two networks apart, which the accuracy on a few examples does not.
-    metrics = {"accuracy": lambda: MulticlassAccuracy(2, average="micro"), "hinge": lambda: MulticlassHingeLoss(2)}
+    metrics = (*accuracy(2), *of({"hinge": partial(MulticlassHingeLoss, 2)}))
     return replace(problem, task=replace(problem.task, metrics=metrics).sealed())
 
 

@@ -87,6 +87,9 @@ def test_a_value_without_an_interval_must_be_nearly_the_same():
     assert _quality("winner", psnr, Score(31.20), Score(31.21)).holds
     assert not _quality("winner", psnr, Score(31.20), Score(31.40)).holds
     assert _quality("winner", psnr, Score(31.20, 30.0, 32.0), Score(31.40)).holds
+    error = Metric("relative_error", "min", "", "per_example")
+    assert _quality("reference", error, Score(0.0, 0.0, 0.0), Score(1.5e-7), scale=0.4).holds  # a perfect copy
+    assert not _quality("reference", error, Score(0.0, 0.0, 0.0), Score(1e-3), scale=0.4).holds
 
 
 def test_an_unfinished_run_or_a_missing_file_says_so(finished, tmp_path):

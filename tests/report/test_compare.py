@@ -56,7 +56,7 @@ def found(outcomes=OUTCOMES, frame=FRAME, tested=(0.97,), **changes):
         metric=frame.metric,
         budget=frame.limits,
         seeds=tuple(sorted({o.answer.seed for o in outcomes})),
-        problem=Posed("5f2c", (Choice("width", (8, 16)),), (frame.metric.name,), tuple(frame.limits), frame.limits),
+        problem=Posed("5f2c", (Choice("width", (8, 16)),), (frame.metric,), tuple(frame.limits), frame.limits),
         reference=Yardstick({"latency_ms": 1.0}, tested, figures(tested)),
         contestants=rows,
         yardstick=yardstick,

@@ -88,9 +88,9 @@ def test_one_width_for_all_channels_of_one_number(network):
 @pytest.mark.parametrize(
     ("settings", "kinds"),
     [
-        ({"layers": False}, {"block", "width", "skip"}),
-        ({"blocks": False}, {"keep", "width", "skip"}),
-        ({"skips": False}, {"keep", "block", "width"}),
+        ({"changes": ("blocks", "skips")}, {"block", "width", "skip"}),
+        ({"changes": ("layers", "skips")}, {"keep", "width", "skip"}),
+        ({"changes": ("layers", "blocks")}, {"keep", "block", "width"}),
         ({"steps": 1}, {"keep", "block", "skip"}),
     ],
 )
@@ -103,7 +103,7 @@ def test_what_is_on_offer_can_be_left_out(network, settings, kinds):
 
 def test_random_networks_are_drawn_as_in_the_source(network):
     """Layers go with a probability of 0.5 on average, skips are rare, and widths of their own are uniform."""
-    space, rng = Compression(network=network, size=8, steps=8, blocks=False), numpy_rng(0)
+    space, rng = Compression(network=network, size=8, steps=8, changes=("layers", "skips")), numpy_rng(0)
     drawn = [space.moves.draw(rng) for _ in range(1000)]
     assert all(space.canonical(a) == a for a in drawn)
     table = np.array(drawn)
@@ -189,7 +189,13 @@ def test_a_network_by_name_is_untrained_unless_weights_are_given(tmp_path):
     [
         ({}, ConfigError, "needs a network"),
         ({"network": nn.Linear(3, 2), "input_shape": (3,)}, CapabilityError, "Linear has no removable layer"),
-        ({"network": nn.Linear(3, 2), "input_shape": (3,), "layers": False}, CapabilityError, "nothing to choose"),
+        ({"network": nn.Linear(3, 2), "input_shape": (3,), "changes": ()}, CapabilityError, "nothing to choose"),
+        ({"network": nn.Linear(3, 2), "input_shape": (3,), "changes": "layers"}, ConfigError, "list of some of"),
+        (
+            {"network": nn.Linear(3, 2), "input_shape": (3,), "changes": ("layer",)},
+            ConfigError,
+            "list of some of layers",
+        ),
         ({"network": "nets:residual", "steps": 0}, ConfigError, "steps must be"),
         ({"network": "nets:residual", "coupled": "all"}, ConfigError, "coupled must be"),
         ({"network": "nets:residual", "encoding": "lstm"}, ConfigError, "encoding must be one of log, paper"),

@@ -62,7 +62,7 @@ def test_the_space_of_the_paper():
     assert counted(space, space.reference) == (Macs(space)([space.reference]), Params(space)([space.reference]))
 
 
-@pytest.mark.parametrize("space", [*SMALL, Mbconv(preset="small", size=8, stem=48, head=8)])
+@pytest.mark.parametrize("space", [*SMALL, Mbconv(preset="small", size=8, stem=(48, 1), head=8)])
 def test_costs_equal_a_count_on_the_real_network(space):
     assert_costs_equal_a_count(space, some(space))
     assert not any(t.pairwise for t in (space.account("macs"), *space.steps()))  # costs of single choices
@@ -206,7 +206,8 @@ def test_all_gates_of_one_path_have_their_gradient(space, seen):
         ({"preset": "large"}, "preset is one of imagenet, cifar, small"),
         ({"widths": (8, 16)}, "widths, blocks and strides need one number per stage"),
         ({"widths": (), "blocks": (), "strides": ()}, "need one number per stage"),
-        ({"stem": 0}, "stem must be at least 1"),
+        ({"stem": (0, 1)}, "stem must be at least 1"),
+        ({"stem": (8,)}, "stem is .channels, stride."),
         ({"blocks": (4, 4, 0, 4, 4, 1)}, "blocks must be at least 1"),
         ({"kernels": (2,)}, "kernels must be odd"),
         ({"expansions": (0.5,)}, "expansions must be at least 1"),

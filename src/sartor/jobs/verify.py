@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 from safetensors.torch import load_file
 
@@ -15,19 +15,19 @@ from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
-from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.assemble import Objects, Parts, assemble
 from sartor.jobs.fit.verify import judge, latencies
 from sartor.networks import macs_params
 from sartor.run.folder import read_config
 from sartor.run.progress import Display, Silent
-from sartor.run.result import Entry, read_result
+from sartor.run.result import Entry, Result, read_result
 from sartor.timing.meter import Subject
 
 TOLERANCE = 0.03
 """By how much a latency may differ from the one in the result beyond both intervals."""
 
 CLOSE = 1e-3
-"""By how much a value without an interval may differ, relative: a target rounds differently than PyTorch."""
+"""By how much a value may differ at least, relative: a target rounds differently than PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Verification:
         return all(c.holds for c in self.checks) and all(v == "PASS" for v in self.verdicts)
 
 
-def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str, Any] | None = None) -> Verification:
+def verify(folder: Path, *, display: Display | None = None, objects: Objects | None = None) -> Verification:
     """Time, count and test the networks of a finished run again.
 
     Latencies are ratios to the reference, timed in the same rounds, in the milliseconds that the run fixed for it:
@@ -82,7 +82,7 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     """
     display = display or Silent()
     result = read_result(folder)
-    parts = assemble(read_config(folder / "config.toml"), **(objects or {}))
+    parts = assemble(read_config(folder / "config.toml"), **(objects or Objects()))
     entries = result.networks
     subjects = {role: _subject(parts, folder, entry) for role, entry in entries.items()}
     display.stage("Timing the exported files")
@@ -99,7 +99,7 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
         display.bar(number, len(subjects), f"{result.metric.name} on the target")
         now[role] = _again(parts, entries[role], subject.open(), folder, times[role])
     display.bar(1, 1, f"{result.metric.name} on the target")
-    checks = [c for role, entry in entries.items() for c in _checks(role, entry, now[role], result.metrics)]
+    checks = [c for role, entry in entries.items() for c in _checks(role, entry, now[role], result)]
     judged = [
         judge(_as_now(point.winner, now[f"{point.delivered}_{i}"]), point.budget)
         for i, point in enumerate(result.points)
@@ -134,23 +134,27 @@ def _as_now(entry: Entry, now: Again) -> Entry:
     return replace(entry, latency_ms=now.latency, macs=now.macs, params=now.params)
 
 
-def _checks(role: str, then: Entry, now: Again, metrics: tuple[Metric, ...]) -> list[Check]:
+def _scale(result: Result, metric: str) -> float:
+    """How large its values are in this run: a perfect copy has an error of 0, of which nothing is a share."""
+    return median(abs(entry.scores[metric].value) for entry in result.networks.values())
+
+
+def _checks(role: str, then: Entry, now: Again, result: Result) -> list[Check]:
     old, new = then.latency_ms, now.latency
     apart = max(old.low / new.high, new.low / old.high) - 1
     return [
         Check(role, "latency", _ms(old), _ms(new), apart <= TOLERANCE),
-        *(_quality(role, metric, then.scores[metric.name], now.scores[metric.name]) for metric in metrics),
+        *(_quality(role, m, then.scores[m.name], now.scores[m.name], _scale(result, m.name)) for m in result.metrics),
         Check(role, "MACs", str(then.macs), str(now.macs), then.macs == now.macs),
         Check(role, "parameters", str(then.params), str(now.params), then.params == now.params),
     ]
 
 
-def _quality(role: str, metric: Metric, then: Score, now: Score) -> Check:
-    """A value holds inside the interval of the one before, or close to it where there is none."""
-    if then.low is None or then.high is None:
-        holds = abs(now.value - then.value) <= CLOSE * max(abs(then.value), abs(now.value))
-    else:
-        holds = then.low <= now.value <= then.high
+def _quality(role: str, metric: Metric, then: Score, now: Score, scale: float = 0.0) -> Check:
+    """A value holds inside the interval of the one before, or close to it: the interval may be a point, or missing."""
+    close = CLOSE * max(abs(then.value), abs(now.value), scale)
+    inside = then.low is not None and then.high is not None and then.low <= now.value <= then.high
+    holds = inside or abs(now.value - then.value) <= close
     return Check(role, metric.name, metric.precise(then.value), metric.precise(now.value), holds)
 
 

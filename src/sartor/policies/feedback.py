@@ -9,7 +9,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Trial
 from sartor.policies.softmax import Ints, Policy
 from sartor.regions.region import Region
-from sartor.rewards import WEIGHTS, Kind, reward
+from sartor.rewards import WEIGHTS, Kind, check_maximised, reward
 
 BLOCK, TRIES = 64, 32
 """Draws from the policy at a time, and how often before a network is repaired instead."""
@@ -34,8 +34,8 @@ class Feedback:
             raise ConfigError(f"no reward called {kind!r}; known: {', '.join(WEIGHTS)}")
         if perfect <= 0:
             raise ConfigError(f"perfect is {perfect}; it must be positive: 1 for fractions, 100 for per cent")
-        if kind.startswith("mnas") and self.objective.goal == "min":
-            raise ConfigError(f"reward {kind!r} multiplies by a quality; {self.objective.metric!r} is minimised")
+        if kind.startswith("mnas"):
+            check_maximised(kind, self.objective)
         self.kind, self.weight, self.perfect = kind, weight or None, perfect
 
     @property

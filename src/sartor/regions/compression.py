@@ -13,7 +13,7 @@ from sartor.core.contracts import Problem
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.records import Arch, Trial
 from sartor.regions.region import Price, Region
-from sartor.rewards import compression
+from sartor.rewards import check_maximised, compression
 
 Kind: TypeAlias = Literal["auto", "compression", "feasible"]
 
@@ -44,10 +44,7 @@ class Worth:
         self.kind, self.teacher, self.first = kind, teacher, kind == "compression" and teacher == 0
         self.reference: Arch = problem.space.canonical(problem.space.reference)
         if kind == "compression":
-            if self.objective.goal == "min":
-                raise ConfigError(
-                    f"reward 'compression' multiplies by a quality; {self.objective.metric!r} is minimised"
-                )
+            check_maximised(kind, self.objective)
             self._price = Price(problem.cost("params"))
             self._whole = self._price(self.reference)
             if not self._whole > 0:

@@ -208,7 +208,7 @@ class Posed:
 
     fingerprint: str
     choices: tuple[Choice, ...]
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     costs: tuple[str, ...]
     budget: Mapping[str, Any]
 

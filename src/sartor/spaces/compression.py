@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ from sartor.surgery.students.tally import Tally
 
 __all__ = ["Compression"]
 
+Change: TypeAlias = Literal["layers", "blocks", "skips"]
+"""What a student may differ in beside its widths."""
+
 REMOVED = (0.3, 0.4, 0.5, 0.6, 0.7)
 """A random network loses every layer with one of these probabilities (source, its code)."""
 SKIPPED = (0.003, 0.005, 0.01, 0.03, 0.05)
@@ -68,9 +71,8 @@ class Compression(Space, Accounted, Described, Pretrained):
         size: Height and width of the input.
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
-        layers: Whether single layers can be removed.
-        blocks: Whether residual blocks can be skipped whole.
-        skips: Whether skip connections can be added.
+        changes: What may change beside the widths: `layers` (single ones are removed), `blocks` (residual ones are
+            skipped whole), `skips` (connections are added).
         steps: Widths on offer: 1/steps, 2/steps, ... of each group; 1 leaves all widths as they are.
         coupled: `groups`: one width per group of channels that belong together; `channels`: one for all groups of as
             many channels.
@@ -92,9 +94,7 @@ class Compression(Space, Accounted, Described, Pretrained):
         size: int = 224,
         in_channels: int = 3,
         classes: int | None = None,
-        layers: bool = True,
-        blocks: bool = True,
-        skips: bool = True,
+        changes: Sequence[Change] = ("layers", "blocks", "skips"),
         steps: int = 16,
         coupled: Literal["groups", "channels"] = "groups",
         importance: Importance = "l2",
@@ -105,11 +105,13 @@ class Compression(Space, Accounted, Described, Pretrained):
     ) -> None:
         if not network:
             raise ConfigError("the space compression needs a network: network = 'torchvision:resnet18', say")
-        _check(steps, coupled, importance, encoding)
+        _check(changes, steps, coupled, importance, encoding)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
         whole = original(network, weights, seed=seed, classes=classes)
-        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.example: Inputs = blank(
+            whole, example if example is not None else input_shape or (in_channels, size, size)
+        )
         self.input_shape: Any = shapes(self.example)
         coupling = couple(whole, self.example, ignore)
         functional(coupling.traced.graph)
@@ -117,14 +119,16 @@ class Compression(Space, Accounted, Described, Pretrained):
         self.coupling, self._whole = coupling.with_constants(constants), whole
         widths = ladders(coupling.groups, [k / steps for k in range(1, steps + 1)], divisor=1)
         widths = grouped(widths) if coupled == "channels" else widths
-        found = skippable(coupling).blocks if blocks else ()
+        found = skippable(coupling).blocks if "blocks" in changes else ()
         wiring = Wiring(Skeleton(self.coupling), whole, widths, found)
-        if layers and not wiring.removals and not wiring.blocks:
+        if "layers" in changes and not wiring.removals and not wiring.blocks:
             raise CapabilityError(
                 f"{type(whole).__name__} has no removable layer: none whose output has the shape of its input, and no "
-                "residual block; set layers = false to choose widths and skips alone"
+                'residual block; leave "layers" out of changes to choose widths and skips alone'
             )
-        self.students = Students(wiring, removals=layers, blocks=blocks, skips=skips)
+        self.students = Students(
+            wiring, removals="layers" in changes, blocks="blocks" in changes, skips="skips" in changes
+        )
         self.choices = self.students.choices
         if not self.choices:
             raise CapabilityError(f"{type(whole).__name__} has nothing to choose from; allow layers, skips or widths")
@@ -218,7 +222,9 @@ class _Moves(Moves):
         return self.canonical((*arch[:i], others[int(rng.integers(len(others)))], *arch[i + 1 :]))
 
 
-def _check(steps: int, coupled: str, importance: str, encoding: str) -> None:
+def _check(changes: Sequence[str], steps: int, coupled: str, importance: str, encoding: str) -> None:
+    if isinstance(changes, str) or not set(changes) <= set(get_args(Change)):
+        raise ConfigError(f"changes is a list of some of {', '.join(get_args(Change))}; got {changes!r}")
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, got {steps}")
     if coupled not in ("groups", "channels"):

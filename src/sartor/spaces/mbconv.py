@@ -62,8 +62,7 @@ class Mbconv(Catalogued, Space, Accounted):
             the first layers; `small`, a slim one for 8x8 to 64x64. The settings after `config` go before the preset's.
         config: A network that ProxylessNAS published, as JSON: its stages, and its operations added to what is on
             offer. Fixes everything up to `head`.
-        stem: Channels after the first convolution.
-        stem_stride: Its stride.
+        stem: Channels after the first convolution, and its stride.
         first: Channels after the fixed block.
         widths: Channels of every stage.
         blocks: Blocks of every stage.
@@ -87,8 +86,7 @@ class Mbconv(Catalogued, Space, Accounted):
         *,
         preset: Literal["imagenet", "cifar", "small"] = "imagenet",
         config: str | Path = "",
-        stem: int | None = None,
-        stem_stride: int | None = None,
+        stem: Sequence[int] | None = None,
         first: int | None = None,
         widths: Sequence[int] | None = None,
         blocks: Sequence[int] | None = None,
@@ -104,7 +102,10 @@ class Mbconv(Catalogued, Space, Accounted):
     ) -> None:
         if preset not in PRESETS:
             raise ConfigError(f"preset is one of {', '.join(PRESETS)}; got {preset!r}")
-        shape = _given(stem=stem, stem_stride=stem_stride, first=first, head=head)
+        if stem is not None and len(stem) != 2:
+            raise ConfigError(f"stem is (channels, stride) of the first convolution; got {tuple(stem)}")
+        channels, stride = stem or (None, None)
+        shape = _given(stem=channels, stem_stride=stride, first=first, head=head)
         shape |= {k: tuple(v) for k, v in _given(widths=widths, blocks=blocks, strides=strides).items()}
         known = list[Operation | None]()
         if str(config):

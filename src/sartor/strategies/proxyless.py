@@ -31,7 +31,7 @@ from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
 from sartor.policies.baselines import Baselines
-from sartor.rewards import mnas_soft
+from sartor.rewards import check_maximised, mnas_soft
 from sartor.supernet import preferences as prefer
 from sartor.supernet.controller import Controller, skips
 from sartor.supernet.gates import GLANCE
@@ -46,6 +46,8 @@ Gradient: TypeAlias = Literal["two", "full", "reinforce"]
 
 DRAWS, MOMENTUM, EXPONENT = 10, 0.99, 0.1
 """Of REINFORCE: networks per step, of the average reward, of limit / cost in the reward."""
+MULTIPLY = ("mul_log", "add_linear")
+"""Penalties that multiply the reward of REINFORCE."""
 
 
 class Proxyless(Strategy):
@@ -101,6 +103,8 @@ class Proxyless(Strategy):
             raise ConfigError(
                 f"Proxyless has warmup = {warmup} and every = {every}; they must be in [0, 1) and at least 1"
             )
+        if gradient == "reinforce" and penalty in MULTIPLY:
+            check_maximised(penalty, problem.objectives[0])
         self.problem, self.gradient, self.every, self.lr = problem, gradient, every, lr
         sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
         start = prefer.Preferences(problem.space.choices, torch_rng(seed, "preferences"))
@@ -222,7 +226,7 @@ class Proxyless(Strategy):
         return -sum(qualities) / DRAWS
 
     def _reward(self, arch: Arch, value: float) -> float:
-        if self.penalty.kind in ("none", "tilt"):
+        if self.penalty.kind not in MULTIPLY:
             return value
         for metric, upper in self.problem.limits().items():
             ratio = float(self.problem.cost(metric)([arch])[0]) / upper

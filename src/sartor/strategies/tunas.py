@@ -33,7 +33,7 @@ from sartor.core.records import Arch
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
 from sartor.policies.baselines import Baselines
-from sartor.rewards import WEIGHTS, Kind, reward
+from sartor.rewards import WEIGHTS, Kind, check_maximised, reward
 from sartor.supernet import gates
 from sartor.supernet.controller import Controller
 from sartor.supernet.heldout import HeldOut, quality
@@ -104,6 +104,8 @@ class Tunas(Strategy):
             )
         if reward not in WEIGHTS:
             raise ConfigError(f"no reward called {reward!r}; known: {', '.join(WEIGHTS)}")
+        if reward.startswith("mnas"):
+            check_maximised(reward, problem.objectives[0])
         self.problem, self.warm, self.samples, self.together, self.lr = problem, warmup, samples, together, lr
         self.rises = arch_schedule == "rise"
         self.reward, self.weight = reward, weight or None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sartor.core.errors import DataError
-
-Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+from sartor.core.trees import Inputs
 
 FORM = "form"
 """The entry of the file's metadata that says which of the three it holds."""

@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 from sartor.core.errors import TargetError
+from sartor.core.trees import Inputs
 from sartor.timing import inputs
 from sartor.timing.processes import Source, ask
 
 
-def peak_memory(source: Source, enters: inputs.Inputs) -> int:
+def peak_memory(source: Source, enters: Inputs) -> int:
     """Bytes by which a fresh process grows, at its peak, when it loads a file and runs it three times.
 
     It counts what the runtime allocates, its copy of the weights included, on the CPU; libraries that are already

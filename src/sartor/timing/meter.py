@@ -18,8 +18,8 @@ from sartor.core.contracts import Session, Target
 from sartor.core.errors import ConfigError, TargetError
 from sartor.core.records import Estimate
 from sartor.core.rng import derive
+from sartor.core.trees import Inputs
 from sartor.timing import estimate, inputs
-from sartor.timing.inputs import Inputs
 from sartor.timing.processes import Source, StrangerError, address, ask
 from sartor.timing.rounds import SAMPLE_SECONDS, WARMUP, Call, OnRound, Rounds, interleave
 
@@ -55,10 +55,9 @@ class Subject:
         Where the target leaves no file, it is prepared for every session.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        prepare: Callable[[nn.Module, Any, Path], Session] = target.prepare
-        artifact = prepare(module, enters, folder).artifact
+        artifact = target.prepare(module, enters, folder).artifact
         if artifact is None:
-            return cls(lambda: prepare(module, enters, folder), enters)
+            return cls(lambda: target.prepare(module, enters, folder), enters)
         return cls.of_file(target, artifact, enters)
 
 
@@ -182,14 +181,9 @@ def _bound_to_this_process(subjects: Mapping[str, Subject]) -> str:
 
 
 def _opened(subjects: Mapping[str, Subject], counts: Mapping[str, int]) -> dict[str, list[Call]]:
-    found = {}
-    for name, subject in subjects.items():
-        calls: list[Call] = []
-        for _ in range(counts[name]):
-            bind: Callable[[Any], Call] = subject.open().bind  # what it can take, it knows
-            calls.append(bind(subject.inputs))
-        found[name] = calls
-    return found
+    return {
+        name: [subject.open().bind(subject.inputs) for _ in range(counts[name])] for name, subject in subjects.items()
+    }
 
 
 def _how(effort: Effort, rounds: int, seed: int) -> dict[str, Any]:

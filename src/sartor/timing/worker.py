@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sartor.core import plugins
-from sartor.core.contracts import Session, Target
+from sartor.core.contracts import Target
 from sartor.core.errors import TargetError
 from sartor.timing import inputs
 from sartor.timing.rounds import Call, interleave
@@ -49,7 +49,7 @@ def time(job: Mapping[str, Any], tell: Tell) -> None:
     for subject, target in zip(job["subjects"], targets, strict=True):
         enters = inputs.read(Path(subject["inputs"]))
         calls[subject["name"]] = [
-            _bound(target.load(Path(subject["artifact"])), enters) for _ in range(subject["sessions"])
+            target.load(Path(subject["artifact"])).bind(enters) for _ in range(subject["sessions"])
         ]
     timed = interleave(calls, on_round=lambda done, total: tell({"round": [done, total]}), **job["how"])
     tell({"rounds": timed.as_dict()})
@@ -63,7 +63,7 @@ def watch(job: Mapping[str, Any], tell: Tell) -> None:
     gc.collect()
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # makes the high-water mark start again here
-    call = _bound(target.load(Path(subject["artifact"])), enters)
+    call = target.load(Path(subject["artifact"])).bind(enters)
     for _ in range(3):
         call()
     tell({"bytes": max(0, _status("VmHWM") - before)})
@@ -95,11 +95,6 @@ def _made(subject: Mapping[str, Any], tell: Tell) -> Target:
         tell({"stranger": f"made again, it describes itself as {says}, not as {subject['says']}"})
         raise SystemExit(0)
     return target
-
-
-def _bound(session: Session, enters: inputs.Inputs) -> Call:
-    bind: Callable[[Any], Call] = session.bind  # what it can take, it knows
-    return bind(enters)
 
 
 def _status(field: str) -> int:

@@ -45,7 +45,8 @@ def test_several_inputs_are_measured():
     assert found["latency_ms"]["value"] > 0
     case = CASES["words and image"]
     assert (found["macs"] // 2, found["params"]) == macs_params(case.network(), case.batch(1))
-    assert found["memory_bytes"] is None
+    assert found["memory_bytes"] > 0
+    assert (found["processes"], found["note"]) == (3, "")
 
 
 def test_mistakes_are_named():

@@ -102,8 +102,8 @@ def test_numbers_are_of_the_size_of_one():
 def test_the_paper_describes_up_to_128_layers():
     deep = nn.Sequential(nn.Conv2d(3, 4, 1), *(nn.ReLU() for _ in range(128))).eval()
     with pytest.raises(CapabilityError, match=r"up to 128 layers, this network has 129.*'log'"):
-        Compression(network=deep, size=2, encoding="paper", skips=False)
-    space = Compression(network=deep, size=2, skips=False)
+        Compression(network=deep, size=2, encoding="paper", changes=("layers", "blocks"))
+    space = Compression(network=deep, size=2, changes=("layers", "blocks"))
     rows = space.description(space.reference)
     assert len(rows) == 129
     assert torch.from_numpy(rows).isfinite().all()

@@ -42,7 +42,7 @@ class Weighed(nn.Module):
 
 
 def test_weights_that_only_a_removed_layer_reads_go_with_it():
-    space = Compression(network=random_(Weighed()).eval(), size=4, steps=4, blocks=False, skips=False)
+    space = Compression(network=random_(Weighed()).eval(), size=4, steps=4, changes=("layers",))
     names = [c.name for c in space.choices]
     arch = tuple(0 if "conv2d" in n else a for n, a in zip(names, space.reference, strict=True))
     assert arch != space.reference
@@ -78,7 +78,7 @@ def test_a_skip_keeps_its_value_alive():
 
 def test_an_activation_needs_a_map_of_its_own_if_its_input_is_added_later():
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1), nn.Conv2d(2, 8, 1), nn.ReLU()]
-    space = Compression(network=nn.Sequential(*layers).eval(), size=4, steps=1, blocks=False)
+    space = Compression(network=nn.Sequential(*layers).eval(), size=4, steps=1, changes=("layers", "skips"))
     at = [c.name for c in space.choices].index("skip:4")
     arch = list(space.reference)
     assert space.tally("values", [space.reference]).item() == (3 + 8) * 16
