@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from sartor.core.metrics import Metric as Metric
     from sartor.jobs.fit.api import Fit as Fit
     from sartor.jobs.fit.api import fit as fit
+    from sartor.tasks.imitate import imitate as imitate
+    from sartor.tasks.loaders import loaders as loaders
 
 __version__ = "0.1.0"
 
@@ -18,11 +20,13 @@ _PUBLIC = {
     "Fit": "sartor.jobs.fit.api",
     "Metric": "sartor.core.metrics",
     "fit": "sartor.jobs.fit.api",
+    "imitate": "sartor.tasks.imitate",
+    "loaders": "sartor.tasks.loaders",
     "SartorError": "sartor.core.errors",
     "Task": "sartor.core.contracts",
 }
 
-__all__ = ["Fit", "Metric", "SartorError", "Task", "__version__", "fit"]
+__all__ = ["Fit", "Metric", "SartorError", "Task", "__version__", "fit", "imitate", "loaders"]
 
 
 def __getattr__(name: str) -> Any:

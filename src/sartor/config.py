@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sartor.core import plugins
 from sartor.core.errors import ConfigError
@@ -30,6 +30,9 @@ TABLES = (
     "limits",
 )
 """The tables of a config, beside the keys `seed` and `title`."""
+
+Table: TypeAlias = Mapping[str, Any]
+"""A table of a config: settings by name, or tables by name; checked against the constructor that takes them."""
 
 UNIONS = (types.UnionType, typing.Union)
 SEQUENCES = (tuple, list, Sequence)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 from sartor.cli import main
+from sartor.run.result import write
 
 
 def test_prints_the_file_and_the_error(finished, tmp_path, capsys):
@@ -14,9 +17,19 @@ def test_prints_the_file_and_the_error(finished, tmp_path, capsys):
     assert (out / "model.onnx").exists()
 
 
-def test_a_network_that_is_not_there_is_a_mistake(finished, capsys):
-    assert main(["export", str(finished.folder), "--network", "searched"]) == 2
-    assert "the winner is the search's own network" in capsys.readouterr().err
+def test_the_searchs_own_network_is_always_there(finished, tmp_path, capsys):
+    arguments = ["export", str(finished.folder), "--network", "searched", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--target", "torch_cpu"]) == 0
+    assert "largest relative error" in capsys.readouterr().out
+
+
+def test_a_network_that_is_not_there_is_a_mistake(finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    point = replace(finished.result.points[0], uniform=None, delivered="searched")
+    write(folder, replace(finished.result, points=(point,)))
+    assert main(["export", str(folder), "--network", "uniform"]) == 2
+    assert "has no uniform network at point 0" in capsys.readouterr().err
 
 
 def test_a_search_for_optuna(finished, tmp_path, capsys):

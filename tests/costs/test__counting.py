@@ -39,10 +39,14 @@ def test_several_inputs_are_called_as_the_network_wants_them():
 
 def test_an_example_is_what_was_given_or_what_the_space_has():
     class Known:
+        input_shape = None
         example = {"ids": torch.full((1, 6), 3), "image": torch.ones(1, 3, 8, 8)}
 
     class Sized:
-        input_shape = (3, 4, 5)
+        example, input_shape = None, (3, 4, 5)
+
+    class Silent:
+        example = input_shape = None
 
     net = nn.Linear(3, 2).double()
     found = one_example(Known(), None, net, "costs")
@@ -52,4 +56,4 @@ def test_an_example_is_what_was_given_or_what_the_space_has():
     given = one_example(Known(), [(3, 4, 4), (7,)], net, "costs")
     assert [tuple(x.shape) for x in given] == [(1, 3, 4, 4), (1, 7)]
     with pytest.raises(ConfigError, match="needs the shape of an input"):
-        one_example(object(), None, net, nn.Linear(1, 1))
+        one_example(Silent(), None, net, nn.Linear(1, 1))

@@ -32,6 +32,9 @@ class Space(ABC):
     input_shape: tuple[int, ...] | None = None
     """The shape of one input, without the batch: `(3, 224, 224)`; None if the space does not say."""
 
+    example: Inputs | None = None
+    """Inputs of one example, where a shape does not tell them: several, or whole numbers."""
+
     @property
     def reference(self) -> Arch:
         """What a person would have taken; results are compared with it. The last options, unless the space differs."""

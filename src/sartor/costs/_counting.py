@@ -96,9 +96,8 @@ def one_example(space: Space, given: Shapes | None, module: nn.Module, by: objec
     """Inputs of one example for a network of the space: shaped as given, or as the space says."""
     if given is not None:
         return blank(module, given)
-    example: Inputs | None = getattr(space, "example", None)
-    if example is not None:
-        return blank(module, example)
+    if space.example is not None:
+        return blank(module, space.example)
     if space.input_shape is not None:
         return blank(module, space.input_shape)
     raise ConfigError(

@@ -60,9 +60,9 @@ class Bench:
             cent (sartor.rewards.compression).
     """
 
-    space: str | Mapping[str, Any]
+    space: str | config.Table
     table: str
-    strategies: Mapping[str, Mapping[str, Any]]
+    strategies: Mapping[str, config.Table]
     budget: Mapping[str, float] = field(default_factory=dict)
     evaluations: int = 200
     runs: int = 100

@@ -17,6 +17,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sartor.config import Table
 from sartor.core.errors import ConfigError, MissingExtraError, StateError
 from sartor.core.files import atomically
 from sartor.core.records import Choice, Constraint, Objective, Trial
@@ -156,7 +157,7 @@ def _told(place: Path) -> Posed | None:
     return None
 
 
-def _asked(place: Path, settings: Mapping[str, Any]) -> Posed:
+def _asked(place: Path, settings: Table) -> Posed:
     """The same of a search that goes on: its space and its task say it."""
     try:
         parts = assemble(settings)

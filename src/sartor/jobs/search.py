@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sartor import archs
+from sartor.config import Table
 from sartor.core.errors import BudgetError
-from sartor.jobs.fit.assemble import assemble
+from sartor.jobs.fit.assemble import Objects, assemble
 from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
@@ -20,13 +20,13 @@ from sartor.run.result import Found, Searched
 
 
 def search(
-    settings: Mapping[str, Any],
+    settings: Table,
     folder: Path,
     *,
     command: str,
     display: Display | None = None,
     age: float = 0.0,
-    objects: Mapping[str, Any] | None = None,
+    objects: Objects | None = None,
 ) -> Searched:
     """Run, or go on with, the stages of a fit up to the search; a later `fit` in the same folder takes them over.
 
@@ -38,7 +38,7 @@ def search(
         SartorError: As `sartor.fit`.
     """
     display = display or Silent()
-    parts = assemble(settings, **(objects or {}))
+    parts = assemble(settings, **(objects or Objects()))
     with RunFolder(folder, settings) as run:
         if (folder / results.SEARCH_FILE).exists():
             return results.read_searched(folder)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -16,7 +15,7 @@ from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
-from sartor.jobs.fit.assemble import Parts, assemble
+from sartor.jobs.fit.assemble import Objects, Parts, assemble
 from sartor.jobs.fit.verify import judge, latencies
 from sartor.networks import macs_params
 from sartor.run.folder import read_config
@@ -67,7 +66,7 @@ class Verification:
         return all(c.holds for c in self.checks) and all(v == "PASS" for v in self.verdicts)
 
 
-def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str, Any] | None = None) -> Verification:
+def verify(folder: Path, *, display: Display | None = None, objects: Objects | None = None) -> Verification:
     """Time, count and test the networks of a finished run again.
 
     Latencies are ratios to the reference, timed in the same rounds, in the milliseconds that the run fixed for it:
@@ -83,7 +82,7 @@ def verify(folder: Path, *, display: Display | None = None, objects: Mapping[str
     """
     display = display or Silent()
     result = read_result(folder)
-    parts = assemble(read_config(folder / "config.toml"), **(objects or {}))
+    parts = assemble(read_config(folder / "config.toml"), **(objects or Objects()))
     entries = result.networks
     subjects = {role: _subject(parts, folder, entry) for role, entry in entries.items()}
     display.stage("Timing the exported files")

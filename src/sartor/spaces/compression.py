@@ -109,7 +109,9 @@ class Compression(Space, Accounted, Described, Pretrained):
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
         whole = original(network, weights, seed=seed, classes=classes)
-        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.example: Inputs = blank(
+            whole, example if example is not None else input_shape or (in_channels, size, size)
+        )
         self.input_shape: Any = shapes(self.example)
         coupling = couple(whole, self.example, ignore)
         functional(coupling.traced.graph)

@@ -100,7 +100,9 @@ class Widths(Space, Accounted, Pretrained):
         self.trained = isinstance(network, nn.Module) or bool(weights)
         self.reconstructs = self.trained and reconstruct > 0
         whole = original(network, weights, seed=seed, classes=classes)
-        self.example = blank(whole, example if example is not None else input_shape or (in_channels, size, size))
+        self.example: Inputs = blank(
+            whole, example if example is not None else input_shape or (in_channels, size, size)
+        )
         self.input_shape: Any = shapes(self.example)
         self.coupling: Coupling = couple(whole, self.example, ignore)
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())

@@ -141,8 +141,8 @@ def test_a_search_in_operators_gets_its_latency_model_by_itself(tmp_path: Path) 
         training={"epochs": 1, "lr": 0.1},
     )
     found = search(config, tmp_path / "run", command="a test")
-    model = found["latency_model"]
-    assert (model["training_networks"], model["heldout_networks"]) == (9, 3)
-    assert model["lookup"]["networks"] == 3
-    assert found["found"]
+    model = found.latency_model
+    assert (model.training_networks, model.heldout_networks) == (9, 3)
+    assert model.lookup.networks == 3
+    assert found.found
     (tmp_path / "o.json").unlink()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from sartor import config as configs
+from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.abilities import Shareable, require
 from sartor.core.contracts import Lab, Space, Strategy
@@ -65,8 +66,8 @@ class Entrant:
     """
 
     name: str
-    strategy: Mapping[str, Any]
-    evaluator: Mapping[str, Any]
+    strategy: Table
+    evaluator: Table
     shares_weights: bool
 
     @property
@@ -75,7 +76,7 @@ class Entrant:
         return str(self.strategy["name"]) == FREE
 
     @classmethod
-    def of(cls, name: str, table: Mapping[str, Any], config: Mapping[str, Any], allowance: Allowance) -> Entrant:
+    def of(cls, name: str, table: Table, config: Table, allowance: Allowance) -> Entrant:
         """Check what can be checked without the space.
 
         Args:
@@ -134,9 +135,7 @@ class Entrant:
         return table
 
 
-def _check_unit(
-    name: str, kind: type[Strategy], settings: Mapping[str, Any], judge: Mapping[str, Any], allowance: Allowance
-) -> None:
+def _check_unit(name: str, kind: type[Strategy], settings: Table, judge: Table, allowance: Allowance) -> None:
     known, shares = _accepted(settings["name"]), kind.shares_weights
     if allowance.unit == "trials" and kind.evaluator != Strategy.evaluator:
         raise ConfigError(
@@ -151,7 +150,7 @@ def _check_unit(
         raise ConfigError(f"{name} needs one epoch at least, got {allowance.amount:g}")
 
 
-def evaluator_of(kind: type[Strategy], config: Mapping[str, Any]) -> dict[str, Any]:
+def evaluator_of(kind: type[Strategy], config: Table) -> dict[str, Any]:
     """The `[evaluator]` table of a strategy: the recipe's, unless the strategy works with another one only.
 
     Without a name, settings that only networks trained one by one have are for strategies that do so.

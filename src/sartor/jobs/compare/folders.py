@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.errors import ConfigError
 from sartor.jobs.compare.allowance import FREE
@@ -108,7 +108,7 @@ def _comparison(folder: Path) -> Finished:
     )
 
 
-def _fit(folder: Path, result: Result, config: Mapping[str, Any], point: int) -> Finished:
+def _fit(folder: Path, result: Result, config: Table, point: int) -> Finished:
     """A run of `sartor fit`: the search's own network, and the uniformly scaled one that comes with it."""
     if not 0 <= point < len(result.points):
         raise ConfigError(f"{folder} has {len(result.points)} budgets, counted from 0; there is no {point}")

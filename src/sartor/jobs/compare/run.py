@@ -22,6 +22,7 @@ import torch
 
 from sartor import archs, recipes
 from sartor import config as configs
+from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.abilities import Pretrained, Scalable, Shareable
 from sartor.core.contracts import Batch, Task
@@ -99,7 +100,7 @@ class Setup:
         seeds: How many; the recipe's and those that follow.
     """
 
-    strategies: Mapping[str, Mapping[str, Any]]
+    strategies: Mapping[str, Table]
     allowance: Allowance
     seeds: int = 3
 
@@ -162,7 +163,7 @@ def compare_recipe(
 
 
 def compare(
-    settings: Mapping[str, Any],
+    settings: Table,
     folder: Path,
     setup: Setup,
     *,
@@ -471,7 +472,7 @@ def thinned(task: Task, parts: int) -> tuple[Task, float]:
     return replace(task, train=train), count / whole
 
 
-def shared(config: Mapping[str, Any]) -> dict[str, Any]:
+def shared(config: Table) -> dict[str, Any]:
     """What all searches of a comparison have in common: the recipe without its strategy."""
     return {k: v for k, v in config.items() if k not in ("strategy", "evaluator", "limits")}
 

@@ -6,16 +6,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file
 from torch import nn
 
 from sartor import config, recipes
+from sartor.config import Table
 from sartor.core import files
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
-from sartor.jobs.fit.assemble import Parts, assemble, stand_in
+from sartor.jobs.fit.assemble import Objects, Parts, assemble, stand_in
 from sartor.jobs.fit.deliver import deliver, environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
@@ -51,17 +52,17 @@ class Fit:
 
 
 def fit(
-    space: Space | nn.Module | Mapping[str, Any] | str | None = None,
-    task: Task | Mapping[str, Any] | str | Sequence[Iterable[Batch]] | None = None,
+    space: Space | nn.Module | Table | str | None = None,
+    task: Task | Table | str | Sequence[Iterable[Batch]] | None = None,
     *,
-    budget: Mapping[str, Any] | None = None,
-    target: Target | Mapping[str, Any] | str | None = None,
-    strategy: Mapping[str, Any] | str | None = None,
+    budget: Table | None = None,
+    target: Target | Table | str | None = None,
+    strategy: Table | str | None = None,
     folder: Path | str = "runs/fit",
     seed: int | None = None,
-    recipe: str | Path | Mapping[str, Any] = "digits",
+    recipe: str | Path | Table = "digits",
     display: Display | None = None,
-    **tables: Mapping[str, Any],
+    **tables: Table,
 ) -> Fit:
     """Find, train and verify the best network of a space inside a budget: the search's, or uniform scaling's if better.
 
@@ -95,17 +96,19 @@ def fit(
     settings = config.merge(base, top)
     settings["budget"] = dict(budget or base.get("budget", {}))  # metrics of a recipe are not added to the caller's
     settings["seed"] = base.get("seed", 0) if seed is None else seed
-    return fit_config(settings, Path(folder), display=display, command="sartor.fit(...)", objects=objects)
+    return fit_config(
+        settings, Path(folder), display=display, command="sartor.fit(...)", objects=cast(Objects, objects)
+    )
 
 
 def fit_config(
-    settings: Mapping[str, Any],
+    settings: Table,
     folder: Path,
     *,
     display: Display | None = None,
     age: float = 0.0,
     command: str | None = None,
-    objects: Mapping[str, Any] | None = None,
+    objects: Objects | None = None,
 ) -> Fit:
     """`fit` for a whole config.
 
@@ -118,7 +121,7 @@ def fit_config(
         objects: `space`, `task` or `target` as objects, instead of their tables.
     """
     display = display or Silent()
-    parts = assemble(settings, **(objects or {}))
+    parts = assemble(settings, **(objects or Objects()))
     with RunFolder(folder, settings) as run:
         if not run.finished:
             job = Job(parts, run, Ledger(run.journal, age=age), display)
@@ -176,7 +179,7 @@ def _loaded(parts: Parts, run: RunFolder) -> Fit:
     return Fit(networks[0], tuple(networks), metrics, result.verdict, result, run.path)
 
 
-def _base(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+def _base(recipe: str | Path | Table) -> Table:
     if isinstance(recipe, Mapping):
         return recipe
     return config.read(recipes.find(recipe))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from sartor import config as configs
+from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.abilities import Operated, Pretrained, require
 from sartor.core.contracts import CostModel, Space, Target, Task
@@ -87,11 +88,19 @@ class VerificationSettings:
         return Effort(self.rounds, self.sessions, self.processes)
 
 
+class Objects(TypedDict, total=False):
+    """Parts that a caller hands over as they are, instead of their tables in the config."""
+
+    space: Space | nn.Module
+    task: Task
+    target: Target
+
+
 @dataclass(frozen=True)
 class Parts:
     """All that a job is made of."""
 
-    config: Mapping[str, Any]
+    config: Table
     seed: int
     space: Space
     task: Task
@@ -108,7 +117,7 @@ class Parts:
 
 
 def assemble(
-    config: Mapping[str, Any],
+    config: Table,
     *,
     space: Space | nn.Module | None = None,
     task: Task | None = None,
@@ -163,7 +172,7 @@ def _informed(task: Task, space: Space, network: Callable[[], nn.Module]) -> Tas
     return task.informed(network().eval())
 
 
-def _space(given: Space | nn.Module | None, table: Mapping[str, Any], task: Task) -> Space:
+def _space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
     """The space of the config, or the one given; a network means its widths."""
     if isinstance(given, Space):
         return given
@@ -175,7 +184,7 @@ def _space(given: Space | nn.Module | None, table: Mapping[str, Any], task: Task
     return built
 
 
-def fitted_to_task(table: Mapping[str, Any], task: Task) -> dict[str, Any]:
+def fitted_to_task(table: Table, task: Task) -> dict[str, Any]:
     """Fill in what a space needs to know of the data (classes, image size, channels) and the user left out."""
     table = dict(table)
     if "name" not in table:
@@ -218,7 +227,7 @@ def _digest(network: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def _check_strategy(table: Mapping[str, Any]) -> None:
+def _check_strategy(table: Table) -> None:
     """Names and types of the strategy's settings, before anything takes time."""
     rest = dict(table)
     if "name" not in rest:

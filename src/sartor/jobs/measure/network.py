@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sartor import archs, config, exporting, networks
+from sartor.config import Table
 from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.rng import derive, global_seed
@@ -94,7 +95,7 @@ def yardstick() -> nn.Module:
         ).eval()
 
 
-def write_plan(settings_: Mapping[str, Any], count: int, folder: Path, *, show: Show | None = None) -> tuple[Path, int]:
+def write_plan(settings_: Table, count: int, folder: Path, *, show: Show | None = None) -> tuple[Path, int]:
     """Write networks of a space as ONNX files with a manifest, to be timed on another device.
 
     Args:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sartor import config
+from sartor.config import Table
 from sartor.core.abilities import Operated, require
 from sartor.core.contracts import Space, Target
 from sartor.core.errors import CapabilityError, ConfigError, DataError
@@ -80,7 +81,7 @@ class Piece:
     build: Callable[[], nn.Module]
 
 
-def space_of(settings: Mapping[str, Any]) -> Space:
+def space_of(settings: Table) -> Space:
     """The space of a config, told what the task knows (classes, size of the images)."""
     for table in ("space", "task"):
         if not settings.get(table):
