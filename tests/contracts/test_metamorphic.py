@@ -90,7 +90,7 @@ class Searched:
         self.artifacts = checks.artifacts(folder)
 
     def answers(self):
-        """What it names under several limits, as a fit asks it; None where nothing is inside."""
+        """What it names under several limits, as a fit asks it, and its trials there, the best first."""
         costs, found = self.problem.costs, []
         full = {m: float(c([self.problem.space.reference])[0]) for m, c in costs.items()}
         shares = [
@@ -105,6 +105,7 @@ class Searched:
                 found.append(choose.solve(self.strategy, self.trials, costs, limits, self.problem.objectives[0]))
             except (BudgetError, CapabilityError):
                 found.append(None)
+            found.append(choose.ranked(self.trials, costs, limits, self.problem.objectives[0]))
         return found
 
 
@@ -118,7 +119,7 @@ def assert_the_same_by_minus_the_metric(cls, folder, **settings):
     assert checks.same(mirror.logs, plain.logs)
     assert mirror.artifacts == plain.artifacts
     assert mirror.answers() == plain.answers()
-    assert any(answer is not None for answer in plain.answers())
+    assert any(plain.answers())
 
 
 def minus(trial):
