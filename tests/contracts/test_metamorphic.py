@@ -26,7 +26,7 @@ from sartor.core import plugins
 from sartor.core.contracts import Evaluator
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.metrics import SHARE, Score
-from sartor.core.records import Objective, Proposal
+from sartor.core.records import Estimate, Objective, Proposal
 from sartor.costs.macs import Macs
 from sartor.costs.params import Params
 from sartor.data.quality import accuracy, mean_of
@@ -43,6 +43,7 @@ from sartor.jobs.search import search
 from sartor.jobs.verify import verify
 from sartor.report import compare as comparing
 from sartor.report import plots, table
+from sartor.run.comparison import Figures
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.result import read
 from sartor.run.runner import Limits, run
@@ -89,7 +90,7 @@ class Searched:
         self.artifacts = checks.artifacts(folder)
 
     def answers(self):
-        """What it names under several limits, as a fit asks it; None where nothing is inside."""
+        """What it names under several limits, as a fit asks it, and its trials there, the best first."""
         costs, found = self.problem.costs, []
         full = {m: float(c([self.problem.space.reference])[0]) for m, c in costs.items()}
         shares = [
@@ -104,6 +105,7 @@ class Searched:
                 found.append(choose.solve(self.strategy, self.trials, costs, limits, self.problem.objectives[0]))
             except (BudgetError, CapabilityError):
                 found.append(None)
+            found.append(choose.ranked(self.trials, costs, limits, self.problem.objectives[0]))
         return found
 
 
@@ -117,7 +119,7 @@ def assert_the_same_by_minus_the_metric(cls, folder, **settings):
     assert checks.same(mirror.logs, plain.logs)
     assert mirror.artifacts == plain.artifacts
     assert mirror.answers() == plain.answers()
-    assert any(answer is not None for answer in plain.answers())
+    assert any(plain.answers())
 
 
 def minus(trial):
@@ -519,3 +521,42 @@ def test_only_shares_are_shown_in_per_cent(twins, tmp_path, capsys):
             right, wrong = (percent, decibels) if metric.unit == SHARE else (decibels, percent)
             assert right & figures or (right and name.startswith("compare")), name  # which shows means, too
             assert not wrong & figures, name
+
+
+def test_the_page_of_a_comparison_by_minus_the_metric_is_the_mirror(contests):
+    """Of one comparison and its mirror image, as no two runs take the same time: equal numbers, whatever their sign."""
+    plain, _ = contests
+    image = overturned(plain)
+    assert numbers(comparing.page(image)) == numbers(comparing.page(plain))
+
+
+def overturned(found):
+    """The same comparison by minus the metric."""
+
+    def figures(f):
+        ends = f.interval and Estimate(-f.interval.value, -f.interval.high, -f.interval.low)
+        return Figures(f.median and -f.median, f.mean and -f.mean, ends)
+
+    def answer(a):
+        return replace(
+            a,
+            quality=-a.quality,
+            valid=-a.valid,
+            trials=tuple(replace(mirror_of(t), seconds=t.seconds) for t in a.trials),
+            others=tuple(replace(o, quality=-o.quality) for o in a.others),
+        )
+
+    contestants = {
+        name: replace(c, tested=figures(c.tested), answers=tuple(map(answer, c.answers)))
+        for name, c in found.contestants.items()
+    }
+    reference = replace(
+        found.reference, values=tuple(-v for v in found.reference.values), tested=figures(found.reference.tested)
+    )
+    return replace(
+        found,
+        metric=replace(found.metric, goal=OPPOSITE[found.metric.goal]),
+        contestants=contestants,
+        reference=reference,
+        corner=replace(found.corner, worst=-found.corner.worst, best=-found.corner.best),
+    )
