@@ -22,7 +22,7 @@ from rich.table import Table
 from sartor.core.metrics import SHARE, Goal, Metric
 from sartor.core.records import Estimate
 from sartor.report.bench import COLOURS
-from sartor.report.format import amount, bound, duration, name_of
+from sartor.report.format import amount, bound, duration, name_of, titled
 from sartor.report.front import pareto
 from sartor.report.page import data_of, document
 from sartor.report.plots import GREY, RED, SHOWN, quality_axis
@@ -106,13 +106,9 @@ def headline(found: Comparison) -> str:
 def _caption(found: Comparison) -> str:
     better = "more" if found.metric.goal == "max" else "less"
     return (
-        f"{_capital(found.metric.name)} ({better} is better) of each search's answer, trained in full, on the test "
+        f"{titled(found.metric.name)} ({better} is better) of each search's answer, trained in full, on the test "
         f"split, means with 95 % intervals; {name_of(found.cost)} and what was spent are medians over seeds"
     )
-
-
-def _capital(name: str) -> str:
-    return name[0].upper() + name[1:]
 
 
 def _columns(found: Comparison) -> list[str]:
@@ -192,7 +188,7 @@ def page(found: Comparison) -> str:
         _section(
             "anytime",
             "Best network so far",
-            f"{_esc(_capital(found.metric.name))} on the validation split of the network that each search would name, "
+            f"{_esc(titled(found.metric.name))} on the validation split of the network that each search would name, "
             "as the search saw it: medians over seeds, bands from the worst to the best seed; beginnings may lie "
             "outside the frame. Searches on a supernet have no line, their trials inherit weights; their answers, "
             "trained in full, are markers.",

@@ -56,6 +56,16 @@ def quality(metric: Metric, score: Score | None) -> str:
     return f"{metric.text(score.value)} ({metric.figure(score.low)}{dash}{metric.figure(score.high)})"
 
 
+def capital(sentence: str) -> str:
+    """The sentence with a capital letter."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def titled(metric: str) -> str:
+    """A metric's name where a title begins: `Accuracy`, but `psnr` and `rmse`, which are abbreviations, as they are."""
+    return capital(metric) if len(metric) > 4 else metric
+
+
 def change(metric: Metric, found: Score) -> str:
     """A difference with its interval: `+1.4 points (-0.5 to +3.6)`, `+0.31 dB, no interval`."""
     value = metric.difference(found.value)

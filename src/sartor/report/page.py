@@ -22,6 +22,7 @@ from sartor.core.records import Estimate
 from sartor.report.format import (
     Shown,
     amount,
+    capital,
     digits,
     duration,
     human,
@@ -190,7 +191,8 @@ def _against_reference(result: Result, where: str) -> Iterator[tuple[str, str]]:
     old, new = reference.scores.get(metric.name), winner.scores.get(metric.name)
     if old and new:
         better = f" ({'less' if metric.goal == 'min' else 'more'} is better)"
-        yield metric.difference(new.value - old.value), f"{metric.name} against the reference{where}{better}"
+        shown = float(f"{new.value:.4g}") - float(f"{old.value:.4g}")  # of the values as the table shows them
+        yield metric.difference(shown), f"{metric.name} against the reference{where}{better}"
 
 
 def _summary(result: Result) -> str:
@@ -250,11 +252,11 @@ def _notes(result: Result) -> Iterator[str]:
         where = f"At {limits_of(point.budget)}: " if len(result.points) > 1 else ""
         sentence = gain_sentence(point, result.metric)
         if sentence:
-            yield _capital(f"{where}{sentence}.")
+            yield capital(f"{where}{sentence}.")
         rounds = len(point.tightened)
         if rounds:
             limits = [amount("latency_ms", look.limit) for look in point.tightened]
-            yield _capital(
+            yield capital(
                 f"{where}the first choice was measured over the budget; the search then aimed at a tighter limit "
                 f"{'once' if rounds == 1 else f'{rounds} times'} ({', '.join(limits)})."
             )
@@ -430,10 +432,6 @@ def _row(head: str, cells: Sequence[str], kind: str = "") -> str:
 
 def _total(result: Result, key: str) -> int:
     return sum(getattr(stage, key) for stage in result.spent.stages)
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
 
 
 def _esc(value: str) -> str:

@@ -28,6 +28,7 @@ from sartor.report.format import (
     networks_of,
     quality,
     text,
+    titled,
 )
 from sartor.report.front import pareto
 from sartor.run.result import Moment, Result, Stage, Trace
@@ -74,7 +75,7 @@ def trade_off(result: Result, trace: Trace) -> go.Figure | None:
     if not trials and not verified:
         return None
     apart = _apart(trials, [n.entry.scores[metric.name].value for n in verified], metric)
-    name = _capital(metric.name)
+    name = titled(metric.name)
     figure = _figure(f"{name} against {name_of(cost)}", 620 if apart else 460, 2 if apart else 1)
     below = 2 if apart else 1
     _add_trials(figure, trials, cost, metric, below)
@@ -362,10 +363,6 @@ def _trials(result: Result, trace: Trace) -> list[tuple[int, float, float]]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _capital(name: str) -> str:
-    return name[0].upper() + name[1:]
 
 
 def _apart(trials: Sequence[tuple[int, float, float]], exact: Sequence[float], metric: Metric) -> bool:
