@@ -120,7 +120,11 @@ def smaller(result):
 
 
 def by_another(result):
-    return replace(result, metrics=(*result.metrics, Metric("loss", "min")))
+    return replace(result, metrics=(*result.metrics, Metric("loss", "min", "nats")))
+
+
+def turned(result):
+    return replace(result, metrics=(replace(result.metric, goal="min"),))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,8 @@ def by_another(result):
     [
         (elsewhere, "their data differ .*other"),
         (smaller, "their space differ .3 choices and 1 choices"),
-        (by_another, "their metrics differ .*'loss'"),
+        (by_another, r"their metrics differ .accuracy \(max\) share and accuracy \(max\) share, loss \(min\) nats"),
+        (turned, r"their metrics differ .accuracy \(max\) share and accuracy \(min\) share"),
     ],
 )
 def test_different_problems_are_refused(copies, tmp_path, change, message):

@@ -179,6 +179,8 @@ def _check_same(first: Path, ours: Posed, second: Path, theirs: Posed) -> None:
             a, b = next((x, y) for x, y in zip(a, b, strict=True) if x != y)
         elif key == "choices":
             a, b = f"{len(a)} choices", f"{len(b)} choices"
+        elif key == "metrics":
+            a, b = (", ".join(f"{m.name} ({m.goal}) {m.unit}".rstrip() for m in metrics) for metrics in (a, b))
         raise ConfigError(
             f"{first} and {second} are runs of different problems: their {name} differ ({_short(a)} and "
             f"{_short(b)}); compare runs of one problem"
