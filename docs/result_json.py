@@ -22,7 +22,8 @@ page from the code.
 
 The schema is number {result.VERSION} of `result.json` and `search.json`, number {comparison.VERSION} of `compare.json`.
 A file has its number in `version`; sartor refuses one of another number with a line that says so. Fields may be added
-without a new number: a reader should pass over those that it does not know. What has no value is null; shares, such as
+without a new number: a reader should pass over those that it does not know. What has no value is null; a number
+that is not finite is "nan", "inf" or "-inf"; shares, such as
 accuracies, are in [0, 1]; intervals are at 95 %. A metric says itself whether more or less of it is better (`goal`). In
 Python, `sartor.run.result.read_result(folder)` gives the same as typed records, with the winner, its rival and the
 worst verdict worked out."""

@@ -91,6 +91,13 @@ def test_options_keep_their_exact_type(options: tuple[Scalar, ...]) -> None:
     assert list(map(repr, back.options)) == list(map(repr, options))  # True equals 1, and 1 equals 1.0
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_has_no_word_for_come_back(value: float) -> None:
+    text = json.dumps(encode([Leaf(value)]), allow_nan=False)
+    (back,) = decode(list[Leaf], json.loads(text), "a file")
+    assert repr(back.value) == repr(value)
+
+
 def test_what_cannot_be_written_is_left_out() -> None:
     tree = Tree(make=lambda: 3)
     assert "make" not in encode(tree)

@@ -8,7 +8,7 @@ from torchmetrics import MeanSquaredError
 
 from cnn import small_cnn, small_task
 from sartor.core.contracts import Task
-from sartor.core.errors import ConfigError, DataError
+from sartor.core.errors import ConfigError, DataError, DivergedError
 from sartor.core.metrics import Metric
 from sartor.data.losses import squared
 from sartor.data.quality import mean_of
@@ -55,6 +55,18 @@ def regression(values, interval="per_example"):
         metrics=(replace(metric, interval=interval),),
         example=x[:1],
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_decides_is_a_number(value):
+    task, spoilt = regression([0.5, 1.0]), regression([value, value])  # a NaN among numbers is left out
+    with pytest.raises(DivergedError, match=f"mean, which decides, is {value} over 2 examples"):
+        score(nn.Identity(), spoilt.valid(), spoilt)
+    undecided = mean_of(lambda output, _: output[:, 0] * value, "other", "min")
+    both = replace(task, metrics=(*task.metrics, undecided))
+    found = evaluate(nn.Identity(), task.valid(), both)
+    assert found["mean"] == 0.75
+    assert repr(found["other"]) == repr(value)
 
 
 def test_a_share_of_examples_has_wilsons_interval():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -21,13 +22,18 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Any:
-    """A record, or records in lists and mappings, as JSON-able data; what cannot be written (functions) is left out."""
+    """A record, or records in lists and mappings, as JSON-able data; what cannot be written (functions) is left out.
+
+    JSON has no word for numbers that are not finite: they become "nan", "inf", "-inf", which `decode` reads.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (f for f in dataclasses.fields(value) if f.repr)
         return {f.name: encode(getattr(value, f.name)) for f in shown}
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}
-    return [encode(v) for v in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [encode(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decode(kind: type[T], data: Any, where: str) -> T:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sartor.core import trees
 from sartor.core.contracts import Batch, Task
-from sartor.core.errors import ConfigError, DataError
+from sartor.core.errors import ConfigError, DataError, DivergedError
 from sartor.core.metrics import Metric, Score, wilson
 from sartor.core.rng import numpy_rng
 from sartor.core.trees import Inputs, Tree
@@ -147,6 +147,12 @@ def _measured(run: Callable[[Inputs], Tree], batches: Iterable[Batch], task: Tas
     if not seen:
         raise DataError("there is nothing to evaluate on: the split has no batches; hold out more data")
     values = {name: float(metric.compute()) for name, metric in metrics.items()}
+    decides = values.get(task.metric.name, 0.0)
+    if not math.isfinite(decides):  # nothing can be compared with it, and the search would choose at random
+        raise DivergedError(
+            f"{task.metric.name}, which decides, is {decides} over {seen} examples; if the outputs are finite, give "
+            "the metric a bound, or let another one decide"
+        )
     kinds = {m.name: m.interval for m in task.metrics}
     each = {name: m for name, m in metrics.items() if kinds[name] == "per_example"}
     return _Measured(values, seen, each)
