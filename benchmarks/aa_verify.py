@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from measuring import EXAMPLE, REFERENCE, build
 
-from sartor.core import state
 from sartor.exporting import export_onnx
 from sartor.jobs.fit.assemble import VerificationSettings
 from sartor.run.stopwatch import Stopwatch
@@ -96,13 +95,13 @@ def main() -> None:
             export_onnx(build(name), EXAMPLE, path)
         for seed in range(len(done), 2 * arguments.pairs):
             done.append({"settings": settings, **measured(files, effort, seed)})
-            state.atomically(raw, lambda part: part.write_text("".join(json.dumps(d) + "\n" for d in done)))
+            atomically(raw, lambda part: part.write_text("".join(json.dumps(d) + "\n" for d in done)))
             print(f"{seed + 1} of {2 * arguments.pairs}: {done[-1]['seconds']:.0f} s", flush=True)
     if any(d["settings"] != settings for d in done):
         raise SystemExit(f"{raw} holds measurements with other settings; remove it, or give --output another name")
     found = summary(done)
     text = json.dumps({"settings": settings, **found}, indent=1) + "\n"
-    state.atomically(arguments.output, lambda part: part.write_text(text))
+    atomically(arguments.output, lambda part: part.write_text(text))
     print(json.dumps({name: found[name] for name in OTHERS}, indent=1))
 
 

@@ -31,6 +31,7 @@ from sartor import archs
 from sartor.core import plugins
 from sartor.core.contracts import Evaluator, Problem, Space, Strategy, Supernet, Task
 from sartor.core.files import atomically
+from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Choice, Constraint, Objective, Operator, Operators, Trial
 from sartor.core.rng import derive, numpy_rng, torch_rng
 from sartor.core.tables import Tables
@@ -206,7 +207,8 @@ def problem(space: Sums, table: Path) -> Problem:
         valid=lambda: valid,
         test=lambda: [],
         loss=lambda output, _: output,
-        metrics={"quality": lambda: _Mean(worst)},
+        distance=lambda output, _: output,
+        metrics=(Metric("quality", "max", make=lambda: _Mean(worst)),),
         example=torch.zeros(1, width, dtype=torch.float64),
     )
     bound = Constraint("latency_ms", max(limits), tuple(limits))

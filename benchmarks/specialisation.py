@@ -40,7 +40,8 @@ from sartor.jobs.compare.statistics import interval
 from sartor.jobs.fit.assemble import Parts, assemble
 from sartor.jobs.fit.budget import aimed
 from sartor.jobs.fit.pipeline import Pipeline
-from sartor.jobs.fit.stage import Job, save_weights
+from sartor.jobs.fit.stage import Job
+from sartor.jobs.fit.train import save_weights
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, display
@@ -50,7 +51,7 @@ from sartor.strategies.proxyless import Proxyless
 from sartor.timing.estimate import ratio
 from sartor.timing.meter import Effort, Subject, time_together
 from sartor.timing.rounds import Rounds
-from sartor.training import accuracy_interval, evaluate, fit
+from sartor.training import fit, score
 
 RECIPE = Path(__file__).parent / "operations_cifar10.toml"
 DRAWN = 2000
@@ -142,8 +143,8 @@ def posed(args: argparse.Namespace, target: str, screen: Display) -> Place:
     assert pipeline.meter is not None
     assert pipeline.meter.anchor is not None
     least = float(model([archs.smallest(parts.space)])[0])
-    (aim,) = aimed(pipeline.points, model.nrmse, least=least)
-    return Place(target, model, pipeline.meter.anchor.value, pipeline.points[0]["latency_ms"], aim["latency_ms"])
+    (aim,) = aimed(pipeline.limits, model.nrmse, least=least)
+    return Place(target, model, pipeline.meter.anchor.value, pipeline.limits[0]["latency_ms"], aim["latency_ms"])
 
 
 def preferred(args: argparse.Namespace, parts: Parts, seed: int, screen: Display) -> Tables:
@@ -180,9 +181,8 @@ def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, scree
         bar = partial(epoch, screen, title)
         fit(module, task, parts.recipe, seed=derive(seed, "train"), checkpoint=checkpoint, on_epoch=bar)
         save_weights(module, folder / "model.safetensors")
-        accuracy = evaluate(module, parts.task.test(), parts.task)["accuracy"]
-        low, high = accuracy_interval(accuracy, sum(len(y) for _, y in parts.task.test()))
-        text = json.dumps({"accuracy": accuracy, "low": low, "high": high})
+        found = score(module, parts.task.test(), parts.task)["accuracy"]
+        text = json.dumps({"accuracy": found.value, "low": found.low, "high": found.high})
         files.atomically(folder / "result.json", lambda part: part.write_text(text))
         checkpoint.unlink(missing_ok=True)
     return {**json.loads((folder / "result.json").read_text()), "weights": str(folder / "model.safetensors")}

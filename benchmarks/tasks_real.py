@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Task
 from sartor.core.metrics import Score
 from sartor.core.rng import global_seed
@@ -93,7 +93,7 @@ def main() -> None:
     if args.out:
         before = json.loads(args.out.read_text()) if args.out.exists() else {}
         text = json.dumps({**before, args.task: found}, indent=1, sort_keys=True) + "\n"
-        state.atomically(args.out, lambda part: part.write_text(text))
+        files.atomically(args.out, lambda part: part.write_text(text))
 
 
 def arguments() -> argparse.Namespace:
@@ -134,7 +134,7 @@ def trained(name: str, data: Path, weights: Path, epochs: int | None) -> dict[st
     def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
         now = time.perf_counter()
         before = float(spent.read_text()) if spent.exists() else 0.0
-        state.atomically(spent, lambda part: part.write_text(str(before + now - clock[0])))
+        files.atomically(spent, lambda part: part.write_text(str(before + now - clock[0])))
         clock[0] = now
         print(f"{name} {done}/{total} {json.dumps(dict(metrics))}", flush=True)
 

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sartor.core import plugins, state
+from sartor.core import files, plugins
 from sartor.core.contracts import Task
 from sartor.core.rng import global_seed
 from sartor.networks import macs_params
@@ -167,7 +167,7 @@ def main() -> None:
     rows = json.loads(args.out.read_text()) if args.out.exists() else {}
     rows[args.task] = found
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    state.atomically(args.out, lambda part: part.write_text(json.dumps(rows, indent=1) + "\n"))
+    files.atomically(args.out, lambda part: part.write_text(json.dumps(rows, indent=1) + "\n"))
     print(json.dumps(found["test"], indent=1))
 
 
