@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from measuring import EXAMPLE, REFERENCE, build
 
+from sartor.core.files import atomically
 from sartor.exporting import export_onnx
 from sartor.jobs.fit.assemble import VerificationSettings
 from sartor.run.stopwatch import Stopwatch
