@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from sartor import config, recipes
 from sartor.core import files
-from sartor.jobs.fit.api import fit_config
+from sartor.jobs.fit.api import Fit, fit_config
+from sartor.jobs.fit.assemble import assemble
 from sartor.report.table import summary_text
 from sartor.run.progress import display
 from sartor.run.result import Entry, Result
+from sartor.training import score
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ADAM = {"optimizer": "adamw", "lr": 1e-3, "warmup": 0.5, "distil_weight": 0.5}
@@ -36,6 +40,8 @@ class Case:
     training: Mapping[str, Any]
     budget: Mapping[str, Any] = field(default_factory=lambda: {"macs": "50%"})
     strategy: Mapping[str, Any] = field(default_factory=dict)
+    also: Callable[[Path], Mapping[str, Any]] | None = None
+    """Settings of the task with another test split, on which all networks are tested, too."""
 
 
 CASES = {
@@ -43,6 +49,7 @@ CASES = {
         "networks:sr_x2",
         lambda data: {"train": data / "sr/bsds500_train", "test": data / "sr/set5_hr", "scale": 2},
         {**ADAM, "epochs": 4},
+        also=lambda data: {"test": data / "sr/set14_hr"},
     ),
     "segmentation": Case(
         "networks:camvid",
@@ -110,6 +117,9 @@ def main() -> None:
     print(summary_text(fit.result))
     rows = json.loads(args.out.read_text()) if args.out.exists() else {}
     rows[name] = row(fit.result)
+    if case.also is not None:
+        changed = {**settings, "task": {**settings["task"], **case.also(args.data)}}
+        rows[name]["also"] = {k: str(v) for k, v in case.also(args.data).items()} | elsewhere(fit, changed)
     files.atomically(args.out, lambda part: part.write_text(json.dumps(rows, indent=1) + "\n"))
 
 
@@ -123,6 +133,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def elsewhere(fit: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All networks of a fit on the test split of other settings."""
+    parts, found = assemble(settings), {}
+    for role, entry in fit.result.networks.items():
+        module = parts.build(entry.arch, "train")
+        module.load_state_dict(load_file(fit.folder / str(entry.weights)))
+        scores = score(module.eval(), parts.task.test(), parts.task)
+        found[role] = {name: {"value": s.value, "low": s.low, "high": s.high} for name, s in scores.items()}
+    return found
 
 
 def row(result: Result) -> dict[str, Any]:
