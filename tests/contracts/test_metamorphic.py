@@ -30,9 +30,7 @@ from sartor.core.records import Estimate, Objective, Proposal
 from sartor.costs.macs import Macs
 from sartor.costs.params import Params
 from sartor.data.quality import accuracy, mean_of
-from sartor.evaluators import tabular
 from sartor.evaluators.synthetic import Synthetic
-from sartor.jobs import bench
 from sartor.jobs.compare.allowance import Allowance
 from sartor.jobs.compare.folders import gather
 from sartor.jobs.compare.run import Setup, compare
@@ -478,12 +476,6 @@ def test_the_page_of_a_comparison_by_minus_the_metric_has_the_same_sentences(con
 def test_runs_by_a_metric_and_by_minus_the_metric_are_not_compared(twins, tmp_path):
     with pytest.raises(ConfigError, match="their metrics differ"):
         gather(twins, tmp_path / "out")
-
-
-def test_the_direction_of_published_tables_is_that_of_their_metric():
-    """A benchmark compares strategies on accuracies, which it maximises; there is no other column that decides."""
-    assert tabular.METRIC.goal == "max"
-    assert bench.Bench().objective in ("accuracy", "compression")
 
 
 def surfaces(folder, out, capsys):
