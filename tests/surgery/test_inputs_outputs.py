@@ -217,7 +217,7 @@ def test_students_take_and_give_the_same(case):
     except CapabilityError:  # no layer that could be taken out
         space = Compression(network=network, example=example, ignore=case.ignore, steps=4, changes=("blocks", "skips"))
     rng = np.random.default_rng(0)
-    drawn = [space.draw(rng) for _ in range(4)]
+    drawn = [space.moves.draw(rng) for _ in range(4)]
     for arch in (space.reference, *drawn):
         module = space.build(arch).eval()
         for examples in (1, 3):

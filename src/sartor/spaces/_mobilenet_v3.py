@@ -7,8 +7,8 @@ with its names of weights.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import nn
 
@@ -37,11 +37,6 @@ class MobilenetV3(Space, Accounted):
         repeats: Blocks more than the reference's, or fewer (there is always one).
     """
 
-    stages: ClassVar[Sequence[Bottleneck]]
-    """Their blocks in the reference."""
-    head: ClassVar[int]
-    """Outputs of the first linear layer."""
-
     def __init__(
         self,
         *,
@@ -58,6 +53,16 @@ class MobilenetV3(Space, Accounted):
         self._staged = Staged(plan, Menu(kernels, expansions, filters, repeats))
         self.choices = self._staged.choices
         self.input_shape = (in_channels, size, size)
+
+    @property
+    @abstractmethod
+    def stages(self) -> Sequence[Bottleneck]:
+        """Their blocks in the reference."""
+
+    @property
+    @abstractmethod
+    def head(self) -> int:
+        """Outputs of the first linear layer."""
 
     @property
     def reference(self) -> Arch:

@@ -12,7 +12,7 @@ __all__ = ["MobilenetV3Large"]
 
 
 class MobilenetV3Large(MobilenetV3):
-    """Six stages, 1280 features before the last layer."""
+    __doc__ = MobilenetV3.__doc__
 
     stages = (
         Bottleneck(16, 3, (16,), 1, "relu"),

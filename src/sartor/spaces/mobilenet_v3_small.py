@@ -12,7 +12,7 @@ __all__ = ["MobilenetV3Small"]
 
 
 class MobilenetV3Small(MobilenetV3):
-    """Five stages, 1024 features before the last layer."""
+    __doc__ = MobilenetV3.__doc__
 
     stages = (
         Bottleneck(16, 3, (16,), 2, "relu", True),
