@@ -63,7 +63,7 @@ def capital(sentence: str) -> str:
 
 def titled(metric: str) -> str:
     """A metric's name where a title begins: `Accuracy`, but `psnr` and `rmse`, which are abbreviations, as they are."""
-    return capital(metric) if len(metric) > 4 else metric
+    return capital(metric.replace("_", " ")) if len(metric) > 4 else metric
 
 
 def change(metric: Metric, found: Score) -> str:
