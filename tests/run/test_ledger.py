@@ -7,14 +7,15 @@ import pytest
 
 from sartor.run.journal import FileJournal, MemoryJournal
 from sartor.run.ledger import Ledger, process_age
+from sartor.run.result import Spent
 
 
-def seconds(summary: dict) -> dict[str, float]:
-    return {row["name"]: row["seconds"] for row in summary["stages"]}
+def seconds(summary: Spent) -> dict[str, float]:
+    return {row.name: row.seconds for row in summary.stages}
 
 
-def agree(summary: dict) -> bool:
-    return bool(summary["total_seconds"] == pytest.approx(summary["wall_seconds"], rel=0.02))
+def agree(summary: Spent) -> bool:
+    return bool(summary.total_seconds == pytest.approx(summary.wall_seconds, rel=0.02))
 
 
 def test_time_goes_to_the_innermost_stage() -> None:
@@ -52,7 +53,7 @@ def test_the_stages_of_all_sessions_add_up_to_their_wall_time(tmp_path: Path) ->
         clock += time.monotonic() - begin + 0.5
         time.sleep(0.2)  # between two sessions no time is booked
         assert agree(summary)
-        assert summary["wall_seconds"] == pytest.approx(clock, rel=0.02)
+        assert summary.wall_seconds == pytest.approx(clock, rel=0.02)
     assert seconds(summary)["start"] == pytest.approx(1.5)
     assert seconds(summary)["search"] >= 0.3
 
@@ -66,7 +67,7 @@ def test_after_a_kill_only_the_time_since_the_last_booking_is_lost(tmp_path: Pat
     killed.book()
     time.sleep(0.2)  # lost: neither booked nor part of the wall time
     summary = Ledger(journal).summary()
-    assert 0.2 <= summary["total_seconds"] < 0.39
+    assert 0.2 <= summary.total_seconds < 0.39
     assert agree(summary)
 
 
@@ -94,7 +95,7 @@ def test_networks_are_counted_in_the_open_stage_and_over_sessions() -> None:
             with ledger.stage("train"):
                 ledger.count(trained=1)
                 ledger.count(trained=1, measured=1)
-    rows = {r["name"]: (r["networks_trained"], r["networks_measured"]) for r in ledger.summary()["stages"]}
+    rows = {r.name: (r.networks_trained, r.networks_measured) for r in ledger.summary().stages}
     assert (rows["latency"], rows["train"]) == ((0, 6), (4, 2))
     assert sum(t for t, _ in rows.values()) == 4
     assert sum(m for _, m in rows.values()) == 8
@@ -105,13 +106,13 @@ def test_stages_stand_in_order_of_appearance() -> None:
     for name in ("z", "a", "z"):
         with ledger.stage(name):
             pass
-    assert [row["name"] for row in ledger.summary()["stages"]] == ["start", "other", "z", "a"]
+    assert [row.name for row in ledger.summary().stages] == ["start", "other", "z", "a"]
 
 
 def test_other_records_of_the_journal_are_left_alone() -> None:
     journal = MemoryJournal()
     journal.append({"kind": "trial", "seconds": 100})
-    assert Ledger(journal).summary()["total_seconds"] < 50
+    assert Ledger(journal).summary().total_seconds < 50
 
 
 def test_the_age_of_the_process_grows_with_the_clock() -> None:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,16 @@ def test_damaged_networks_are_target_errors(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a network")
     with pytest.raises(TargetError, match="no ONNX model"):
         OpenVino().load(tmp_path / "model.onnx")
+
+
+def test_signals_find_python_alive_after_targets_have_gone() -> None:
+    """A trial's time limit is a signal; see `_core`. In a process of its own, which a failure would end."""
+    pytest.importorskip("openvino")
+    code = (
+        "import gc, signal, time; from sartor.targets.openvino import OpenVino\n"
+        "for _ in range(2): [OpenVino().describe() for _ in range(2)]; gc.collect()\n"
+        "signal.signal(signal.SIGALRM, lambda *_: print('rang')); signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+        "time.sleep(0.5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "rang\n"), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,16 @@ from sartor.exporting import OnnxTemplate, Signature, export_onnx, onnx_signatur
 __all__ = ["OpenVino"]
 
 
+@cache
+def _core() -> Any:
+    """The one of this process, which stays.
+
+    With its last core OpenVINO unloads its plug-in for the CPU, and with that the memory on which the main thread takes
+    signals: the next one, of Ctrl-C or of a trial's time limit, would crash Python.
+    """
+    return importlib.import_module("openvino").Core()
+
+
 class OpenVino(Target):
     """Export to ONNX, compile with OpenVINO for latency, in float32.
 
@@ -30,14 +41,12 @@ class OpenVino(Target):
     def __init__(self, *, threads: int = 1, tolerance: float = 1e-3) -> None:
         if threads < 1:
             raise TargetError(f"threads must be at least 1, not {threads}")
-        try:
-            self._openvino: Any = importlib.import_module(
-                "openvino"
-            )  # an extra: only who asks for this target needs it
+        try:  # an extra: only who asks for this target needs it
+            self._openvino: Any = importlib.import_module("openvino")
         except ImportError as error:
             raise MissingExtraError("target openvino needs OpenVINO: pip install 'sartor[openvino]'") from error
         self.threads, self.tolerance = threads, tolerance
-        self._core = self._openvino.Core()
+        self._core = _core()
 
     def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.onnx"
