@@ -74,11 +74,22 @@ def test_an_unknown_option_exits_with_two(capsys):
     assert main(["fit", "--fast"]) == 2
 
 
+def _heeds_interrupts() -> None:
+    """Shells start what runs in the background, such as these tests, with interrupts ignored; children inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_says_how_to_go_on_and_goes_on(config, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "sartor", "fit", str(config), str(folder)]
     command += ["--set", "training.epochs=40"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heeds_interrupts,  # noqa: PLW1509
+    )
     journal = folder / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and '"epoch"' in journal.read_text()):
         time.sleep(0.02)
