@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -293,3 +294,44 @@ def fitting(picture: Tensor, answer: Tensor, pair: Pair, wanted: tuple[int, int]
         raise DataError(f"{pair.names[0]} has {sizes[0]} pixels, {pair.names[1]} has {sizes[1]}; they must agree")
     if sizes[0] != wanted:
         raise DataError(f"{pair.names[0]} has {sizes[0]} pixels, the first one {wanted}; set size to resize them all")
+
+
+@dataclass(frozen=True)
+class PairSplits:
+    """Three splits of pictures and their answers, as a task asks for them.
+
+    Attributes:
+        train: One pass in an order of the generator, augmented.
+        valid: One pass, as it is.
+        test: Likewise.
+        example: Of the inputs, `(1, C, H, W)`.
+    """
+
+    train: Callable[[torch.Generator], PairBatches]
+    valid: Callable[[], PairBatches]
+    test: Callable[[], PairBatches]
+    example: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        splits: Mapping[str, Sequence[Pair]],
+        read: Callable[[Sequence[Pair], int], tuple[Tensor, Tensor]],
+        finish: Callable[[Tensor, Tensor], Batch],
+        *,
+        batch: int,
+        transform: Transform,
+        cache_gb: float,
+    ) -> PairSplits:
+        """Of `read(pairs, index)`, kept in memory up to `cache_gb`, and `finish(pictures, answers)` of a batch."""
+        room = rooms(cache_gb, splits)
+        data = {name: Decoded(partial(read, pairs), len(pairs), room[name]) for name, pairs in splits.items()}
+        picture, answer = data["valid"][0]
+        example, _ = finish(picture[None], answer[None])
+        assert isinstance(example, Tensor)
+        return cls(
+            train=lambda generator: PairBatches(data["train"], batch, finish, generator, transform),
+            valid=lambda: PairBatches(data["valid"], batch, finish),
+            test=lambda: PairBatches(data["test"], batch, finish),
+            example=example,
+        )

@@ -17,14 +17,12 @@ from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, existing, normalise,
 from sartor.data.losses import absolute
 from sartor.data.pairs import (
     Augmentation,
-    Decoded,
     Pair,
-    PairBatches,
+    PairSplits,
     fingerprint,
     fitting,
     nearest,
     pairs_of,
-    rooms,
     size_of,
     sized,
     smooth,
@@ -96,17 +94,19 @@ def depth(
         raise ConfigError(f"loss must be one of {', '.join(map(repr, losses))}, got {loss!r}")
     splits = pairs_of(existing(root, "root"), "depths", "depth", valid=valid, test=test, seed=seed)
     low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
-    resize, room = sized(size), rooms(cache_gb, splits)
-    wanted = resize or size_of(splits["train"][0])
-    data = {
-        k: Decoded(partial(_read, pairs, per_metre, resize, wanted), len(pairs), room[k]) for k, pairs in splits.items()
-    }
-    finish = partial(_normalised, low, high)
-    transform = Augmentation(augment, zoom, _nearer)
+    resize = sized(size)
+    data = PairSplits.of(
+        splits,
+        partial(_read, per_metre, resize, resize or size_of(splits["train"][0])),
+        partial(_normalised, low, high),
+        batch=batch,
+        transform=Augmentation(augment, zoom, _nearer),
+        cache_gb=cache_gb,
+    )
     return Task(
-        train=lambda generator: PairBatches(data["train"], batch, finish, generator, transform),
-        valid=lambda: PairBatches(data["valid"], batch, finish),
-        test=lambda: PairBatches(data["test"], batch, finish),
+        train=data.train,
+        valid=data.valid,
+        test=data.test,
         loss=losses[loss],
         distance=absolute,
         metrics=(
@@ -114,7 +114,7 @@ def depth(
             mean_of(distances.absolute_relative, "abs_rel", "min"),
             mean_of(distances.within, "delta1", "max", SHARE),
         ),
-        example=normalise(data["valid"][0][0][None], low, high),
+        example=data.example,
         name="depth",
         fingerprint=fingerprint(splits),
         describe={"source": str(root), "loss": loss, "augment": augment or "none"}
@@ -123,10 +123,10 @@ def depth(
 
 
 def _read(
-    pairs: Sequence[Pair],
     per_metre: float | None,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
+    pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
     """Picture `(3, H, W)`, uint8, and metres `(1, H, W)`, float32."""

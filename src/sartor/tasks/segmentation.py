@@ -16,14 +16,12 @@ from sartor.data.losses import cross_entropy, imitation
 from sartor.data.overlap import overlap
 from sartor.data.pairs import (
     Augmentation,
-    Decoded,
     Pair,
-    PairBatches,
+    PairSplits,
     fingerprint,
     fitting,
     nearest,
     pairs_of,
-    rooms,
     size_of,
     sized,
     smooth,
@@ -92,22 +90,23 @@ def segmentation(
     if names and len(names) != found:
         raise ConfigError(f"names has {len(names)} entries, the labels have {found} classes; give one name per class")
     low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
-    resize, room = sized(size), rooms(cache_gb, splits)
-    wanted = resize or size_of(splits["train"][0])
-    data = {
-        k: Decoded(partial(_read, pairs, found, ignore, resize, wanted), len(pairs), room[k])
-        for k, pairs in splits.items()
-    }
-    finish = partial(_normalised, low, high)
-    transform = Augmentation(augment, zoom, _enlarged)
+    resize = sized(size)
+    data = PairSplits.of(
+        splits,
+        partial(_read, found, ignore, resize, resize or size_of(splits["train"][0])),
+        partial(_normalised, low, high),
+        batch=batch,
+        transform=Augmentation(augment, zoom, _enlarged),
+        cache_gb=cache_gb,
+    )
     return Task(
-        train=lambda generator: PairBatches(data["train"], batch, finish, generator, transform),
-        valid=lambda: PairBatches(data["valid"], batch, finish),
-        test=lambda: PairBatches(data["test"], batch, finish),
+        train=data.train,
+        valid=data.valid,
+        test=data.test,
         loss=partial(cross_entropy, ignore=ignore),
         distance=imitation,
         metrics=overlap(found, ignore),
-        example=normalise(data["valid"][0][0][None], low, high),
+        example=data.example,
         name="segmentation",
         logits=True,
         classes=found,
@@ -129,11 +128,11 @@ def _largest(pairs: Sequence[Pair], ignore: int) -> int:
 
 
 def _read(
-    pairs: Sequence[Pair],
     classes: int,
     ignore: int,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
+    pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
     """Picture `(3, H, W)` and labels `(H, W)`, uint8 (labels int32 where they need it)."""
