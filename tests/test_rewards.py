@@ -22,6 +22,21 @@ def test_hard_product_by_hand():
     assert math.isclose(mnas_hard(0.8, 4.0, -0.5), 0.4)
 
 
+@pytest.mark.parametrize("kind", ["mnas_soft", "mnas_hard", "absolute"])
+@pytest.mark.parametrize("quality", [-3.0, -0.2, 0.0, 0.4, 1.0])
+def test_dearer_is_never_better_above_the_budget_and_better_never_worse(kind, quality):
+    ratios = [1.0, 1.01, 1.5, 3.0, 100.0]
+    found = [reward(kind, quality, [ratio]) for ratio in ratios]
+    assert found == sorted(found, reverse=True)
+    assert all(reward(kind, quality + 0.1, [ratio]) > r for ratio, r in zip(ratios, found, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["mnas_soft", "mnas_hard", "absolute"])
+def test_a_network_that_costs_nothing(kind):
+    assert math.isfinite(reward(kind, 0.5, [0.0]))
+    assert reward(kind, 0.6, [0.0]) > reward(kind, 0.5, [0.0])
+
+
 def test_absolute_by_hand_is_best_on_budget():
     assert absolute(0.8, 1.0) == 0.8
     assert math.isclose(absolute(0.8, 1.5), 0.75)

@@ -1,6 +1,6 @@
 """One number for quality and cost together, for methods that need one; functions of plain numbers.
 
-`quality` is an accuracy in (0, 1], `ratio` the cost of a network over its target: 1 is on budget, 2 twice too slow.
+`quality` is what the objective says, more being better; `ratio` the cost of a network over its target: 1 is on budget, 2 twice too slow.
 
 Sources: MnasNet (Tan et al., CVPR 2019, arXiv:1807.11626), equations 2 and 3; TuNAS (Bender et al., CVPR 2020,
 arXiv:2008.06120), the absolute reward; N2N (Ashok et al., ICLR 2018, arXiv:1709.06030), the reward of compression.
@@ -35,12 +35,24 @@ def check_maximised(kind: str, objective: Objective) -> None:
 
 def mnas_soft(quality: float, ratio: float, weight: float = WEIGHTS["mnas_soft"]) -> float:
     """`quality * ratio ** weight`: a network within budget is rewarded for being cheaper still."""
-    return quality * float(ratio**weight)
+    return _times(quality, ratio, weight)
 
 
 def mnas_hard(quality: float, ratio: float, weight: float = WEIGHTS["mnas_hard"]) -> float:
     """The quality within budget; `quality * ratio ** weight` outside."""
-    return quality if ratio <= 1 else quality * float(ratio**weight)
+    return quality if ratio <= 1 else _times(quality, ratio, weight)
+
+
+_LEAST = 1e-6
+"""Smallest ratio that counts: a network that costs nothing would be worth more than any other."""
+
+
+def _times(quality: float, ratio: float, weight: float) -> float:
+    """The product of the rewards of MnasNet, also where it was not meant for: dearer is never better.
+
+    A quality below 0 (an R^2 of a bad network) is divided by what a positive one is multiplied by.
+    """
+    return quality * float(max(ratio, _LEAST) ** (weight if quality >= 0 else -weight))
 
 
 def absolute(quality: float, ratio: float, weight: float = WEIGHTS["absolute"]) -> float:
