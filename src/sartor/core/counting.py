@@ -263,10 +263,13 @@ _FREE = frozenset(
     ]
 )
 """Operators with nothing to count by definition: normalisation, statistics, pooling, what moves values about."""
-_NAMED = ("fft_", "_fft", "stft", "istft", "linalg_", "cdist", "_cdist", "grid_sampler", "cosine_similarity", "cross")
-"""How the names of operators begin whose work grows with channels and is not counted; who uses them is told so."""
+_WHOLE = ("fft_", "_fft", "stft", "istft", "cdist", "_cdist", "grid_sampler")
+_NAMED = (*_WHOLE, "linalg_", "_linalg")
+"""How the names of operators begin whose work grows with channels and is not counted: who uses them is told so. Of the
+first, what they are made of is not looked at.
+"""
 _KNOWN = ("aten", "prim", "prims")
-"""Whose operators do nothing to speak of unless it is said above."""
+"""Whose operators do nothing to speak of, unless it is said above."""
 
 
 def is_free(func: Any, name: str) -> bool:
@@ -476,7 +479,7 @@ class _Counter(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
         name, kwargs = operator_name(func), kwargs or {}
-        if name not in FORMULAS and name not in LOOKUPS and not is_free(func, name) and not name.startswith(_NAMED):
+        if not (name in FORMULAS or name in LOOKUPS or is_free(func, name) or name.startswith(_WHOLE)):
             with self:
                 made = func.decompose(*args, **kwargs)
             if made is not NotImplemented:
@@ -494,7 +497,7 @@ class _Counter(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
             self._multiply(Call(name, func._overloadname, args, kwargs, results[0], _shape), names, live=live)
         elif live and names:
             self._consume(func, name, names)
-        elif live and (name.startswith(_NAMED) or (not func.namespace.startswith(("aten", "prim")) and not names)):
+        elif live and not is_free(func, name) and (name.startswith(_NAMED) or func.namespace not in _KNOWN):
             self._notes.work[self._layer(), name, "work"] += 0
         self._origins.follow(given, results)
 

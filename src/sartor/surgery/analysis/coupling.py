@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -229,7 +229,8 @@ def _groups(trackers: Sequence[Tracker]) -> tuple[Group, ...]:
     members: dict[int, list[int]] = defaultdict(list)
     for unit in sorted(families):
         members[families[unit]].append(unit)
-    joined = _joined(layers.values(), {family: len(units) for family, units in members.items()})
+    whole = {layer_of(tracker, birth) for tracker in trackers for birth in tracker.births if birth.together}
+    joined = _joined(layers, {family: len(units) for family, units in members.items()}, whole)
     grouped: dict[int, list[int]] = defaultdict(list)
     for family in members:
         grouped[joined[family]].append(family)
@@ -317,7 +318,7 @@ def layer_of(tracker: Tracker, birth: Birth) -> str:
     """The name of the layer of a birth: its weight's without the last part."""
     if tracker.is_weight(birth.weight):
         name = tracker.name(birth.weight)
-        return re.sub(r"[._]weight(_ih_l\d+(_reverse)?)?$", "", name)
+        return re.sub(r"[._]weight(_ih(_l\d+(_reverse)?)?)?$", "", name)
     return blame(birth.node)
 
 
@@ -331,8 +332,10 @@ def _unused(name: str, taken: set[str]) -> str:
     return found
 
 
-def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[int, int]:
-    """Family -> representative of its group: small families join the largest one that a layer bears with them."""
+def _joined(births: Mapping[str, Sequence[int]], sizes: Mapping[int, int], whole: set[str]) -> dict[int, int]:
+    """Family -> representative of its group: small families join the largest one that a layer bears with them; of a
+    layer among `whole`, all do.
+    """
     parent: dict[int, int] = {}
 
     def find(x: int) -> int:
@@ -340,10 +343,10 @@ def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[i
             x = parent[x]
         return x
 
-    for born in births:
+    for layer, born in births.items():
         largest = max(born, key=lambda family: sizes[family])
         for family in born:
-            if sizes[family] < ALONE:
+            if sizes[family] < ALONE or layer in whole:
                 parent[find(family)] = find(largest)
             find(family)
     return {family: find(family) for family in parent}

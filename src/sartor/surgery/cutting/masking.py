@@ -164,11 +164,13 @@ def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
 
 def _recurrent(run: Pass, node: fx.Node, call: Call) -> Any:
     """Channels that are off say nothing to the hidden units, and those that are off nothing to each other."""
-    given, each = tensor(node, 0), 4 if node.args[3] else 2  # weights per layer and direction
+    given, ways = tensor(node, 0), 1 + bool(node.args[7])
     x, mask = run.value(given), run.mask_of(given, (run.value(given).dim() - 1,))
+    each = len(call.args[2]) // (int(call.args[4]) * ways)  # weights per layer and direction
     weights = []
     for i, weight in enumerate(call.args[2]):
-        off = run.weight_mask(weight, 1) if i % each == 1 else None
+        first = i < each * ways and i % each == 0  # reads what enters, of which other channels may be off per example
+        off = run.weight_mask(weight, 1) if run.value(weight).dim() == 2 and not first else None
         weights.append(run.value(weight) if off is None else run.value(weight) * off)
     states = map_arg(call.args[1], run.value)
     return call.target(x if mask is None else x * mask, states, weights, *call.args[3:])
