@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from sartor.core.trees import Inputs
-from sartor.surgery.analysis.operators import rule_of
+from sartor.surgery.analysis.operators import labelled, why_not
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.trace import BATCH, line, trace
-from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, operator_name, tensors
+from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, tensors
 from sartor.surgery.analysis.units import Dim, Labels, Units
 
 ALONE = 8
@@ -162,13 +162,11 @@ def _results(value: Any) -> Iterator[fx.Node]:
 
 
 def _follow(tracker: Tracker, node: fx.Node) -> None:
-    value = node.meta.get("val")
-    rule = rule_of(node)
-    if rule is not None and (isinstance(value, (Tensor, list, tuple))):
-        tracker.of[node] = rule.couple(tracker, node)
+    if labelled(tracker, node) is not None:
         return
+    value = node.meta.get("val")
     for given in tensors(node):
-        tracker.fix(given, None, f"there is no rule for {operator_name(node)} ({line(node)})")
+        tracker.fix(given, None, f"{why_not(node)} ({line(node)})")
     if isinstance(value, Tensor):
         tracker.of[node] = _examples(tracker, node, value)
     elif isinstance(value, (list, tuple)):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
-from sartor.surgery.analysis.operators.rule import Rule
+from sartor.surgery.analysis.operators.rule import Rule, serve
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, operator_name, tensor
 from sartor.surgery.analysis.units import Dim, stack
 
@@ -112,4 +112,7 @@ def mixes_cell(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     return [(tensor(node, 0), (1,)), (state, (1,))]
 
 
-RULES = {**dict.fromkeys(GATES, Rule(recurrent)), **dict.fromkeys(_CELLS, Rule(cell, mixes=mixes_cell))}
+RULES = {
+    **serve(Rule(recurrent), "lstm.input gru.input rnn_tanh.input rnn_relu.input"),  # not `data`: packed sequences
+    **serve(Rule(cell, mixes=mixes_cell), " ".join(_CELLS)),
+}
