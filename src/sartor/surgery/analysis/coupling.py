@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from sartor.core.errors import CapabilityError
 from sartor.core.trees import Inputs
 from sartor.surgery.analysis.operators import labelled, why_not
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.trace import BATCH, line, trace
+from sartor.surgery.analysis.trace import place as module_of
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, tensors
 from sartor.surgery.analysis.units import Dim, Labels, Units
 
@@ -162,6 +164,7 @@ def _results(value: Any) -> Iterator[fx.Node]:
 
 
 def _follow(tracker: Tracker, node: fx.Node) -> None:
+    _check_shape(node)
     if labelled(tracker, node) is not None:
         return
     value = node.meta.get("val")
@@ -171,6 +174,21 @@ def _follow(tracker: Tracker, node: fx.Node) -> None:
         tracker.of[node] = _examples(tracker, node, value)
     elif isinstance(value, (list, tuple)):
         tracker.of[node] = [_examples(tracker, node, v) if isinstance(v, Tensor) else [] for v in value]
+
+
+def _check_shape(node: fx.Node) -> None:
+    """Sizes must be numbers.
+
+    Raises:
+        CapabilityError: They depend on values.
+    """
+    value = node.meta.get("val")
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(part, Tensor) and not all(isinstance(n, int) for n in part.shape):
+            raise CapabilityError(
+                f"the shape of what {blame(node)} gives ({line(node)}) depends on values: nothing can be cut there; "
+                f'leave that part alone: ignore = ["{module_of(node) or "name.of.the.module"}"]'
+            )
 
 
 def _examples(tracker: Tracker, node: fx.Node, value: Tensor) -> Dims:

@@ -57,7 +57,8 @@ def rule_of(node: fx.Node) -> Rule | None:
         return None
     known = RULES.get(f"{operator_name(node)}.{_overload(node)}")
     tags = getattr(node.target, "tags", ())
-    if known is None and torch.Tag.pointwise in tags and torch.Tag.out not in tags:
+    several = isinstance(node.meta.get("val"), (tuple, list))  # `frexp` is called pointwise, too
+    if known is None and torch.Tag.pointwise in tags and torch.Tag.out not in tags and not several:
         return elementwise.POINTWISE
     return known
 
