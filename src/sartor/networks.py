@@ -8,7 +8,6 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,17 +15,15 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from sartor.core import trees
+from sartor.core.counting import Count, count
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs
 
 Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Shapes of one example without the batch: of one input, of several by place, or by name."""
-
-_CONVS = frozenset(f"conv{transposed}{rank}d" for transposed in ("", "_transpose") for rank in "123")
 
 
 def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.Module:
@@ -72,7 +69,7 @@ def blank(network: nn.Module, like: Inputs | Shapes) -> Inputs:
         like: An example, whose whole numbers and truths are kept; or shapes without the batch: one, several by place,
             or by name.
     """
-    first = next(network.parameters(), torch.empty(0))
+    first = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
 
     def zeros(like: Tensor | Sequence[int]) -> Tensor:
         if not isinstance(like, Tensor):
@@ -263,12 +260,18 @@ def _outlined(text: str, name: str, *, several: bool) -> Tensor:
 
 
 def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
-    """Multiply-adds of one forward pass, and the number of parameters.
+    """Multiply-adds with weights of one forward pass, and the number of parameters (see `counted`)."""
+    found = counted(module, example)
+    return found.macs, found.params
 
-    Counted are convolutions (grouped and transposed ones too) and products with a weight matrix, wherever they are
-    called: in layers, in the projections of `nn.MultiheadAttention`, as functions; not normalisation, activations,
-    pooling, or products of two activations (the attention matrix). A layer that runs twice counts twice; a shared
-    parameter counts once.
+
+def counted(module: nn.Module, example: Inputs) -> Count:
+    """Multiply-adds of one forward pass in evaluation, parameters, and what they leave out.
+
+    Counted are convolutions (grouped, transposed and deformable ones too), linear and recurrent layers and products
+    with a matrix of weights, wherever they are called: in layers, in the projections of `nn.MultiheadAttention`, as
+    functions; not normalisation, activations, pooling, or products of two activations (the attention matrix). A layer
+    that runs twice counts twice; a shared parameter counts once.
 
     Args:
         module: The network; its training flags are left as they were.
@@ -277,13 +280,11 @@ def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
     flags = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
-        with torch.no_grad(), unfused(), _Counter() as counter:
-            trees.call(module, example)
+        with unfused():  # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
+            return count(module, example)
     finally:
         for part, training in flags:
             part.training = training
-    return counter.macs, sum(parameter.numel() for parameter in module.parameters())
 
 
 @contextmanager
@@ -295,31 +296,3 @@ def unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-class _Counter(TorchFunctionMode):
-    """Adds up the multiply-adds of all convolutions and linear layers that are called while it is on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.macs = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        given = (*args, *(kwargs or {}).values())
-        if name == "linear" or name in _CONVS:
-            self.macs += _macs(name, given[0], given[1], output)
-        elif name == "multi_head_attention_forward":  # what it calls is not seen from here
-            query, key, value, width = given[:4]
-            self.macs += int(width) * sum(int(t.numel()) for t in (query, key, value, query))
-        return output
-
-
-def _macs(name: str, x: Tensor, weight: Tensor, output: Tensor) -> int:
-    if name == "linear":
-        return int(output.numel() * weight.shape[-1])
-    # a filter meets every position of the output once; of a transposed convolution, every position of the input
-    positions = x.numel() if "transpose" in name else output.numel()
-    return int(positions * prod(weight.shape[1:]))

@@ -162,6 +162,8 @@ def _table_text(found: dict[str, Any]) -> str:
 
 
 def _text(found: dict[str, Any]) -> str:
+    from sartor.report import uncounted  # noqa: PLC0415 - not for --help
+
     times, ratio = found["latency_ms"], found["relative"]
     rows = [
         (
@@ -170,6 +172,7 @@ def _text(found: dict[str, Any]) -> str:
         ),
         ("relative", f"{ratio['value']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f}) x the yardstick network"),
         ("MACs", _count(found["macs"])),
+        *(("not counted", line) for line in uncounted.lines(found["uncounted"])),
         ("parameters", _count(found["params"])),
         ("peak memory", _count(found["memory_bytes"]) + "B"),
         ("target", ", ".join(f"{k} {v}" for k, v in found["target"].items())),

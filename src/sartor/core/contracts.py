@@ -72,6 +72,13 @@ class CostModel(ABC):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         """Costs of `n` architectures, shape `(n,)`, float64."""
 
+    def check(self) -> None:  # noqa: B027 - most costs are fit to be bounded
+        """Refuse to be bounded: called once where a budget names this metric.
+
+        Raises:
+            BudgetError: It does not know enough of the space's networks for a limit to mean anything.
+        """
+
 
 class Evaluator(ABC):
     """An expensive metric of an architecture (its quality after training, say)."""

@@ -33,7 +33,8 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
     Returns:
         `groups` (each `name`, `layers`, `options`, `macs_share`: what cutting it alone takes off the MACs), `fixed`
         (each `layer`, `reason`), `floor` and `full` (each `macs`, `params`, `memory_bytes`, and with a target
-        `latency_ms`), `keeps_class` (whether results are of the network's own class).
+        `latency_ms`), `uncounted` (what the MACs leave out: each `layer`, `operator`, `why`, `macs`, `params`),
+        `keeps_class` (whether results are of the network's own class).
     """
     full, floor = space.reference, archs.smallest(space)
     models = [Macs(space), Params(space), Memory(space)]
@@ -54,6 +55,7 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
         "fixed": [{"layer": f.layer, "reason": f.reason} for f in space.coupling.fixed],
         "floor": ends["floor"],
         "full": ends["full"],
+        "uncounted": [entry._asdict() for entry in networks.counted(space.build(full), space.example).uncounted],
         "keeps_class": space.plain,
         "input": networks.listed(networks.shapes(space.example)),
     }

@@ -90,6 +90,9 @@ class Pipeline:
 
     def _find_limits(self) -> None:
         """Measure the reference and the floor if latency is bounded; turn the budget into limits, checked."""
+        for metric in self.parts.budget.limits:
+            if metric in self.costs:
+                self.costs[metric].check()
         smallest = archs.smallest(self.space)
         full = {m: float(c([self.space.reference])[0]) for m, c in self.costs.items()}
         floor = {m: float(c([smallest])[0]) for m, c in self.costs.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from sartor.core.errors import CapabilityError
 from sartor.core.trees import Inputs
-from sartor.surgery.analysis.operators import rule_of
+from sartor.surgery.analysis.operators import labelled, why_not
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.trace import BATCH, line, trace
-from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, operator_name, tensors
+from sartor.surgery.analysis.trace import place as module_of
+from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, tensors
 from sartor.surgery.analysis.units import Dim, Labels, Units
 
 ALONE = 8
@@ -162,17 +164,31 @@ def _results(value: Any) -> Iterator[fx.Node]:
 
 
 def _follow(tracker: Tracker, node: fx.Node) -> None:
-    value = node.meta.get("val")
-    rule = rule_of(node)
-    if rule is not None and (isinstance(value, (Tensor, list, tuple))):
-        tracker.of[node] = rule.couple(tracker, node)
+    _check_shape(node)
+    if labelled(tracker, node) is not None:
         return
+    value = node.meta.get("val")
     for given in tensors(node):
-        tracker.fix(given, None, f"there is no rule for {operator_name(node)} ({line(node)})")
+        tracker.fix(given, None, f"{why_not(node)} ({line(node)})")
     if isinstance(value, Tensor):
         tracker.of[node] = _examples(tracker, node, value)
     elif isinstance(value, (list, tuple)):
         tracker.of[node] = [_examples(tracker, node, v) if isinstance(v, Tensor) else [] for v in value]
+
+
+def _check_shape(node: fx.Node) -> None:
+    """Sizes must be numbers.
+
+    Raises:
+        CapabilityError: They depend on values.
+    """
+    value = node.meta.get("val")
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(part, Tensor) and not all(isinstance(n, int) for n in part.shape):
+            raise CapabilityError(
+                f"the shape of what {blame(node)} gives ({line(node)}) depends on values: nothing can be cut there; "
+                f'leave that part alone: ignore = ["{module_of(node) or "name.of.the.module"}"]'
+            )
 
 
 def _examples(tracker: Tracker, node: fx.Node, value: Tensor) -> Dims:
@@ -229,7 +245,8 @@ def _groups(trackers: Sequence[Tracker]) -> tuple[Group, ...]:
     members: dict[int, list[int]] = defaultdict(list)
     for unit in sorted(families):
         members[families[unit]].append(unit)
-    joined = _joined(layers.values(), {family: len(units) for family, units in members.items()})
+    whole = {layer_of(tracker, birth) for tracker in trackers for birth in tracker.births if birth.together}
+    joined = _joined(layers, {family: len(units) for family, units in members.items()}, whole)
     grouped: dict[int, list[int]] = defaultdict(list)
     for family in members:
         grouped[joined[family]].append(family)
@@ -317,7 +334,7 @@ def layer_of(tracker: Tracker, birth: Birth) -> str:
     """The name of the layer of a birth: its weight's without the last part."""
     if tracker.is_weight(birth.weight):
         name = tracker.name(birth.weight)
-        return re.sub(r"[._]weight(_ih_l\d+(_reverse)?)?$", "", name)
+        return re.sub(r"[._]weight(_ih(_l\d+(_reverse)?)?)?$", "", name)
     return blame(birth.node)
 
 
@@ -331,8 +348,10 @@ def _unused(name: str, taken: set[str]) -> str:
     return found
 
 
-def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[int, int]:
-    """Family -> representative of its group: small families join the largest one that a layer bears with them."""
+def _joined(births: Mapping[str, Sequence[int]], sizes: Mapping[int, int], whole: set[str]) -> dict[int, int]:
+    """Family -> representative of its group: small families join the largest one that a layer bears with them; of a
+    layer among `whole`, all do.
+    """
     parent: dict[int, int] = {}
 
     def find(x: int) -> int:
@@ -340,10 +359,10 @@ def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[i
             x = parent[x]
         return x
 
-    for born in births:
+    for layer, born in births.items():
         largest = max(born, key=lambda family: sizes[family])
         for family in born:
-            if sizes[family] < ALONE:
+            if sizes[family] < ALONE or layer in whole:
                 parent[find(family)] = find(largest)
             find(family)
     return {family: find(family) for family in parent}

@@ -171,6 +171,7 @@ class _Tape:
                 self.know(part, taken)
 
 
+_DETACH = torch.ops.aten.detach_.default
 _FRESH = torch.ops.aten.lift_fresh_copy.default
 """How a constant enters a graph that runs more than once."""
 
@@ -197,6 +198,10 @@ class _Recorder(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
+        if (
+            torch.Tag.inplace_view in func.tags and func is not _DETACH
+        ):  # what was recorded of the tensor so far would change its shape, too
+            raise UnusualError("a shape that is changed in place")
         value = func(*args, **kwargs)
         several = isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value)
         if isinstance(value, Tensor) or several:

@@ -31,6 +31,7 @@ from sartor.surgery.analysis.structure import Step, paths
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.analysis.units import Dim
+from sartor.surgery.cutting.recurrent import renumber_cell, renumber_layer
 from sartor.surgery.cutting.slicing import Cut, Engine
 from sartor.training.evaluation import mode
 
@@ -187,6 +188,8 @@ _CHANGES: Mapping[type[nn.Module], Callable[[Any, dict[int, int]], None]] = Mapp
         _NormBase: _renumber_norm,
         nn.GroupNorm: _renumber_group_norm,
         nn.MultiheadAttention: _renumber_attention,
+        nn.RNNBase: renumber_layer,
+        nn.RNNCellBase: renumber_cell,
     }
 )
 
