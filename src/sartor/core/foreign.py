@@ -118,9 +118,14 @@ def members(path: Path, error: type[SartorError]) -> Mapping[str, zipfile.ZipInf
 
 
 def first_line(wrong: BaseException) -> str:
-    """What an exception of another library says, in one line of words without escape codes, not too long."""
-    words = "".join(c if c.isprintable() else " " for c in re.sub(r"\x1b\[[0-9;]*m", "", str(wrong)))
-    return " ".join(words.split())[:200] or type(wrong).__name__
+    """What an exception of another library says, as `words`."""
+    return words(str(wrong)) or type(wrong).__name__
+
+
+def words(text: str) -> str:
+    """A text from elsewhere in one line, without escape codes, and not too long."""
+    plain = "".join(c if c.isprintable() else " " for c in re.sub(r"\x1b\[[0-9;]*m", "", text))
+    return " ".join(plain.split())[:200]
 
 
 def size(number: float) -> str:
