@@ -107,6 +107,19 @@ def test_safetensors_whole_in_shards_and_by_another_name(state, tmp_path: Path) 
         assert same(loaded(tmp_path / name), state), name
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"PK", b"<!"])
+def test_a_safetensors_file_may_begin_like_any_other(start: bytes, tmp_path: Path) -> None:
+    """With the length of its header."""
+    save_file({"weight": torch.eye(2)}, tmp_path / "short.safetensors")
+    data = (tmp_path / "short.safetensors").read_bytes()
+    old, length = int.from_bytes(data[:8], "little"), int.from_bytes(start.ljust(2, b"\1"), "little")
+    header = data[8 : 8 + old].ljust(length)
+    (tmp_path / "w.bin").write_bytes(length.to_bytes(8, "little") + header + data[8 + old :])
+    network = nn.Linear(2, 2, bias=False)
+    load_weights(network, tmp_path / "w.bin")
+    assert torch.equal(network.weight, torch.eye(2))
+
+
 def test_settings_in_a_checkpoint_are_left_alone(state, tmp_path: Path) -> None:
     """Their classes are neither imported nor called; torch alone would refuse the file."""
     import numpy as np
@@ -238,6 +251,7 @@ def refusals(folder: Path, state: dict[str, Tensor]) -> dict[str, str]:
     (folder / "text.safetensors").write_text("no weights")
     (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.pth").write_bytes(b"")
+    (folder / "noise.pth").write_bytes(b"\x80\x02noise")
     (folder / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
     (folder / "page.pth").write_text("\n<!DOCTYPE html><html></html>")
     (folder / "keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
@@ -263,6 +277,7 @@ def refusals(folder: Path, state: dict[str, Tensor]) -> dict[str, str]:
         "program.pt2": r"it is a program of torch\.export; save the state dict",
         "text.safetensors": "neither safetensors nor what torch.save writes",
         "cut.pth": r"cannot read .*cut\.pth",
+        "noise.pth": "it is no pickle of tensors and plain data; save",
         "empty.pth": "neither safetensors nor what torch.save writes",
         "pointer.pth": "is a pointer of Git LFS",
         "page.pth": "is a page of the web",

@@ -165,6 +165,8 @@ def _content(file: Path) -> Any:
         return _sharded(file)
     with file.open("rb") as opened:
         head = opened.read(64)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:  # may begin like any other
+        return _safetensors(file)
     for start, what in (
         (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the file with git lfs pull"),
         (b"<", "it is a page of the web, not a file of weights; fetch it again"),
@@ -240,7 +242,8 @@ def _unreadable(file: Path, error: Exception) -> ConfigError:
     text = foreign.first_line(error)
     found = re.search(r"GLOBAL ([\w.]+)|(?:unsupported|function) GLOBAL ([\w.]+)", str(error))
     if found is None:
-        return ConfigError(f"cannot read weights from {file}: {text}; save the state dict as safetensors")
+        reason = "it is no pickle of tensors and plain data" if "weights_only" in text else text  # its advice is bad
+        return ConfigError(f"cannot read weights from {file}: {reason}; save the state dict as safetensors")
     return ConfigError(
         f"cannot read weights from {file}: it holds an object, {found[1] or found[2]}, whose code would run; save the "
         "state dict alone, as in torch.save(network.state_dict(), FILE)"
