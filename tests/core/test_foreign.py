@@ -38,10 +38,10 @@ def test_what_is_too_large_or_damaged_is_refused_by_name(tmp_path: Path) -> None
 def test_texts_that_are_nested_too_deep_or_wrong(read) -> None:
     deep = "[" * 100_000 + "]" * 100_000
     with pytest.raises(DataError, match=r"a\.x is not .* nested too deep"):
-        read(deep if read is foreign.from_json else f"a = {deep}", "a.x", DataError)
+        read(deep if read is foreign.from_json else f"a = {deep}".encode(), "a.x", DataError)
     with pytest.raises(DataError, match=r"a\.x is not (JSON|TOML)"):
-        read("{", "a.x", DataError)
-    assert read('{"a": 1}' if read is foreign.from_json else "a = 1", "a.x", DataError) == {"a": 1}
+        read(b"{", "a.x", DataError)
+    assert read(b'{"a": 1}' if read is foreign.from_json else b"a = 1", "a.x", DataError) == {"a": 1}
 
 
 def test_what_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

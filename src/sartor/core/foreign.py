@@ -77,14 +77,14 @@ def from_json(data: str | bytes, where: str, error: type[SartorError]) -> Any:
         raise error(f"{where} is not JSON ({first_line(wrong)}); write it again") from wrong
 
 
-def from_toml(data: str, where: str, error: type[SartorError]) -> dict[str, Any]:
+def from_toml(data: bytes, where: str, error: type[SartorError]) -> dict[str, Any]:
     """The tables of a TOML text.
 
     Raises:
         SartorError: Of the class `error`: it is no TOML, or nested too deep.
     """
     try:
-        return tomllib.loads(data)
+        return tomllib.loads(data.decode())
     except RecursionError as deep:
         raise error(f"{where} is not TOML that sartor reads: it is nested too deep; correct it") from deep
     except ValueError as wrong:
