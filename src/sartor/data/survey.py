@@ -20,7 +20,11 @@ Read: TypeAlias = Callable[[int], object]
 """Reads an example by its index."""
 
 
-def survey(names: Sequence[str], read: Read, what: str, picture: Callable[[int], Tensor] | None = None) -> None:
+Name: TypeAlias = str | tuple[str, ...]
+"""Of an example, or of its parts; that which a message begins with is meant."""
+
+
+def survey(names: Sequence[Name], read: Read, what: str, picture: Callable[[int], Tensor] | None = None) -> None:
     """Read all, and name those that cannot be.
 
     Args:
@@ -39,15 +43,15 @@ def survey(names: Sequence[str], read: Read, what: str, picture: Callable[[int],
         try:
             found = read(index) if picture is None else picture(index)
         except DataError as error:
-            wrong.append((name, error))
+            wrong.append((_part(name, error), error))
             continue
         flat = flat and isinstance(found, Tensor) and is_flat(found)
     if wrong:
         raise together(wrong, len(names), what) from wrong[0][1]
     if flat:
         raise DataError(
-            f"all {len(names)} {what} are of one colour each, as {names[0]} is; give others, or save them with numbers "
-            "in 0..255"
+            f"all {len(names)} {what} are of one colour each, as {_part(names[0])} is; give others, or save them with "
+            "numbers in 0..255"
         )
 
 
@@ -92,6 +96,11 @@ def together(wrong: Sequence[tuple[str, DataError]], count: int, what: str) -> D
     names = ", ".join(name for name, _ in wrong[:NAMED])
     more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     return DataError(f"{len(wrong)} of {count} {what} cannot be used, {names}{more}; the first: {wrong[0][1]}")
+
+
+def _part(name: Name, error: DataError | None = None) -> str:
+    parts = (name,) if isinstance(name, str) else name
+    return next((part for part in parts if error is not None and str(error).startswith(part)), parts[0])
 
 
 def is_flat(picture: Tensor) -> bool:
