@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sartor.core import plugins
+from sartor import recipes
+from sartor.core import foreign, named_code, plugins
 from sartor.core.errors import ConfigError
 
 TABLES = (
@@ -98,16 +99,39 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It does not exist, is not TOML, or has an unknown table.
     """
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error}; name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    if not path.exists():
+        raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe")
+    config = foreign.from_toml(foreign.content(path, ConfigError, most=foreign.SETTINGS), str(path), ConfigError)
     check(config)
     return config
+
+
+def asked(recipe: str | Path, assignments: Sequence[str] = (), *, trust_code: bool = False) -> dict[str, Any]:
+    """The tables of a recipe with assignments over them, as a command takes them.
+
+    Args:
+        recipe: A packaged one, or a file.
+        assignments: See `override`; code that they name is what the user has typed.
+        trust_code: Whether code that the file names may be run, wherever the file is.
+
+    Raises:
+        ConfigError: As `read` and `override`; or the file is in another folder than the command was started in, and
+            names code that is not installed.
+    """
+    path = recipes.find(recipe)
+    base = read(path)
+    settings = override(base, assignments)
+    if trust_code or str(recipe) in recipes.names() or path.absolute().parent.resolve() == Path.cwd().resolve():
+        return settings
+    typed = set(named_code.named(assigned(base, assignments)))
+    for code in named_code.named(settings):
+        place = named_code.origin(code) if code not in typed else None
+        if place is not None:
+            raise ConfigError(
+                f"{path} is in another folder and names code that is not installed, {code} (in {place}); look at both, "
+                "and agree with --trust-code"
+            )
+    return settings
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -239,7 +263,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sartor.core import trees
@@ -21,6 +20,7 @@ from sartor.core.counting import Count, count
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs
+from sartor.exporting.weights_file import load_weights
 
 Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Shapes of one example without the batch: of one input, of several by place, or by name."""
@@ -177,27 +177,6 @@ def _call(module_name: str, attribute: str) -> object:
 def _near(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Fill a network with trained weights from a file: safetensors, or a state dict of torch.
-
-    Raises:
-        ConfigError: The file cannot be read without running code, or holds weights of another network.
-    """
-    try:
-        state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-    except Exception as error:  # what torch.load raises on a foreign file is not documented
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"cannot read weights from {file}: {reason}; save a state dict as safetensors") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    try:
-        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
-    except (RuntimeError, AttributeError) as error:
-        first = str(error).splitlines()[1:3] or [str(error)]
-        raise ConfigError(
-            f"{file} does not hold the weights of {type(network).__name__}: {' '.join(first).strip()}"
-        ) from error
 
 
 def input_shape(text: str) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def test_the_unit_follows_the_format_unless_given(tmp_path, dtype, ending, unit)
         (tmp_path / kind).mkdir()
     values = (np.arange(12).reshape(3, 4) * (20.5 if dtype == np.float32 else 20)).astype(dtype)
     for i in range(8):
-        Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).save(tmp_path / "images" / f"{i}.png")
         Image.fromarray(values).save(tmp_path / "depths" / f"{i}.{ending}")
     for settings, wanted in (({}, unit), ({"per_metre": 7}, 7)):
         _, y = next(iter(depth(root=tmp_path, **settings).test()))

@@ -26,6 +26,8 @@ INPUT_HELP = (
     "be: --input image=1,3,64,64 --input ids=1,16:int64."
 )
 
+TRUST_HELP = "Run code that a recipe from another folder names, as in network = my_net:build."
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: deliberate errors become one line on stderr and exit status 2."""
@@ -46,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(name, arguments[1:])
     except SartorError as error:
-        sys.stderr.write(f"sartor: {' '.join(str(error).split())}\n")
+        words = "".join(
+            c if c.isprintable() else "?" for c in " ".join(str(error).split())
+        )  # names of files may be odd
+        sys.stderr.write(f"sartor: {words}\n")
         return MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(

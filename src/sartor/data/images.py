@@ -88,7 +88,7 @@ def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
     return classes
 
 
-def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+def split(labels: Tensor, fraction: float, seed: int, name: str, classes: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Indices of the rest and of a stratified held-out part, `fraction` of every class but at least one example.
 
     Args:
@@ -96,25 +96,28 @@ def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor
         fraction: Size of the part, in (0, 1).
         seed: Where the draw comes from.
         name: Of the part; names the random stream too, and is the setting that an error points to.
+        classes: What the classes are called, for messages.
 
     Raises:
         ConfigError: The fraction is not in (0, 1).
-        DataError: A class is too small to be in both parts.
+        DataError: Classes are too small to be in both parts.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"{name} must be in (0, 1), got {fraction}; 0.1 holds out a tenth")
     rng = numpy_rng(seed, "split", name)
-    rest, part = [], []
+    rest, part, small = [], [], []
     for label in torch.bincount(labels).nonzero().flatten().tolist():
         index = _shuffled(labels, label, rng)
         cut = max(1, round(fraction * len(index)))
         if cut >= len(index):
-            raise DataError(
-                f"class {label} has {len(index)} examples left, too few to hold out {name} = {fraction}; "
-                "add examples, or hold out less"
-            )
+            small.append(f"class {classes[label] if classes else label} has {len(index)} examples left")
         part.append(index[:cut])
         rest.append(index[cut:])
+    if small:
+        more = f", and {len(small) - 10} more classes as few" if len(small) > 10 else ""
+        raise DataError(
+            f"{', '.join(small[:10])}{more}, too few to hold out {name} = {fraction}; add examples, or hold out less"
+        )
     return torch.cat(rest).sort().values, torch.cat(part).sort().values
 
 

@@ -1,4 +1,4 @@
-"""Write a PyTorch module as a `torch.export` file, which loads without the module's code and without pickle."""
+"""Write a PyTorch module as a `torch.export` file, which loads without the module's code; read one that runs none."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sartor.core import trees
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs, Tree
+from sartor.exporting.pt2_check import check_pt2
 from sartor.exporting.signature import BATCH, ENTRY, Kind, Port, Signature
 from sartor.exporting.structure import plain
 from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
@@ -85,10 +86,11 @@ def load_pt2(path: Path, device: str = "cpu") -> Program:
     """The network in a `.pt2` file, on `device`.
 
     Raises:
-        TargetError: there is no such file, or it is damaged.
+        TargetError: there is no such file, it is damaged, or it could run code (see `sartor.exporting.pt2_check`).
     """
     if not path.is_file():
         raise TargetError(f"no file {path}; prepare the network first, or give the path of a .pt2 file")
+    check_pt2(path)
     extra = {ENTRY: ""}
     with quiet():
         try:

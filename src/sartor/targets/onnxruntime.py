@@ -15,7 +15,7 @@ from torch import nn
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, export_onnx, parity
+from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, check_onnx, export_onnx, parity
 
 __all__ = ["OnnxRuntime"]
 
@@ -46,8 +46,7 @@ class OnnxRuntime(Target):
         return session
 
     def load(self, artifact: Path) -> Session:
-        if not artifact.is_file():
-            raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
+        check_onnx(artifact)
         return self._open(str(artifact), artifact)
 
     def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:

@@ -15,7 +15,7 @@ from torch import nn
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import MissingExtraError, TargetError
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting import OnnxTemplate, Signature, export_onnx, onnx_signature, parity
+from sartor.exporting import OnnxTemplate, Signature, check_onnx, export_onnx, onnx_signature, parity
 
 __all__ = ["OpenVino"]
 
@@ -56,8 +56,7 @@ class OpenVino(Target):
         return session
 
     def load(self, artifact: Path) -> Session:
-        if not artifact.is_file():
-            raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
+        check_onnx(artifact)
         return self._open(artifact.read_bytes(), artifact)
 
     def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:

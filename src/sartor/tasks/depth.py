@@ -19,6 +19,7 @@ from sartor.data.pairs import (
     Augmentation,
     Pair,
     PairSplits,
+    check_pairs,
     fingerprint,
     fitting,
     nearest,
@@ -47,6 +48,7 @@ def depth(
     valid: float = 0.1,
     test: float = 0.1,
     cache_gb: float = 2.0,
+    upright: bool = False,
     seed: int = 0,
 ) -> Task:
     """Pictures and depth maps: one channel of numbers, as large as the picture, 0 where the depth is not known.
@@ -80,11 +82,13 @@ def depth(
         valid: Share of the training pictures held out for the search, unless the split is there.
         test: Share of the training pictures held out for the final report, likewise.
         cache_gb: Decoded pictures are kept in memory up to this size.
+        upright: Whether pictures are turned as their EXIF data says; without, they are as they are stored, and the log
+            says if some are turned. Answers stay as they are stored.
         seed: Of the splits, which do not depend on the seed of a run.
 
     Raises:
-        DataError: The folder is missing or holds no such layout, a picture has no depth map. While iterating: a file
-            cannot be decoded, sizes differ, a depth is negative or not finite; the message names it.
+        DataError: The folder is missing or holds no such layout, a picture has no depth map, a file cannot be decoded,
+            sizes differ, a depth is negative or not finite; the message names all that are wrong.
         ConfigError: A setting is out of range.
     """
     if batch < 1 or not (per_metre is None or per_metre > 0):
@@ -93,11 +97,12 @@ def depth(
     if loss not in losses:
         raise ConfigError(f"loss must be one of {', '.join(map(repr, losses))}, got {loss!r}")
     splits = pairs_of(existing(root, "root"), "depths", "depth", valid=valid, test=test, seed=seed)
+    check_pairs(splits, "task.upright", upright=upright)
     low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
     resize = sized(size)
     data = PairSplits.of(
         splits,
-        partial(_read, per_metre, resize, resize or size_of(splits["train"][0])),
+        partial(_read, per_metre, resize, resize or size_of(splits["train"][0], upright=upright), upright),
         partial(_normalised, low, high),
         batch=batch,
         transform=Augmentation(augment, zoom, _nearer),
@@ -126,12 +131,13 @@ def _read(
     per_metre: float | None,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
+    upright: bool,
     pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
     """Picture `(3, H, W)`, uint8, and metres `(1, H, W)`, float32."""
     pair = pairs[index]
-    picture, values = decoded(pair.picture, pair.names[0]), numbers(pair.answer, pair.names[1])
+    picture, values = decoded(pair.picture, pair.names[0], upright=upright), numbers(pair.answer, pair.names[1])
     if not bool(values.isfinite().all()) or bool((values < 0).any()):
         raise DataError(f"{pair.names[1]} has negative or infinite depths; write 0 where the depth is not known")
     metres = values.float() / (per_metre or _unit(values))

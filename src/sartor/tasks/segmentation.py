@@ -18,6 +18,7 @@ from sartor.data.pairs import (
     Augmentation,
     Pair,
     PairSplits,
+    check_pairs,
     fingerprint,
     fitting,
     nearest,
@@ -27,6 +28,7 @@ from sartor.data.pairs import (
     smooth,
 )
 from sartor.data.pictures import decoded, numbers
+from sartor.data.survey import survey
 
 __all__ = ["segmentation"]
 
@@ -46,6 +48,7 @@ def segmentation(
     valid: float = 0.1,
     test: float = 0.1,
     cache_gb: float = 2.0,
+    upright: bool = False,
     seed: int = 0,
 ) -> Task:
     """Pictures and label maps: one channel of class numbers from 0, of 8 or 16 bits, as large as the picture.
@@ -76,16 +79,19 @@ def segmentation(
         valid: Share of the training pictures held out for the search, unless the split is there.
         test: Share of the training pictures held out for the final report, likewise.
         cache_gb: Decoded pictures are kept in memory up to this size.
+        upright: Whether pictures are turned as their EXIF data says; without, they are as they are stored, and the log
+            says if some are turned. Answers stay as they are stored.
         seed: Of the splits, which do not depend on the seed of a run.
 
     Raises:
-        DataError: The folder is missing or holds no such layout, a picture has no labels. While iterating: a file
-            cannot be decoded, sizes differ, a label is out of range; the message names it.
+        DataError: The folder is missing or holds no such layout, a picture has no labels, a file cannot be decoded,
+            sizes differ, a label is out of range; the message names all that are wrong.
         ConfigError: A setting is out of range.
     """
     if batch < 1 or (classes is not None and classes < 2):
         raise ConfigError(f"batch must be at least 1 and classes at least 2, got {batch} and {classes}")
     splits = pairs_of(existing(root, "root"), "labels", "label", valid=valid, test=test, seed=seed)
+    check_pairs(splits, "task.upright", upright=upright)
     found = classes if classes is not None else _largest(splits["train"], ignore) + 1
     if names and len(names) != found:
         raise ConfigError(f"names has {len(names)} entries, the labels have {found} classes; give one name per class")
@@ -93,7 +99,7 @@ def segmentation(
     resize = sized(size)
     data = PairSplits.of(
         splits,
-        partial(_read, found, ignore, resize, resize or size_of(splits["train"][0])),
+        partial(_read, found, ignore, resize, resize or size_of(splits["train"][0], upright=upright), upright),
         partial(_normalised, low, high),
         batch=batch,
         transform=Augmentation(augment, zoom, _enlarged),
@@ -117,14 +123,22 @@ def segmentation(
 
 
 def _largest(pairs: Sequence[Pair], ignore: int) -> int:
-    most = -1
-    for pair in pairs:
-        labels = numbers(pair.answer, pair.names[1]).long()
+    most = [-1]
+
+    def look(index: int) -> None:
+        pair = pairs[index]
+        labels = numbers(pair.answer, pair.names[1])
+        if labels.is_floating_point():
+            raise DataError(
+                f"{pair.names[1]} has labels in floating point; save class numbers as a PNG of 8 or 16 bits"
+            )
         counted = labels[labels != ignore]
-        most = max(most, int(counted.max()) if len(counted) else -1)
-    if most < 1:
-        raise DataError(f"the training labels hold {most + 1} classes beside ignore = {ignore}; a task needs two")
-    return most
+        most[0] = max(most[0], int(counted.max()) if len(counted) else -1)
+
+    survey([pair.names[1] for pair in pairs], look, "label maps")
+    if most[0] < 1:
+        raise DataError(f"the training labels hold {most[0] + 1} classes beside ignore = {ignore}; a task needs two")
+    return most[0]
 
 
 def _read(
@@ -132,12 +146,13 @@ def _read(
     ignore: int,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
+    upright: bool,
     pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
     """Picture `(3, H, W)` and labels `(H, W)`, uint8 (labels int32 where they need it)."""
     pair = pairs[index]
-    picture, labels = decoded(pair.picture, pair.names[0]), numbers(pair.answer, pair.names[1])
+    picture, labels = decoded(pair.picture, pair.names[0], upright=upright), numbers(pair.answer, pair.names[1])
     labels = labels if labels.is_floating_point() else labels.long()
     wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore)]
     if len(wrong) or labels.is_floating_point():
