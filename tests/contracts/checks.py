@@ -88,21 +88,53 @@ class Through(Strategy):
         finally:
             self.calls = dying.calls
 
+    def recall(self, trials):
+        self.inner.recall(trials)
+
+
+class Remembers(Lab):
+    """Keeps all trials of a lab, as a journal does."""
+
+    def __init__(self) -> None:
+        self.lab: Lab | None = None
+        self.trials: list[Trial] = []
+
+    def evaluate(self, proposals):
+        trials = self.lab.evaluate(proposals)
+        self.trials += trials
+        return trials
+
+    def log(self, **scalars):
+        self.lab.log(**scalars)
+
+    def artifact(self, name):
+        return self.lab.artifact(name)
+
+    def progress(self, done, total, label=""):
+        self.lab.progress(done, total, label)
+
 
 class Reborn(Strategy):
-    """Rebuilds a strategy from its own state after every step."""
+    """Rebuilds a strategy from its own state, and the trials of its steps, after every step."""
 
     saved = ("inner",)
 
-    def __init__(self, cls: type[Strategy]) -> None:
-        self.cls, self.inner = cls, fresh(cls)
+    def __init__(self, cls: type[Strategy], **settings: Any) -> None:
+        self.make = lambda: cls(small_problem(), 0, **{**cls.smoke, **settings})
+        self.inner, self.memory = self.make(), Remembers()
 
     def step(self, lab):
-        going = self.inner.step(lab)
-        again = fresh(self.cls)
+        self.memory.lab = lab
+        going = self.inner.step(self.memory)
+        again = self.make()
         again.load_state_dict(self.inner.state_dict())
+        again.recall(self.memory.trials)
         self.inner = again
         return going
+
+    def recall(self, trials):
+        self.memory.trials = list(trials)
+        self.inner.recall(trials)
 
 
 def fresh(cls: type[Strategy], seed: int = 0) -> Strategy:
@@ -123,9 +155,9 @@ def trials(folder: Path) -> list[Trial]:
 
 def saved(folder: Path) -> Any:
     """The last checkpoint, without the wrappers of these checks."""
-    if not (folder / "state.pt").exists():
+    if not (folder / "state.safetensors").exists():
         return None
-    data = state.load(folder / "state.pt")["strategy"]
+    data = state.load(folder / "state.safetensors")["strategy"]
     return data["inner"] if data.keys() == {"inner"} else data
 
 

@@ -29,15 +29,16 @@ class Scalars:
         """One point per scalar at `step`."""
         for log in logs:
             for name, value in log.items():
-                if name != "step" and self._open():
+                if name != "step" and self._open(step):
                     self._writer.add_scalar(name, value, step)
 
-    def _open(self) -> bool:
+    def _open(self, step: int) -> bool:
         if self._writer is None and not self._missing:
             try:  # an extra, and slow to import: only when there is something to write
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
             except ImportError:
                 self._missing = True
             else:
-                self._writer = SummaryWriter(str(self._folder))
+                # of steps that a kill has undone, the earlier points are not shown
+                self._writer = SummaryWriter(str(self._folder), purge_step=step)
         return not self._missing
