@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -168,7 +168,7 @@ class JournaledLab:
                 self._interrupted()
                 raise
         trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error, proposal.parent)
-        self.journal.append({"kind": "trial", **asdict(trial)}, soon=True)
+        self.journal.append({"kind": "trial", **vars(trial)}, soon=True)
         return trial
 
     def _metrics(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
