@@ -188,7 +188,11 @@ def _lock(path: Path) -> IO[str]:
     except OSError as error:
         handle.close()
         raise StateError(f"cannot lock {path}: {error}; name a folder on a disk that knows locks") from error
-    _say_who(handle)
+    try:
+        _say_who(handle)
+    except BaseException:
+        handle.close()
+        raise
     return handle
 
 
