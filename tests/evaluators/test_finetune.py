@@ -56,7 +56,7 @@ def test_it_is_heritable_and_without_a_parent_a_plain_evaluator(problem, tmp_pat
     plain = evaluator(Proposal(WIDE), 3)
     assert plain == evaluator.inherit(Proposal(WIDE), 3, parent=None, keep=tmp_path / "weights" / "000.safetensors")
     with safe_open(tmp_path / "weights" / "000.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["arch"]) == list(WIDE)
+        assert json.loads(file.metadata()["sartor"])["arch"] == list(WIDE)
 
 
 def test_it_costs_its_share_of_an_epoch(problem):

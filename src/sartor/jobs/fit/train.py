@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from sartor import training
-from sartor.core import files, state
+from sartor.core import state, weights
 from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
@@ -74,5 +73,4 @@ def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """The state dict as safetensors, atomically."""
-    tensors: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    files.atomically(path, lambda part: save_file(tensors, part))
+    weights.save(path, module.state_dict())
