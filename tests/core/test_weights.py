@@ -77,5 +77,7 @@ def test_what_is_missing_or_cut_short_is_named(tmp_path: Path, size: int | None)
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(StateError, match=r"cannot read the weights .*x\.safetensors .*; restore it, or run again in a new folder"):
+    with pytest.raises(
+        StateError, match=r"cannot read the weights .*x\.safetensors .*; restore it, or run again in a new folder"
+    ):
         weights.load(path)

@@ -5,6 +5,7 @@ The files are listed from folders that real commands have left, finished and hal
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from disk import KINDS, MANNERS, FaultyDisk
 from sartor.cli import main
 from sartor.run.folder import read_json
 from small import latency_settings, settings
@@ -145,3 +147,33 @@ def test_a_finished_fit_is_refused_or_is_what_it_was(fits, tmp_path, capsys, way
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "another run's"])
 def test_a_half_done_fit_is_refused_or_ends_as_it_would(fits, tmp_path, capsys, way):
     assert try_fits(fits, tmp_path, capsys, "half-done", way) == []
+
+
+@pytest.mark.parametrize("manner", [manner for manner in MANNERS if manner != "killed"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("truncate", "remove")])
+def test_a_disk_that_fails_under_a_command_is_one_line(folders, tmp_path, capsys, kind, manner):
+    config = folders["finished"].parent / "0.toml"
+
+    def command(folder):
+        return ["search", str(config), str(folder), "--quiet", "--set", "limits.trials=100"]
+
+    with FaultyDisk(tmp_path / "count") as disk:
+        assert main(command(tmp_path / "count")) == 0
+    for at in range(1, disk.counts[kind] + 1, 7):
+        folder = tmp_path / str(at)
+        with FaultyDisk(folder, kind, at, manner) as failing:
+            refused(command(folder), capsys)
+        assert failing.struck
+        assert refused(command(folder), capsys) == ""
+        assert read_json(folder / "search.json")["found"] == read_json(folders["finished"] / "search.json")["found"]
+
+
+def test_an_error_of_the_disk_that_nobody_has_put_into_words_is_one_line(monkeypatch, capsys):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere/model.onnx")
+
+    monkeypatch.setattr("sartor.cli._run", full)
+    assert "cannot write somewhere/model.onnx: No space left on device" in refused(["fit"], capsys)
+    monkeypatch.setattr("sartor.cli._run", lambda *_: (_ for _ in ()).throw(FileNotFoundError(errno.ENOENT, "a bug")))
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        main(["fit"])

@@ -150,8 +150,13 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
-    text = json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+    text = json_text(data)
     files.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def json_text(data: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(data: Any) -> Any:
