@@ -54,7 +54,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_search_alone_comes_back_as_it_was(tmp_path: Path) -> None:
     write(tmp_path, SEARCHED)
-    assert [p.name for p in tmp_path.iterdir()] == ["search.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal.jsonl", "search.json"]
     back = read_searched(tmp_path)
     assert back == SEARCHED
     assert [repr(o) for o in back.search.choices[1].options] == ["True", "0.5", "'x'"]
@@ -205,3 +205,17 @@ def test_the_narrowing_is_what_was_written_along_the_search_or_else_its_end(tmp_
 def test_a_result_needs_nothing_of_what_has_defaults() -> None:
     bare = Result("t", "digits", RESULT.metrics, RESULT.reference, RESULT.points[:1], RESULT.search)
     assert (bare.latency_model, bare.spent, bare.environment) == (None, Spent(), {})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_result_that_is_not_what_the_run_has_written_is_refused(tmp_path: Path, kept: bool) -> None:
+    """A run of before has written no digest: it is read as it is."""
+    write(tmp_path, SEARCHED)
+    path = tmp_path / "search.json"
+    path.write_text(path.read_text() + " ")
+    if not kept:
+        (tmp_path / "journal.jsonl").unlink()
+        assert read_searched(tmp_path) == SEARCHED
+        return
+    with pytest.raises(StateError, match=r"search\.json is not what the run in this folder has written: restore it"):
+        read_searched(tmp_path)

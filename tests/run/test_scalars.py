@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from disk import FaultyDisk
+from run.toys import largest_file
 from sartor.run.scalars import Scalars
 
 
@@ -35,3 +37,22 @@ def test_without_tensorboard_nothing_happens(tmp_path: Path, monkeypatch: pytest
         scalars.write(1, [{"step": 1, "loss": 0.5}])
         scalars.write(2, [{"step": 2, "loss": 0.5}])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_points_ends_the_points_and_not_the_search(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with FaultyDisk(tmp_path, "folder", 1, "readonly") as disk, Scalars(tmp_path / "run") as scalars:
+        for step in range(1, 4):
+            scalars.write(step, [{"step": step, "loss": 0.5}])
+    assert disk.struck
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of their thread: it cannot write
+def test_a_disk_that_becomes_full_ends_the_points_and_not_the_search(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with Scalars(tmp_path) as scalars:
+        scalars.write(1, [{"step": 1, "loss": 0.5}])
+        with largest_file(10):
+            for step in range(2, 50):
+                scalars.write(step, [{"step": step, "loss": 0.5}])
+            scalars.__exit__(None, None, None)

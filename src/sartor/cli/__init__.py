@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
 import sys
 from importlib import import_module
@@ -20,6 +21,9 @@ from sartor.core.plugins import names, purpose
 OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
 
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of the system that are no mistake of the program: full, read-only, forbidden and broken disks."""
 
 INPUT_HELP = (
     "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
@@ -52,6 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
             c if c.isprintable() else "?" for c in " ".join(str(error).split())
         )  # names of files may be odd
         sys.stderr.write(f"sartor: {words}\n")
+        return MISTAKE
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        sys.stderr.write(f"sartor: cannot write {error.filename or 'its files'}: {error.strerror}; then run it again\n")
         return MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(

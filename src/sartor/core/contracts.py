@@ -141,7 +141,10 @@ class Strategy(ABC):
     """A resumable search. The runner calls `step` until it returns False."""
 
     saved: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that a checkpoint holds."""
+    """Names of the attributes that a checkpoint holds; `trials` is none of them, as the journal has them."""
+
+    trials: list[Trial]
+    """What `recall` gives back: those that want their trials keep them here, oldest first."""
 
     smoke: ClassVar[Mapping[str, Any]] = {}
     """Settings for a run of seconds that still reaches every phase; the contract tests use them."""
@@ -158,6 +161,14 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, lab: Lab) -> bool:
         """Do one unit of work (a batch of trials, an epoch); False when finished."""
+
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """Take back all trials of the steps done so far, oldest first, when a run goes on.
+
+        Called once, after `load_state_dict`. What follows from the trials is neither saved nor rebuilt here, but when
+        it is next asked for; a strategy around another one hands them on.
+        """
+        self.trials = list(trials)
 
     def parents(self) -> Collection[int]:
         """Trials that a later proposal may name as its parent; after a step the weights of all others are removed."""

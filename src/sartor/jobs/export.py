@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from safetensors.torch import load_file
-
 from sartor import config, exporting
+from sartor.core import weights
 from sartor.core.errors import StateError
 from sartor.jobs.fit.assemble import assemble
 from sartor.run.folder import read_config
@@ -57,7 +56,7 @@ def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Rol
     if entry is None:
         raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
     module = parts.build(entry.arch, "train")
-    module.load_state_dict(load_file(folder / entry.weights))
+    module.load_state_dict(weights.load(folder / entry.weights))
     module.eval()
     out.mkdir(parents=True, exist_ok=True)
     session = config.build("targets", {"name": target}).prepare(module, parts.task.example, out)

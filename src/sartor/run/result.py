@@ -5,17 +5,21 @@ The trials are not in it: the journal of the search is the result, and `read` gi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Arch, Choice, Estimate, Objective, Scalar, Trial
-from sartor.run.folder import read_json, write_json
+from sartor.run.folder import json_text, read_json, write_json
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.schema import decode, encode, load
+
+T = TypeVar("T")
 
 VERSION = 2
 """Of the schema; 1 was that of sartor 0.1, which had no number."""
@@ -384,8 +388,11 @@ class Searched:
 
 
 def write(folder: Path, result: Result | Searched) -> None:
-    """Write `result.json`, or `search.json`, atomically."""
-    write_json(folder / (FILE if isinstance(result, Result) else SEARCH_FILE), encode(result))
+    """Write `result.json`, or `search.json`, atomically; the journal has its digest before."""
+    path, data = folder / (FILE if isinstance(result, Result) else SEARCH_FILE), encode(result)
+    digest = hashlib.sha256(json_text(data).encode()).hexdigest()
+    FileJournal(folder / "journal.jsonl").append({"kind": "result", "name": path.name, "sha256": digest})
+    write_json(path, data)
 
 
 def read(folder: Path) -> tuple[Result, Trace]:
@@ -399,12 +406,23 @@ def read(folder: Path) -> tuple[Result, Trace]:
 
 def read_result(folder: Path) -> Result:
     """`result.json` alone; see `read`."""
-    return load(Result, folder / FILE, VERSION, REMEDY)
+    return _own(folder / FILE, load(Result, folder / FILE, VERSION, REMEDY))
 
 
 def read_searched(folder: Path) -> Searched:
     """The `search.json` of a search alone; raises as `read`."""
-    return load(Searched, folder / SEARCH_FILE, VERSION, REMEDY)
+    return _own(folder / SEARCH_FILE, load(Searched, folder / SEARCH_FILE, VERSION, REMEDY))
+
+
+def _own(path: Path, found: T) -> T:
+    """What was found at `path`, if it is what the run there has written; a run of before has kept no digest."""
+    records = FileJournal(path.parent / "journal.jsonl").read()
+    digests = [r["sha256"] for r in records if r["kind"] == "result" and r["name"] == path.name]
+    if digests and digests[-1] != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise StateError(
+            f"{path} is not what the run in this folder has written: restore it, or remove it and run again"
+        )
+    return found
 
 
 def read_trace(folder: Path) -> Trace:

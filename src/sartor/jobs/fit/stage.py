@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors.torch import load_file
 from torch import nn
 
 from sartor import archs, networks
+from sartor.core import weights
 from sartor.core.records import Arch, Estimate
 from sartor.jobs.fit.assemble import Parts, analytic_costs
 from sartor.run.folder import RunFolder
@@ -78,7 +78,7 @@ class Job:
     def load(self, chosen: Chosen) -> nn.Module:
         """A trained network, in eval mode."""
         module = self.parts.build(chosen.arch, "train")
-        module.load_state_dict(load_file(self.weights(chosen.name)))
+        module.load_state_dict(weights.load(self.weights(chosen.name)))
         return module.eval()
 
     def entry(self, chosen: Chosen, latency: Estimate, modelled: float | None) -> Entry:

@@ -60,7 +60,7 @@ class N2n(AskTell):
         teacher: The accuracy of the teacher; 0 evaluates the space's reference first.
     """
 
-    saved = ("rng", "trials", "policies", "baseline")
+    saved = ("rng", "policies", "baseline")
     smoke = {"trials": 14, "batch": 3, "hidden": 4}
 
     def __init__(
