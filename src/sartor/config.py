@@ -27,6 +27,7 @@ TABLES = (
     "latency_model",
     "training",
     "verification",
+    "export",
     "limits",
 )
 """The tables of a config, beside the keys `seed` and `title`."""
