@@ -21,9 +21,12 @@ OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
 
 
+LONGEST = 800
+"""Characters of a message, at most."""
+
 INPUT_HELP = (
     "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
-    "be: --input image=1,3,64,64 --input ids=1,16:int64."
+    "be: --input image=1,3,64,64 --input ids=int64:1,16."
 )
 
 
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(name, arguments[1:])
     except SartorError as error:
-        sys.stderr.write(f"sartor: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"sartor: {_short(' '.join(str(error).split()))}\n")
         return MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(
@@ -66,14 +69,20 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         code = command(arguments, prog_name=f"sartor {name}", standalone_mode=False)
     except Exception as error:
-        # typer's own mistakes (a missing argument, an unknown option) know how to show themselves
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+        # typer's own mistakes: a missing argument, an unknown option
+        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
-        error.show()
+        said = " ".join(error.format_message().split()).rstrip(".")
+        sys.stderr.write(f"sartor: {_short(said)}; sartor {name} --help lists what there is\n")
         return MISTAKE
     if code == STOPPED:  # typer has caught the interrupt
         raise KeyboardInterrupt
     return int(code or OK)
+
+
+def _short(text: str) -> str:
+    """Without the middle, where somebody's value fills pages."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

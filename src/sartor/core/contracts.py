@@ -306,7 +306,7 @@ class Problem:
         for constraint in self.constraints:
             if constraint.metric == metric:
                 return constraint
-        raise CapabilityError(f"no constraint on {metric!r}; add one, for example [budget] {metric} = ...")
+        raise CapabilityError(f"no constraint on {metric!r}; add one, as in [budget] {metric} = '50%'")
 
     def limits(self) -> dict[str, float]:
         """Every bound, metric -> upper."""

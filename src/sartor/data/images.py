@@ -80,7 +80,7 @@ def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
         DataError: One is not, or there are none.
     """
     if not len(labels):
-        raise DataError(f"{source} has no examples")
+        raise DataError(f"{source} has no examples; it needs one at least")
     low, high = int(labels.min()), int(labels.max())
     classes = high + 1 if classes is None else classes
     if low < 0 or high >= classes:

@@ -121,7 +121,7 @@ def onnx_signature(data: bytes) -> Signature:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:
-        raise TargetError(f"this is no ONNX model: {error}") from error
+        raise TargetError(f"this is no ONNX model: {error}; export it again") from error
     graph = model.graph
     weights = {tensor.name for tensor in chain(graph.initializer, (s.values for s in graph.sparse_initializer))}
     ports = [_port(value) for value in graph.input if value.name not in weights]

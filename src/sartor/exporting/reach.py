@@ -110,8 +110,8 @@ def _lacks(form: Form, example: Inputs) -> str:
 
 def _refusal(who: str, form: Form, why: str) -> str:
     return (
-        f"export.dynamic asks for files of {who} with open {', '.join(form.dynamic)}: {why.rstrip('.')}; leave them out, or set "
-        "export.otherwise = 'fixed'"
+        f"export.dynamic asks for files of {who} with open {', '.join(form.dynamic)}: {why.rstrip('.')}; leave them "
+        "out, or set export.otherwise = 'fixed'"
     )
 
 

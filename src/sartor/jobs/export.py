@@ -74,7 +74,7 @@ def export(
     parts = assemble(settings)
     entry = result.reference if network == "reference" else getattr(result.points[point], network)
     if entry is None:
-        raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
+        raise StateError(f"{folder} has no {network} network at point {point}, as none met the budget; take winner")
     result.check(folder, [entry.weights])
     module = parts.build(entry.arch, "train")
     module.load_state_dict(load_file(folder / entry.weights))

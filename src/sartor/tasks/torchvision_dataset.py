@@ -55,7 +55,7 @@ def torchvision_dataset(
     """
     make = getattr(torchvision.datasets, dataset, None)
     if make is None or not inspect.isclass(make):
-        raise ConfigError(f"torchvision has no data set {dataset!r}; see the classes of torchvision.datasets")
+        raise ConfigError(f"torchvision has no data set {dataset!r}; it has {', '.join(torchvision.datasets.__all__)}")
     folder = Path(root).expanduser() if download and str(root) else existing(root, "root")
     images, test_images = (_decoded(_opened(make, folder, part, download), size) for part in ("train", "test"))
     classes = check_labels(images.labels, None, dataset)
@@ -90,7 +90,9 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
         return make(root, **settings)
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"cannot open the {part} split of {make.__name__} in {root}: {reason}") from error
+        raise DataError(
+            f"cannot open the {part} split of {make.__name__} in {root}: {reason}; give its root, or download = true"
+        ) from error
 
 
 def _decoded(dataset: Any, size: int | None) -> Images:

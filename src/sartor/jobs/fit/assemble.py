@@ -136,7 +136,7 @@ def assemble(
     configs.check(config)
     for table in ("space", "task", "target", "budget", "strategy"):
         if not config.get(table):
-            raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
+            raise ConfigError(f"the config has no [{table}]; add one, with its settings")
     task = task or configs.build("tasks", config["task"])
     space = _fitting_space(space, config["space"], task)
     _check_strategy(config["strategy"])
@@ -211,9 +211,7 @@ def _space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
 def fitted_to_task(table: Table, task: Task) -> dict[str, Any]:
     """Fill in what a space needs to know of the data (classes, image size, channels) and the user left out."""
     table = dict(table)
-    if "name" not in table:
-        raise ConfigError(f"[space] has no name; known: {', '.join(plugins.names('spaces'))}")
-    known = configs.keywords(plugins.load("spaces", table["name"]))
+    known = configs.keywords(plugins.load("spaces", configs.name_of("spaces", table)))
     facts: dict[str, Any] = {"classes": task.classes, "example": task.example}
     if isinstance(task.example, Tensor) and task.example.dim() == 4:
         facts |= {"in_channels": task.example.shape[1], "size": task.example.shape[2]}
@@ -254,6 +252,6 @@ def _digest(network: nn.Module) -> str:
 def _check_strategy(table: Table) -> None:
     """Names and types of the strategy's settings, before anything takes time."""
     rest = dict(table)
-    if "name" not in rest:
-        raise ConfigError(f"[strategy] has no name; known: {', '.join(plugins.names('strategies'))}")
-    configs.validate(plugins.load("strategies", rest.pop("name")), rest)
+    name = configs.name_of("strategies", rest)
+    del rest["name"]
+    configs.validate(plugins.load("strategies", name), rest)
