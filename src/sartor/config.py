@@ -57,11 +57,12 @@ def name_of(kind: str, table: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: There is none, or it is no string.
     """
+    one = f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
     if "name" not in table:
-        raise ConfigError(f"[{kind}] has no name; known: {', '.join(plugins.names(kind))}")
+        raise ConfigError(f"[{one}] has no name; known: {', '.join(plugins.names(kind))}")
     name = table["name"]
     if not isinstance(name, str):
-        raise ConfigError(f"[{kind}] name must be a string, got {name!r}; known: {', '.join(plugins.names(kind))}")
+        raise ConfigError(f"[{one}] name must be a string, got {name!r}; known: {', '.join(plugins.names(kind))}")
     return name
 
 

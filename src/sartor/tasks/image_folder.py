@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed
-from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, draw, existing, normalise, split
+from sartor.data.images import draw, existing, imagenet, normalise, split
 from sartor.data.losses import cross_entropy, imitation
 from sartor.data.pictures import decoded, endings, is_picture
 from sartor.data.quality import accuracy
@@ -28,6 +28,7 @@ def image_folder(
     *,
     root: str | Path = "",
     size: int = 224,
+    channels: int = 3,
     batch: int = 32,
     workers: int = 0,
     valid: float = 0.1,
@@ -45,6 +46,7 @@ def image_folder(
     Args:
         root: The folder.
         size: Height and width that the network gets.
+        channels: 3 for colour, 1 for grey; pictures of the other kind are converted.
         batch: Examples per batch.
         workers: Processes that decode; 0 decodes in this one. The batches do not depend on it.
         valid: Share of the training images held out for the search, unless there is a folder.
@@ -62,10 +64,11 @@ def image_folder(
         raise ConfigError(
             f"needs size >= 8, batch >= 1, workers >= 0, crop in (0, 1]; got {(size, batch, workers, crop)}"
         )
+    mean, std = imagenet(channels)
     parts, names = _splits(existing(root, "root"), valid, test, seed)
     budget = int(cache_gb * 2**30) if not workers else 0
     total = sum(map(len, parts.values()))
-    sets = {k: _Pictures(v, size, crop, int(budget * len(v) / total)) for k, v in parts.items()}
+    sets = {k: _Pictures(v, size, channels, crop, int(budget * len(v) / total)) for k, v in parts.items()}
     return Task(
         train=lambda generator: _Epoch(sets["train"], batch, workers, generator),
         valid=lambda: _Epoch(sets["valid"], batch, workers),
@@ -75,7 +78,7 @@ def image_folder(
         metrics=accuracy(len(names)),
         name="image_folder",
         logits=True,
-        example=normalise(sets["valid"][0, None][0][None], IMAGENET_MEAN, IMAGENET_STD),
+        example=normalise(sets["valid"][0, None][0][None], mean, std),
         classes=len(names),
         fingerprint=_fingerprint(Path(root).expanduser(), parts),
         describe={"source": str(root), "classes": names} | {k: len(v) for k, v in parts.items()},
@@ -134,6 +137,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
 
     files: Files
     size: int
+    channels: int
     crop: float
     room: int
     """Bytes that the cache may still take."""
@@ -155,7 +159,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
             return self._augment(image), label
 
     def _decoded(self, path: Path) -> Tensor:
-        image = decoded(path, str(path))
+        image = decoded(path, str(path), self.channels)
         side = round(self.size * 8 / 7)
         image = v2.functional.resize(image, [side], antialias=True)
         square: Tensor = v2.functional.center_crop(image, [side, side])
@@ -184,7 +188,7 @@ class _Epoch:
             generator=torch.Generator(),  # its own, so that the global one is not drawn from
         )
         for pixels, labels in loader:
-            yield normalise(pixels, IMAGENET_MEAN, IMAGENET_STD), labels
+            yield normalise(pixels, *imagenet(self.data.channels)), labels
 
     def _keys(self) -> Iterator[list[tuple[int, int | None]]]:
         count = len(self.data.files)
