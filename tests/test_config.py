@@ -161,7 +161,7 @@ def test_settings_whose_types_only_checkers_know_are_not_checked() -> None:
 def test_build_finds_plug_ins_by_name() -> None:
     problem = Problem(Toy(), ())
     assert config.build("evaluators", {"name": "synthetic", "metric": "x"}, problem).metric == "x"
-    with pytest.raises(ConfigError, match=r"\[evaluators\] has no name; known: .*synthetic"):
+    with pytest.raises(ConfigError, match=r"\[evaluator\] has no name; known: .*synthetic"):
         config.build("evaluators", {})
     with pytest.raises(ConfigError, match="name must be a string, got 3"):
         config.build("evaluators", {"name": 3})

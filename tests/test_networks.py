@@ -162,6 +162,10 @@ def test_inputs_as_text() -> None:
         ("ids", (1, 6), torch.int64),
         ("mask", (1, 6), torch.bool),
     ]
+    before = inputs_of(["image=float32:1,3,8,8", "ids=int64:1,6", "mask= bool : 1x6"])
+    assert isinstance(before, dict)
+    assert [(n, x.shape, x.dtype) for n, x in before.items()] == [(n, x.shape, x.dtype) for n, x in named.items()]
+    assert inputs_of(["int64:1,128"]).dtype is torch.int64  # type: ignore[union-attr]
     one = inputs_of(["ids=1,6:int64"])
     assert isinstance(one, dict)
     assert listed(shapes(named)) == {"image": [3, 8, 8], "ids": [6], "mask": [6]}
@@ -177,7 +181,13 @@ def test_inputs_as_text() -> None:
         (["a=1,3", "a=1,10"], "all by name, each another"),
         (["a=1,3", "b=1,x"], "input b: an input shape is positive whole numbers"),
         (["1,3", "1,0"], "input number 2: an input shape is"),
-        (["ids=1,6:int65"], "input ids has the type 'int65'"),
+        (["ids=1,6:int65"], "input ids has the type 'int65'; types are float32, "),
+        (["ids=int65:1,6"], "as in ids=int64:1,16"),
+        (["1,6:"], "input number 1 has the type ''"),
+        (["1,6:nn"], "input number 1 has the type 'nn'"),
+        (["1,6:quint8"], "input number 1 has the type 'quint8'"),
+        (["int64:"], "an input shape is positive whole numbers"),
+        (["1,99999999999999999999"], "an input shape is positive whole numbers"),
         (["a b=1,6"], "is called as in the network's forward"),
         (["=1,6"], "is called as in the network's forward"),
     ],

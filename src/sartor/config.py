@@ -28,6 +28,7 @@ TABLES = (
     "latency_model",
     "training",
     "verification",
+    "export",
     "limits",
 )
 """The tables of a config, beside the keys `seed` and `title`."""
@@ -46,12 +47,24 @@ def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
         ConfigError: The plug-in or a setting is unknown, or a value has the wrong type; says what was meant, perhaps.
     """
     settings = dict(table)
-    if "name" not in settings:
-        raise ConfigError(f"[{kind}] has no name; known: {', '.join(plugins.names(kind))}")
-    name = settings.pop("name")
-    if not isinstance(name, str):
-        raise ConfigError(f"[{kind}] name must be a string, got {name!r}")
+    name = name_of(kind, settings)
+    del settings["name"]
     return call(plugins.load(kind, name), settings, *args)
+
+
+def name_of(kind: str, table: Mapping[str, Any]) -> str:
+    """The name of the plug-in that a table is for.
+
+    Raises:
+        ConfigError: There is none, or it is no string.
+    """
+    one = f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
+    if "name" not in table:
+        raise ConfigError(f"[{one}] has no name; known: {', '.join(plugins.names(kind))}")
+    name = table["name"]
+    if not isinstance(name, str):
+        raise ConfigError(f"[{one}] name must be a string, got {name!r}; known: {', '.join(plugins.names(kind))}")
+    return name
 
 
 def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
@@ -214,8 +227,8 @@ def shortcuts(
         values = [v.strip() for v in value.split(",")]
         plain = [v if _is_number(v) else json.dumps(v) for v in values]
         found.append(f"budget.{metric.strip()}={plain[0] if len(plain) == 1 else '[' + ', '.join(plain) + ']'}")
-    found += [] if target is None else [f"target.name={target}"]
-    return found + ([] if strategy is None else [f"strategy.name={strategy}"])
+    found += [] if target is None else [f"target.name={json.dumps(target)}"]
+    return found + ([] if strategy is None else [f"strategy.name={json.dumps(strategy)}"])
 
 
 def _is_number(text: str) -> bool:
@@ -229,7 +242,7 @@ def _is_number(text: str) -> bool:
 def _data(text: str) -> list[str]:
     """`TASK` or `TASK:PLACE,PLACE`: places are the first settings of the task that take text, in order."""
     name, colon, places = text.partition(":")
-    found = [f"task.name={name}"]
+    found = [f"task.name={json.dumps(name)}"]
     if not colon:
         return found
     settings = _texts(plugins.load("tasks", name))

@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,23 @@ from sartor.exporting.weights_file import load_weights
 
 Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Shapes of one example without the batch: of one input, of several by place, or by name."""
+
+TYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+)
+"""Of inputs that a command line can ask for."""
+
+LARGEST = 2**40
+"""Values of an input, at most."""
 
 
 def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.Module:
@@ -158,7 +176,9 @@ def _call(module_name: str, attribute: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # the module is there and imports something that is not
-        raise ConfigError(f"there is no module {module_name!r} to import, also not in {here}") from error
+        raise ConfigError(
+            f"there is no module {module_name!r} to import, also not in {here}; start the command where it lies"
+        ) from error
     if not hasattr(module, attribute):
         raise ConfigError(
             f"{module_name} has no {attribute!r}{_near(attribute, [n for n in dir(module) if n[0] != '_'])}"
@@ -183,13 +203,13 @@ def input_shape(text: str) -> tuple[int, ...]:
     """`"1,3,224,224"` -> `(1, 3, 224, 224)`; `x` may stand for the comma.
 
     Raises:
-        ConfigError: not at least two positive whole numbers.
+        ConfigError: not at least two positive whole numbers, or more values than any machine holds.
     """
     try:
         shape = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1:
+    if len(shape) < 2 or min(shape) < 1 or prod(shape) > LARGEST:
         raise ConfigError(f"an input shape is positive whole numbers, batch first, like 1,3,224,224; not {text!r}")
     return shape
 
@@ -197,7 +217,7 @@ def input_shape(text: str) -> tuple[int, ...]:
 def inputs_of(texts: Sequence[str]) -> Inputs:
     """`["1,3,64,64"]` -> one input, `["1,3,64,64", "1,10"]` -> a tuple, `["a=1,3,64,64", "b=1,10"]` -> a dict.
 
-    A type may follow a colon: `ids=1,16:int64`. `x` may stand for the comma.
+    A type may stand before or behind it, with a colon between: `ids=int64:1,16`. `x` may stand for the comma.
 
     Returns:
         Tensors on the meta device: shapes, batch first, and types.
@@ -228,14 +248,20 @@ def _named_text(text: str) -> tuple[str, str]:
 
 
 def _outlined(text: str, name: str, *, several: bool) -> Tensor:
-    shape, colon, kind = text.partition(":")
+    left, colon, right = text.partition(":")
+    shape, kind = (right, left) if colon and not left.strip()[:1].isdecimal() else (left, right)
     dtype = getattr(torch, kind.strip(), None) if colon else torch.float32
-    if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"input {name} has the type {kind!r}; types are torch's, as in {name}=1,16:int64")
+    if dtype not in TYPES:
+        known = ", ".join(str(t).removeprefix("torch.") for t in TYPES)
+        raise ConfigError(f"input {name} has the type {kind!r}; types are {known}, as in {_as_in(name)}int64:1,16")
     try:
         return torch.empty(input_shape(shape), dtype=dtype, device="meta")
     except ConfigError as error:
         raise ConfigError(f"input {name}: {error}") if several else error from None
+
+
+def _as_in(name: str) -> str:
+    return f"{name}=" if name.isidentifier() else ""
 
 
 def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """One number for quality and cost together, for methods that need one; functions of plain numbers.
 
-`quality` is what the objective says, more being better; `ratio` the cost of a network over its target: 1 is on budget, 2 twice too slow.
+`quality` is what the objective says, more being better; `ratio` the cost of a network over its target: 1 is on budget,
+2 twice too slow.
 
 Sources: MnasNet (Tan et al., CVPR 2019, arXiv:1807.11626), equations 2 and 3; TuNAS (Bender et al., CVPR 2020,
 arXiv:2008.06120), the absolute reward; N2N (Ashok et al., ICLR 2018, arXiv:1709.06030), the reward of compression.

@@ -291,7 +291,9 @@ def _dataset(header: Sequence[str], path: Path, wanted: str) -> str:
             f"being train, valid or test); it has {shown}"
         )
     if wanted and wanted not in known:
-        raise ConfigError(f"{path} has no results on {wanted!r}, only on {', '.join(known)}")
+        raise ConfigError(
+            f"{path} has no results on {wanted!r}, only on {', '.join(known)}; name one of these as dataset"
+        )
     if not wanted and len(known) > 1:
         raise ConfigError(f"{path} has results on several data sets, {', '.join(known)}; name one as dataset")
     return wanted or known[0]
@@ -344,7 +346,7 @@ def _every_key(space: Space) -> list[str]:
 
 def _of_folder(path: Path, dataset: str) -> str:
     if dataset and dataset not in SETTINGS:
-        raise ConfigError(f"{path} has no results on {dataset!r}, only on {', '.join(SETTINGS)}")
+        raise ConfigError(f"{path} has no results on {dataset!r}, only on {', '.join(SETTINGS)}; name one of these")
     return dataset or "cifar10"
 
 

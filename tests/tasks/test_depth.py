@@ -177,3 +177,13 @@ def test_what_is_wrong_is_told(settings):
         path.unlink()
     with pytest.raises(DataError, match=r"\d\d\.tiff has negative or infinite depths; write 0"):
         depth(**settings)
+
+
+def test_grey_pictures_for_a_network_of_one_channel(settings):
+    task = depth(**settings, channels=1)
+    inputs, _ = next(iter(task.train(torch_rng(0))))
+    assert inputs.shape[1] == task.example.shape[1] == 1
+    colour, _ = next(iter(depth(**settings).valid()))
+    assert colour.shape[1] == 3
+    with pytest.raises(ConfigError, match=r"mean needs one number per channel \(1\)"):
+        depth(**settings, channels=1, mean=[0.5, 0.5, 0.5])

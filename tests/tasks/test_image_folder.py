@@ -158,3 +158,19 @@ def test_images_turned_by_a_camera_are_said_and_turned_on_demand(tmp_path, caplo
     plain, turned = image_folder(root=root, size=16), image_folder(root=root, size=16, upright=True)
     assert caplog.text.count("set task.upright = true") == 1
     assert torch.equal(plain.example.flip(2, 3), turned.example)
+
+
+def test_colour_or_grey_as_the_network_wants_it(tmp_path):
+    root = write_folder(tmp_path / "f", 10)
+    task = image_folder(root=root, size=16, channels=1)
+    inputs, _ = next(iter(task.valid()))
+    assert tuple(task.example.shape) == (1, 1, 16, 16)
+    assert inputs.shape[1] == 1
+    colour, _ = next(iter(image_folder(root=root, size=16).valid()))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = colour * std.reshape(3, 1, 1) + mean.reshape(3, 1, 1)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    grey = (torch.einsum("c,bchw->bhw", weights, pixels) - weights @ mean) / (weights @ std)
+    assert float((inputs[:, 0] - grey).abs().max()) < 2 / 255 / 0.22  # both round to whole numbers, one after resizing
+    with pytest.raises(ConfigError, match="channels must be 3 for colour or 1 for grey, got 4"):
+        image_folder(root=root, size=16, channels=4)

@@ -228,3 +228,13 @@ def test_an_unlabelled_picture_is_no_error(settings):
     assert all(map(math.isfinite, evaluate(network, task.test(), task).values()))
     for x, y in task.train(torch_rng(0)):
         assert task.loss(network(x), y).isfinite().all()
+
+
+def test_grey_pictures_for_a_network_of_one_channel(settings):
+    task = segmentation(**settings, channels=1)
+    inputs, _ = next(iter(task.train(torch_rng(0))))
+    assert inputs.shape[1] == task.example.shape[1] == 1
+    colour, _ = next(iter(segmentation(**settings).valid()))
+    assert colour.shape[1] == 3
+    with pytest.raises(ConfigError, match=r"mean needs one number per channel \(1\)"):
+        segmentation(**settings, channels=1, mean=[0.5, 0.5, 0.5])

@@ -24,10 +24,12 @@ OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Errors of the system that are no mistake of the program: full, read-only, forbidden and broken disks."""
+LONGEST = 800
+"""Characters of a message, at most."""
 
 INPUT_HELP = (
     "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
-    "be: --input image=1,3,64,64 --input ids=1,16:int64."
+    "be: --input image=1,3,64,64 --input ids=int64:1,16."
 )
 
 TRUST_HELP = "Run code that a recipe from another folder names, as in network = my_net:build."
@@ -36,11 +38,8 @@ TRUST_HELP = "Run code that a recipe from another folder names, as in network = 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: deliberate errors become one line on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        _overview()
-        return OK
-    if arguments[0] == "--version":
-        sys.stdout.write(f"sartor {__version__}\n")
+    if not arguments or arguments[0] in ("--help", "-h", "help", "--version"):
+        _overview(version="--version" in arguments[:1])
         return OK
     name = arguments[0]
     if name not in names("cli"):
@@ -52,10 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(name, arguments[1:])
     except SartorError as error:
-        words = "".join(
-            c if c.isprintable() else "?" for c in " ".join(str(error).split())
-        )  # names of files may be odd
-        sys.stderr.write(f"sartor: {words}\n")
+        sys.stderr.write(f"sartor: {_short(str(error))}\n")
         return MISTAKE
     except OSError as error:
         if error.errno not in DISK:
@@ -80,14 +76,21 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         code = command(arguments, prog_name=f"sartor {name}", standalone_mode=False)
     except Exception as error:
-        # typer's own mistakes (a missing argument, an unknown option) know how to show themselves
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+        # typer's own mistakes: a missing argument, an unknown option
+        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
-        error.show()
+        said = error.format_message().rstrip().rstrip(".")
+        sys.stderr.write(f"sartor: {_short(said)}; sartor {name} --help lists what there is\n")
         return MISTAKE
     if code == STOPPED:  # typer has caught the interrupt
         raise KeyboardInterrupt
     return int(code or OK)
+
+
+def _short(text: str) -> str:
+    """One line without what a terminal would obey (names of files may hold it), nor the middle of a value of pages."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -95,7 +98,10 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _overview() -> None:
+def _overview(*, version: bool) -> None:
+    if version:
+        sys.stdout.write(f"sartor {__version__}\n")
+        return
     console = Console()
     console.print("sartor fits a neural network to a budget: measured latency, MACs, parameters or memory.\n")
     table = Table(box=None, padding=(0, 2), show_header=False)

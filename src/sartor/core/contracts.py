@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sartor.core.errors import CapabilityError, ConfigError, LeakError
 from sartor.core.metrics import Metric
 from sartor.core.moves import Moves
-from sartor.core.records import Arch, Choice, Constraint, Objective, Proposal, Trial
+from sartor.core.records import Arch, Choice, Constraint, Form, Objective, Proposal, Trial
 from sartor.core.state import pack, unpack
 from sartor.core.trees import Inputs, Tree
 
@@ -109,8 +109,11 @@ class Target(ABC):
     """Where a network will run."""
 
     @abstractmethod
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
-        """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`."""
+    def prepare(self, module: nn.Module, example: Inputs, folder: Path, form: Form | None = None) -> Session:
+        """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`.
+
+        What `form` asks for beside that is tried by the caller (`sartor.exporting.written`).
+        """
 
     @abstractmethod
     def load(self, artifact: Path) -> Session:
@@ -321,7 +324,7 @@ class Problem:
         for constraint in self.constraints:
             if constraint.metric == metric:
                 return constraint
-        raise CapabilityError(f"no constraint on {metric!r}; add one, for example [budget] {metric} = ...")
+        raise CapabilityError(f"no constraint on {metric!r}; add one, as in [budget] {metric} = '50%'")
 
     def limits(self) -> dict[str, float]:
         """Every bound, metric -> upper."""

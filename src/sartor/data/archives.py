@@ -154,7 +154,7 @@ def _npz(path: Path) -> Archive:
         with np.load(path, allow_pickle=False) as archive:
             names = tuple(archive)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error})") from error
+        raise DataError(f"{path} is not a readable .npz file ({error}); write it again") from error
     return Archive(path, names, "array", read)
 
 
@@ -190,7 +190,7 @@ def _csv(path: Path) -> Archive:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a readable .csv file ({error})") from error
+        raise DataError(f"{path} is not a readable .csv file ({error}); write it again") from error
     if len(lines) < 2:
         raise DataError(f"{path} has {len(lines)} lines; it needs a header and at least one row")
     header = [name.strip() for name in lines[0]]
@@ -228,7 +228,7 @@ def _parquet(path: Path) -> Archive:
     try:
         names = tuple(parquet.read_schema(path).names)
     except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} is not a readable .parquet file ({error})") from error
+        raise DataError(f"{path} is not a readable .parquet file ({error}); write it again") from error
 
     def read(name: str) -> Array:
         column = parquet.read_table(path, columns=[name])[name]

@@ -25,6 +25,8 @@ AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
 
 # Of ImageNet, as every pretrained network of torchvision expects them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)
+"""How much red, green and blue count in a grey picture (ITU-R 601-2, as Pillow converts)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
         DataError: One is not, or there are none.
     """
     if not len(labels):
-        raise DataError(f"{source} has no examples")
+        raise DataError(f"{source} has no examples; it needs one at least")
     low, high = int(labels.min()), int(labels.max())
     classes = high + 1 if classes is None else classes
     if low < 0 or high >= classes:
@@ -153,6 +155,20 @@ def fingerprint(parts: Iterable[Images]) -> str:
         digest.update(part.pixels.contiguous().numpy().data)
         digest.update(part.labels.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def imagenet(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of ImageNet per channel; of one channel, its colours weighted as in the conversion.
+
+    Raises:
+        ConfigError: There are neither three channels, for colour, nor one, for grey.
+    """
+    if channels not in {1, 3}:
+        raise ConfigError(f"channels must be 3 for colour or 1 for grey, got {channels}")
+    if channels == len(IMAGENET_MEAN):
+        return IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (sum(w * v for w, v in zip(LUMA, values, strict=True)) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (mean,), (std,)
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -98,7 +98,7 @@ def _table(path: Path, column: str) -> list[Pair]:
 
 def _folders(pictures: Path, answers: Path) -> list[Pair]:
     if not answers.is_dir():
-        raise DataError(f"{pictures} has no folder {answers} beside it, with one file of an equal name per picture")
+        raise DataError(f"{pictures} needs a folder {answers} beside it, with one file of an equal name per picture")
     known: dict[Path, Path] = {}
     for path in picture_files(answers):
         other = known.setdefault(path.relative_to(answers).with_suffix(""), path)

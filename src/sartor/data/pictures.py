@@ -230,7 +230,7 @@ def columns(path: Path, *names: str) -> list[list[Any]]:
     try:
         table = parquet.read_table(path, columns=list(names))
     except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} is not a Parquet file with the columns {wanted} ({error})") from error
+        raise DataError(f"{path} must be a Parquet file with the columns {wanted} ({error})") from error
     if table.num_columns < len(names) or not table.num_rows:
         raise DataError(f"{path} must have the columns {wanted} and at least one row")
     return [table[name].to_pylist() for name in names]

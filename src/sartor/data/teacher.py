@@ -74,7 +74,9 @@ def scales_of(teacher: Teacher, batches: Iterable[Batch]) -> dict[str, float]:
         if seen >= SCALED:
             break
     if not sums:
-        raise DataError(f"nothing to imitate: {seen} training examples, and no output of floating-point numbers")
+        raise DataError(
+            f"nothing to imitate: {seen} training examples, and no output of floating-point numbers; it needs both"
+        )
     return {name: _scale(name, *part.tolist()) for name, part in sums.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -83,7 +85,9 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return 0.0 if difference == 0 else difference / scale if scale else float("inf")
 
 
-def drawn(example: Inputs, rng: torch.Generator, batch: int | None = None) -> Inputs:
+def drawn(
+    example: Inputs, rng: torch.Generator, batch: int | None = None, shapes: Sequence[Sequence[int]] | None = None
+) -> Inputs:
     """Random inputs like `example`: standard normal, or drawn from the example's own values if those are no floats.
 
     Whole numbers are indices or lengths more often than not: any other value might not be allowed.
@@ -92,10 +96,13 @@ def drawn(example: Inputs, rng: torch.Generator, batch: int | None = None) -> In
         example: Each `(batch, ...)`.
         rng: All randomness.
         batch: Size of the batch; as in the example by default.
+        shapes: Of all tensors in order, whatever their batch; those of the example by default.
     """
+    wanted = iter(shapes or [t.shape for t in trees.leaves(example)])
 
     def like(tensor: Tensor) -> Tensor:
-        shape = tensor.shape if batch is None or not tensor.dim() else (batch, *tensor.shape[1:])
+        shape = tuple(next(wanted))
+        shape = shape if batch is None or not shape else (batch, *shape[1:])
         if tensor.is_floating_point() or tensor.is_complex():
             return torch.randn(shape, generator=rng).to(tensor.dtype)
         values = tensor.detach().cpu().reshape(-1)

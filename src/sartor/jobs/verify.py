@@ -76,10 +76,11 @@ def verify(folder: Path, *, display: Display | None = None, objects: Objects | N
         objects: `space`, `task`, `target` if the run was given objects instead of names.
 
     Raises:
-        StateError: The run is not finished, or a file of it is missing.
+        StateError: The run is not finished, or a file of it is missing or not the one that was delivered.
     """
     display = display or Silent()
     result = read_result(folder)
+    result.check(folder)
     parts = assemble(read_config(folder / "config.toml"), **(objects or Objects()))
     entries = result.networks
     subjects = {role: _subject(parts, folder, entry) for role, entry in entries.items()}

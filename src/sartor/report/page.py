@@ -104,7 +104,7 @@ def write_page(folder: Path) -> Path:
 
 
 def render(result: Result, trace: Trace, folder: Path) -> str:
-    """The page as text; `folder` is only asked which files of the winners it holds."""
+    """The page as text; `folder` is only asked which files it holds, and whether they are those of the result."""
     figures = draw(result, trace)
     sections = [
         _head(result),
@@ -352,7 +352,9 @@ def _spent(result: Result) -> str:
 def _use(result: Result, folder: Path) -> str:
     many = len(result.points) > 1
     places = [(where, budget, held) for where, budget in _places(result) if (held := _held(folder / where))]
-    found = "".join(_files_table(where, budget if many else "", held) for where, budget, held in places)
+    digests = {name: (digest, "") for name, digest in result.files.items()}
+    digests |= {name: (result.files[name], how) for name, how in result.changed(folder).items()}
+    found = "".join(_files_table(where, budget if many else "", held, digests) for where, budget, held in places)
     if places:
         where, _, held = places[0]
         code = "\n\n".join(_code(held, f"{where}/" if where else ""))
@@ -377,11 +379,21 @@ def _held(place: Path) -> list[str]:
     return [name for name in FILES if (place / name).is_file()]
 
 
-def _files_table(where: str, budget: str, held: Sequence[str]) -> str:
+def _files_table(where: str, budget: str, held: Sequence[str], digests: Mapping[str, tuple[str, str]]) -> str:
+    """Per file what it is, and whether it is still the one that was delivered."""
     prefix = f"{where}/" if where else ""
     title = f"<p><b>{_esc(budget)}</b></p>" if budget else ""
-    body = [f"<tr><th><code>{_esc(prefix + name)}</code></th><td>{_esc(FILES[name])}</td></tr>" for name in held]
-    return f'<div class="whole">{title}{_table(["file", "what it is"], body)}<br></div>'
+    body = []
+    for name in held:
+        digest, changed = digests.get(prefix + name, ("", ""))
+        state = (
+            f"<b>not as delivered: it {_esc(changed)}</b>"
+            if changed
+            else f'<code title="{digest}">{digest[:16]}</code>'
+        )
+        cells = f"<td>{_esc(FILES[name])}</td><td>{state}</td>"
+        body.append(f"<tr><th><code>{_esc(prefix + name)}</code></th>{cells}</tr>")
+    return f'<div class="whole">{title}{_table(["file", "what it is", "SHA-256"], body)}<br></div>'
 
 
 def _code(held: Sequence[str], prefix: str) -> Iterator[str]:

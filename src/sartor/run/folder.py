@@ -110,7 +110,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StateError(f"{path} does not exist: {path.parent} is no run folder") from error
+        raise StateError(f"{path} does not exist: {path.parent} is no run folder; name that of a sartor fit") from error
 
 
 def plain(value: Any) -> Any:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from sartor.core import files
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Arch, Choice, Estimate, Objective, Scalar, Trial
@@ -57,6 +58,7 @@ class Entry:
         weights: File of the weights, relative to the run folder.
         file: The exported file, relative to the run folder; null if the target writes none.
         relative_error: Largest difference between the exported network's outputs and PyTorch's, relative.
+        note: In what the exported file takes less than any batch and the sizes asked for, and why; "" if in nothing.
     """
 
     arch: Arch
@@ -72,6 +74,7 @@ class Entry:
     valid: Mapping[str, float] = field(default_factory=dict)
     file: str | None = None
     relative_error: float | None = None
+    note: str = ""
 
     def cost(self, metric: str) -> Estimate:
         """A cost with its interval; one that is counted is exact."""
@@ -277,6 +280,8 @@ class Result:
         latency_model: Null where latency is not bounded.
         spent: Where the time went.
         environment: Versions, machine, target, data, seed, command: whatever somebody needs to judge or repeat the run.
+        files: SHA-256 of every file that is delivered, and of every network that was timed, with its weights; by its
+            path, relative to the run folder.
         version: Of this schema.
     """
 
@@ -289,6 +294,7 @@ class Result:
     latency_model: LatencyModel | None = None
     spent: Spent = field(default_factory=Spent)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     @property
@@ -305,6 +311,31 @@ class Result:
     def verdict(self) -> Verdict:
         """The worst of all points."""
         return max((p.verdict for p in self.points), key=WORST_LAST.index)
+
+    def changed(self, folder: Path) -> dict[str, str]:
+        """Files of the run that are not as they were delivered -> `is missing`, or what their SHA-256 is and was."""
+        found = {}
+        for name, then in self.files.items():
+            now = files.sha256(folder / name) if (folder / name).is_file() else ""
+            if now != then:
+                found[name] = (
+                    f"has SHA-256 {now[:16]}..., it was delivered with {then[:16]}..." if now else "is missing"
+                )
+        return found
+
+    def check(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Whether files of the run, all by default, are those that were delivered.
+
+        Raises:
+            StateError: Names the first that is not, and how many more.
+        """
+        found = self.changed(folder)
+        wrong = [name for name in (found if names is None else names) if name in found]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise StateError(
+                f"{folder / wrong[0]} {found[wrong[0]]}{more}; restore it, or run the fit again in a new folder"
+            )
 
     @property
     def networks(self) -> dict[str, Entry]:

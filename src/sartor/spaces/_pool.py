@@ -57,7 +57,7 @@ def _names(path: Path) -> list[str]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the pool {path}: {error}") from error
+        raise DataError(f"cannot read the pool {path}: {error}; it must be a CSV file") from error
     rows = list(csv.DictReader(text.splitlines()))
     if rows and KEY not in rows[0]:
         raise DataError(f"{path} has no column {KEY!r}, which names the networks; it has {', '.join(rows[0])}")

@@ -24,7 +24,9 @@ def published(path: str | Path) -> tuple[dict[str, Any], list[Operation | None]]
         return _read(content)
     except (ValueError, LookupError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path} is no ProxylessNAS network that this space holds: {reason}") from error
+        raise DataError(
+            f"{path} is no ProxylessNAS network that this space holds: {reason}; take a published one"
+        ) from error
 
 
 def _read(content: dict[str, Any]) -> tuple[dict[str, Any], list[Operation | None]]:

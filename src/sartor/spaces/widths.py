@@ -108,8 +108,9 @@ class Widths(Space, Accounted, Pretrained):
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
         steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:
+            why = ", ".join(f"{f.layer or 'it'}: {f.reason}" for f in self.coupling.fixed[:3]) or "no layer has any"
             raise CapabilityError(
-                f"{type(whole).__name__} has no channels that can be cut; see `sartor space` for the reasons"
+                f"{type(whole).__name__} has no channels that can be cut ({why}); take another network"
             )
         self._importance, self._blocks, self._ladders, self._whole = importance, found.blocks, steps, whole
         self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))

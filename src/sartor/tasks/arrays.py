@@ -101,7 +101,7 @@ def _npz(path: Path, channels: int | None) -> Images:  # noqa: ARG001 - arrays a
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is not a readable .npz file ({error})") from error
+        raise DataError(f"{path} is not a readable .npz file ({error}); write it again") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise DataError(f"images of {path} must be uint8 of 3 or 4 dimensions, got {pixels.dtype} {pixels.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != pixels.shape[:1]:
@@ -113,7 +113,7 @@ def _entry(archive: Any, path: Path, *names: str) -> np.ndarray[Any, Any]:
     for name in names:
         if name in archive:
             return archive[name]  # type: ignore[no-any-return]
-    raise DataError(f"{path} has no array {' or '.join(names)}, only {', '.join(archive)}")
+    raise DataError(f"{path} needs an array {' or '.join(names)}, and has only {', '.join(archive)}")
 
 
 def _channels_first(pixels: Tensor, path: Path) -> Tensor:

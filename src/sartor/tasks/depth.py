@@ -13,7 +13,7 @@ from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.metrics import SHARE
 from sartor.data import distances
-from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, existing, normalise, per_channel
+from sartor.data.images import existing, imagenet, normalise, per_channel
 from sartor.data.losses import absolute
 from sartor.data.pairs import (
     Augmentation,
@@ -40,11 +40,12 @@ def depth(
     per_metre: float | None = None,
     loss: str = "l1",
     size: Sequence[int] | int | None = None,
+    channels: int = 3,
     batch: int = 8,
     augment: str = "zoom_flip",
     zoom: float = 1.5,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     valid: float = 0.1,
     test: float = 0.1,
     cache_gb: float = 2.0,
@@ -58,7 +59,7 @@ def depth(
     that are missing are drawn from the training pictures; `root/images` and `root/depths` without splits, or one
     Parquet file, will do. Names in both folders are equal but for the ending.
 
-    The network gets `(batch, 3, H, W)` and gives metres, `(batch, 1, H, W)` or `(batch, H, W)`. Pixels of unknown depth
+    The network gets `(batch, C, H, W)` and gives metres, `(batch, 1, H, W)` or `(batch, H, W)`. Pixels of unknown depth
     count nowhere. Distance is the mean absolute difference of two outputs. Quality is the root mean squared error in
     metres, which decides (less is better), the absolute relative error, and the share of pixels that are wrong by a
     factor below 1.25 (Eigen et al. 2014, section 4): each is computed picture by picture and averaged over pictures,
@@ -72,6 +73,7 @@ def depth(
         loss: `"l1"`, the mean absolute error in metres, or `"silog"`, the scale-invariant error of logarithms (Eigen et
             al. 2014, equation 4, lambda = 0.5).
         size: Height and width to resize to, depths by the nearest pixel; needed if the pictures differ in size.
+        channels: 3 for colour, 1 for grey; pictures of the other kind are converted.
         batch: Pictures per batch.
         augment: `"zoom_flip"` takes a random window and enlarges it (what fills the picture is nearer: depths are
             divided by the factor), and mirrors half of the pictures; `"zoom"`, `"flip"` do one of these, `""` nothing.
@@ -98,11 +100,12 @@ def depth(
         raise ConfigError(f"loss must be one of {', '.join(map(repr, losses))}, got {loss!r}")
     splits = pairs_of(existing(root, "root"), "depths", "depth", valid=valid, test=test, seed=seed)
     check_pairs(splits, "task.upright", upright=upright)
-    low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
+    low, high = (per_channel(*known) for known in zip((mean, std), imagenet(channels), ("mean", "std"), strict=True))
     resize = sized(size)
+    shape = resize or size_of(splits["train"][0], upright=upright)
     data = PairSplits.of(
         splits,
-        partial(_read, per_metre, resize, resize or size_of(splits["train"][0], upright=upright), upright),
+        partial(_read, channels, per_metre, resize, shape, upright),
         partial(_normalised, low, high),
         batch=batch,
         transform=Augmentation(augment, zoom, _nearer),
@@ -128,6 +131,7 @@ def depth(
 
 
 def _read(
+    channels: int,
     per_metre: float | None,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
@@ -135,9 +139,10 @@ def _read(
     pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
-    """Picture `(3, H, W)`, uint8, and metres `(1, H, W)`, float32."""
+    """Picture `(channels, H, W)`, uint8, and metres `(1, H, W)`, float32."""
     pair = pairs[index]
-    picture, values = decoded(pair.picture, pair.names[0], upright=upright), numbers(pair.answer, pair.names[1])
+    picture = decoded(pair.picture, pair.names[0], channels, upright=upright)
+    values = numbers(pair.answer, pair.names[1])
     if not bool(values.isfinite().all()) or bool((values < 0).any()):
         raise DataError(f"{pair.names[1]} has negative or infinite depths; write 0 where the depth is not known")
     metres = values.float() / (per_metre or _unit(values))

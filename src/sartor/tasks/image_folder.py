@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed
-from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, draw, existing, normalise, split
+from sartor.data.images import draw, existing, imagenet, normalise, split
 from sartor.data.losses import cross_entropy, imitation
 from sartor.data.pictures import decoded, endings, is_hidden, pictures_below, say_turned
 from sartor.data.quality import accuracy
@@ -30,6 +30,7 @@ def image_folder(
     *,
     root: str | Path = "",
     size: int = 224,
+    channels: int = 3,
     batch: int = 32,
     workers: int = 0,
     valid: float = 0.1,
@@ -50,6 +51,7 @@ def image_folder(
     Args:
         root: The folder.
         size: Height and width that the network gets.
+        channels: 3 for colour, 1 for grey; pictures of the other kind are converted.
         batch: Examples per batch.
         workers: Processes that decode; 0 decodes in this one. The batches do not depend on it.
         valid: Share of the training images held out for the search, unless there is a folder.
@@ -69,6 +71,7 @@ def image_folder(
         raise ConfigError(
             f"needs size >= 8, batch >= 1, workers >= 0, crop in (0, 1]; got {(size, batch, workers, crop)}"
         )
+    mean, std = imagenet(channels)
     parts, names = _splits(existing(root, "root"), valid, test, seed)
     budget = int(cache_gb * 2**30) if not workers else 0
     total = sum(map(len, parts.values()))
@@ -77,7 +80,7 @@ def image_folder(
     early(files, check_all, check_all.names)
     if not upright:
         say_turned(files, check_all.names, "task.upright")
-    sets = {k: _Pictures(v, size, crop, int(budget * len(v) / total), check_all) for k, v in parts.items()}
+    sets = {k: _Pictures(v, size, channels, crop, int(budget * len(v) / total), check_all) for k, v in parts.items()}
     return Task(
         train=lambda generator: _Epoch(sets["train"], batch, workers, generator),
         valid=lambda: _Epoch(sets["valid"], batch, workers),
@@ -87,7 +90,7 @@ def image_folder(
         metrics=accuracy(len(names)),
         name="image_folder",
         logits=True,
-        example=normalise(sets["valid"][0, None][0][None], IMAGENET_MEAN, IMAGENET_STD),
+        example=normalise(sets["valid"][0, None][0][None], mean, std),
         classes=len(names),
         fingerprint=_fingerprint(Path(root).expanduser(), parts),
         describe={"source": str(root), "classes": names} | {k: len(v) for k, v in parts.items()},
@@ -185,6 +188,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
 
     files: Files
     size: int
+    channels: int
     crop: float
     room: int
     """Bytes that the cache may still take."""
@@ -208,7 +212,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
 
     def _decoded(self, path: Path) -> Tensor:
         try:
-            image = decoded(path, str(path), upright=self.check_all.upright)
+            image = decoded(path, str(path), self.channels, upright=self.check_all.upright)
         except DataError:
             if get_worker_info() is None:
                 self.check_all()
@@ -250,7 +254,7 @@ class _Epoch:
                 if self.workers:  # it came from another process, with a traceback in its message
                     self.data.check_all()
                 raise
-            yield normalise(pixels, IMAGENET_MEAN, IMAGENET_STD), labels
+            yield normalise(pixels, *imagenet(self.data.channels)), labels
 
     def _keys(self) -> Iterator[list[tuple[int, int | None]]]:
         count = len(self.data.files)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
-from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, existing, normalise, per_channel
+from sartor.data.images import existing, imagenet, normalise, per_channel
 from sartor.data.losses import cross_entropy, imitation
 from sartor.data.overlap import overlap
 from sartor.data.pairs import (
@@ -40,11 +40,12 @@ def segmentation(
     ignore: int = 255,
     names: Sequence[str] = (),
     size: Sequence[int] | int | None = None,
+    channels: int = 3,
     batch: int = 8,
     augment: str = "zoom_flip",
     zoom: float = 1.5,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     valid: float = 0.1,
     test: float = 0.1,
     cache_gb: float = 2.0,
@@ -58,7 +59,7 @@ def segmentation(
     that are missing are drawn from the training pictures; `root/images` and `root/labels` without splits, or one
     Parquet file, will do. Names in both folders are equal but for the ending.
 
-    The network gets `(batch, 3, H, W)` and gives logits `(batch, classes, H, W)`. Loss is the cross-entropy, the mean
+    The network gets `(batch, C, H, W)` and gives logits `(batch, classes, H, W)`. Loss is the cross-entropy, the mean
     over an example's pixels but those of the label `ignore`; distance that between softmaxes. Quality is mIoU, which
     decides: intersections and unions are added up over the data set, as the field does, and a class that is nowhere
     does not count; and the share of right pixels. Intervals are bootstrapped over pictures.
@@ -69,6 +70,7 @@ def segmentation(
         ignore: Label of the pixels that do not count: 255 by custom, 11 in CamVid.
         names: Of the classes, for the report.
         size: Height and width to resize to, labels by the nearest pixel; needed if the pictures differ in size.
+        channels: 3 for colour, 1 for grey; pictures of the other kind are converted.
         batch: Pictures per batch.
         augment: `"zoom_flip"` takes a random window and enlarges it, and mirrors half of the pictures; `"zoom"`,
             `"flip"` do one of these, `""` nothing. Picture and labels change in step.
@@ -95,11 +97,12 @@ def segmentation(
     found = classes if classes is not None else _largest(splits["train"], ignore) + 1
     if names and len(names) != found:
         raise ConfigError(f"names has {len(names)} entries, the labels have {found} classes; give one name per class")
-    low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
+    low, high = (per_channel(*known) for known in zip((mean, std), imagenet(channels), ("mean", "std"), strict=True))
     resize = sized(size)
+    shape = resize or size_of(splits["train"][0], upright=upright)
     data = PairSplits.of(
         splits,
-        partial(_read, found, ignore, resize, resize or size_of(splits["train"][0], upright=upright), upright),
+        partial(_read, channels, found, ignore, resize, shape, upright),
         partial(_normalised, low, high),
         batch=batch,
         transform=Augmentation(augment, zoom, _enlarged),
@@ -142,6 +145,7 @@ def _largest(pairs: Sequence[Pair], ignore: int) -> int:
 
 
 def _read(
+    channels: int,
     classes: int,
     ignore: int,
     resize: tuple[int, int] | None,
@@ -150,9 +154,10 @@ def _read(
     pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
-    """Picture `(3, H, W)` and labels `(H, W)`, uint8 (labels int32 where they need it)."""
+    """Picture `(channels, H, W)` and labels `(H, W)`, uint8 (labels int32 where they need it)."""
     pair = pairs[index]
-    picture, labels = decoded(pair.picture, pair.names[0], upright=upright), numbers(pair.answer, pair.names[1])
+    picture = decoded(pair.picture, pair.names[0], channels, upright=upright)
+    labels = numbers(pair.answer, pair.names[1])
     labels = labels if labels.is_floating_point() else labels.long()
     wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore)]
     if len(wrong) or labels.is_floating_point():

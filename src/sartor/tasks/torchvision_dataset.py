@@ -25,6 +25,7 @@ def torchvision_dataset(
     root: str | Path = "",
     download: bool = False,
     size: int | None = None,
+    channels: int | None = None,
     subset: int | None = None,
     batch: int = 128,
     valid: float = 0.1,
@@ -40,6 +41,7 @@ def torchvision_dataset(
         root: Folder of the data, as torchvision lays it out.
         download: Whether to download what is missing.
         size: Height and width to resize to; needed if the images differ in size.
+        channels: 3 for colour, 1 for grey, and pictures of the other kind are converted; None takes them as they are.
         subset: Size of a stratified subset to use in place of all training images (validation included).
         batch: Examples per training batch.
         valid: Share of the training images held out for the search.
@@ -55,9 +57,13 @@ def torchvision_dataset(
     """
     make = getattr(torchvision.datasets, dataset, None)
     if make is None or not inspect.isclass(make):
-        raise ConfigError(f"torchvision has no data set {dataset!r}; see the classes of torchvision.datasets")
+        raise ConfigError(f"torchvision has no data set {dataset!r}; it has {', '.join(torchvision.datasets.__all__)}")
+    if channels not in {None, 1, 3}:
+        raise ConfigError(f"channels must be 3 for colour, 1 for grey, or absent, got {channels}")
     folder = Path(root).expanduser() if download and str(root) else existing(root, "root")
-    images, test_images = (_decoded(_opened(make, folder, part, download), size) for part in ("train", "test"))
+    images, test_images = (
+        _decoded(_opened(make, folder, part, download), size, channels) for part in ("train", "test")
+    )
     classes = check_labels(images.labels, None, dataset)
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
@@ -90,15 +96,18 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
         return make(root, **settings)
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"cannot open the {part} split of {make.__name__} in {root}: {reason}") from error
+        raise DataError(
+            f"cannot open the {part} split of {make.__name__} in {root}: {reason}; give its root, or download = true"
+        ) from error
 
 
-def _decoded(dataset: Any, size: int | None) -> Images:
+def _decoded(dataset: Any, size: int | None, channels: int | None) -> Images:
     if not len(dataset):
         raise DataError(f"{type(dataset).__name__} is empty; look at its folder")
     pixels, labels = [], []
     for i in range(len(dataset)):
         image, label = dataset[i]
+        image = image if channels is None else image.convert("L" if channels == 1 else "RGB")
         pixels.append(_resized(v2.functional.pil_to_tensor(image), size))
         labels.append(int(label))
         if pixels[-1].shape != pixels[0].shape:

@@ -28,7 +28,7 @@ def write(inputs: Inputs, path: Path) -> None:
     elif isinstance(inputs, tuple):
         form, named = "tuple", {str(i): x for i, x in enumerate(inputs)}
     else:
-        raise DataError(f"the input of a network is a tensor, a tuple or a dict of tensors, got {type(inputs)}")
+        raise DataError(f"the input of a network must be a tensor, a tuple or a dict of tensors, got {type(inputs)}")
     # clones: safetensors refuses tensors that share memory, and a network may well be given the same one twice
     save_file({name: x.detach().cpu().clone().contiguous() for name, x in named.items()}, path, {FORM: form})
 

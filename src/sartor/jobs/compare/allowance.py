@@ -44,7 +44,7 @@ class Allowance:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(f"a search is given {', '.join(UNITS)}, not {self.unit!r}")
+            raise ConfigError(f"a search is given one of {', '.join(UNITS)}, not {self.unit!r}; take one of these")
         if not 0 < self.amount < math.inf:
             raise ConfigError(f"{self.unit} must be a positive number, got {self.amount}")
         if self.unit == "trials" and self.amount != int(self.amount):

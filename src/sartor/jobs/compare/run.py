@@ -109,7 +109,9 @@ class Setup:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}; intervals need two, better three or more")
         for name in self.strategies:
             if not re.fullmatch(r"[\w][\w.:-]*", name):
-                raise ConfigError(f"{name!r} cannot name a strategy here, as it names its folder, too")
+                raise ConfigError(
+                    f"{name!r} cannot name a strategy here, as it names its folder, too; use letters, digits and _"
+                )
 
 
 def compare_recipe(

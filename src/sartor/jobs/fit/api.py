@@ -16,7 +16,7 @@ from sartor.core import files, weights
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, stand_in
-from sartor.jobs.fit.deliver import deliver, environment
+from sartor.jobs.fit.deliver import deliver, digests, environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
 from sartor.report.page import render
@@ -157,6 +157,7 @@ def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) 
         search=pipeline.search.summary(),
         latency_model=pipeline.latency_model,
         environment=environment(job.parts, command),
+        files=digests(folder, points, pipeline.entries.values()),
     )
     trace = results.read_trace(folder / "search")
     # The page shows the ledger, and takes time itself: it is drawn once to book that, and again to show it.

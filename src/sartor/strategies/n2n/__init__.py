@@ -94,7 +94,7 @@ class N2n(AskTell):
         self._listed = [arch for arch in members if arch in self.region]
         if members and not self._listed:
             raise BudgetError(
-                f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}"
+                f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}; raise them"
             )
         self._rows = options(problem.space.choices)
         self.policies = Policies(

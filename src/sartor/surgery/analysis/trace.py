@@ -252,4 +252,4 @@ class _Inliner:
             if node.op == "output":
                 return fx.map_arg(node.args[0], lambda n: self.copied[n])
             self.copied[node] = next(holes) if node.op == "placeholder" else self.copy(body, node)
-        raise ConfigError("a graph without an output")
+        raise ConfigError("a graph has no output; return one")
