@@ -262,7 +262,7 @@ class Priced:
         differs = self._differs(metric)
         if differs is None and not self._is_certain():
             raise ConfigError(
-                f"nobody knows {metric} on the data set {self._table.dataset!r}: {self._table.path} has no such column, "
+                f"nobody knows {metric} on the data set {self._table.dataset!r}: {self._table.path} has no such column "
                 f"and to {type(self.space).__name__} the data set is unknown; add the column, or say classes and size, "
                 "as in --space classes=10 --space size=32"
             )
