@@ -36,6 +36,8 @@ SETTINGS: Mapping[str, Mapping[str, int]] = {
 
 _RESULT = re.compile(r"(?P<dataset>.+)_(?P<split>train|valid|valtest|test|seconds)_(?P<epochs>\d+)")
 _COST = re.compile(r"(?P<cost>params_M|flops_M|latency_ms)_(?P<dataset>.+)")
+_UNITS = {"macs": ("flops_M", 1e6), "params": ("params_M", 1e6)}
+"""Metric -> the column of it in a table, without the data set, and its unit."""
 _LARGEST = 2**20
 _SHOWN = 3
 
@@ -126,6 +128,14 @@ class Table:
         """Metric -> column, of all that is no result: `latency_ms` is in `latency_ms_digits`."""
         ending = f"_{self.dataset}"
         return {name.removesuffix(ending): name for name in self.columns if Result.of(name) is None}
+
+    def cost(self, metric: str) -> Floats | None:
+        """A cost of every row, `(rows,)`, in its own unit: `macs` are 1e6 times `flops_M`; None if it is not listed."""
+        name, factor = self.costs().get(metric), 1.0
+        if name is None and metric in _UNITS:
+            own, factor = _UNITS[metric]
+            name = self.costs().get(own)
+        return None if name is None else self.column(name) * factor
 
     def line(self, space: Space, arch: Arch) -> int:
         """The row of a network."""

@@ -534,10 +534,12 @@ class _Counter(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, size in sizes.items():
             if name in notes.counted or name not in notes.touched:
                 continue
+            owner = name.rpartition(".")[0]
             if name in notes.other:
-                params[notes.other[name]] += size
+                layer, operator, why = notes.other[name]
+                params[layer or owner, operator, why] += size  # networks that are graphs run no modules
             elif name not in notes.free:  # it is looked at, and nobody sees what becomes of it
-                params[name.rpartition(".")[0], "no operator", "unknown"] += size
+                params[owner, "no operator", "unknown"] += size
         for key in dict.fromkeys((*notes.work, *params)):
             yield Uncounted(*key, notes.work[key], params[key])
 

@@ -55,7 +55,7 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
         "fixed": [{"layer": f.layer, "reason": f.reason} for f in space.coupling.fixed],
         "floor": ends["floor"],
         "full": ends["full"],
-        "uncounted": [entry._asdict() for entry in networks.counted(space.build(full), space.example).uncounted],
+        "uncounted": [entry._asdict() for entry in networks.counted(space.whole, space.example).uncounted],
         "keeps_class": space.plain,
         "input": networks.listed(networks.shapes(space.example)),
     }

@@ -118,6 +118,11 @@ class Widths(Space, Accounted, Pretrained):
         self.accounts = Accounts(self._skeleton, whole, steps)
         self.plain = self._keeps_class()
 
+    @property
+    def whole(self) -> nn.Module:
+        """The network itself, with its channels in the order of their importance."""
+        return self._whole
+
     def build(self, arch: Arch) -> nn.Module:
         return (self._shared(self._whole) if self.trained else self._supernet()).extract(arch)
 

@@ -198,9 +198,7 @@ class _Recorder(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
-        if (
-            torch.Tag.inplace_view in func.tags and func is not _DETACH
-        ):  # what was recorded of the tensor so far would change its shape, too
+        if torch.Tag.inplace_view in func.tags and func is not _DETACH:  # it would change what is recorded so far
             raise UnusualError("a shape that is changed in place")
         value = func(*args, **kwargs)
         several = isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value)

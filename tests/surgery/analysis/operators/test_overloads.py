@@ -130,7 +130,7 @@ def test_there_are_overloads():
     assert len(TRIED) > 350
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "_." in n else n for n in TRIED])
 @pytest.mark.filterwarnings("ignore")
 def test_pointwise(check, name):
     """Uncut it is the original; a cut is the original with zeros, sliced, masked and as a network of its own."""
