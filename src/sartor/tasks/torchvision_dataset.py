@@ -14,7 +14,9 @@ from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.core.foreign import first_line
 from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.data.survey import survey
 
 __all__ = ["torchvision_dataset"]
 
@@ -88,23 +90,34 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
         settings["download"] = download
     try:
         return make(root, **settings)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot open the {part} split of {make.__name__} in {root}: {reason}") from error
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        reason = first_line(error)
+        raise DataError(
+            f"cannot open the {part} split of {make.__name__} in {root}: {reason}; fetch it again"
+        ) from error
 
 
 def _decoded(dataset: Any, size: int | None) -> Images:
     if not len(dataset):
         raise DataError(f"{type(dataset).__name__} is empty; look at its folder")
+    names, read = [f"image {i} of {type(dataset).__name__}" for i in range(len(dataset))], list[tuple[Any, Any]]()
+    survey(names, lambda i: read.append(_item(dataset, i, names[i])), "images")
     pixels, labels = [], []
-    for i in range(len(dataset)):
-        image, label = dataset[i]
+    for image, label in read:
         pixels.append(_resized(v2.functional.pil_to_tensor(image), size))
         labels.append(int(label))
         if pixels[-1].shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(pixels[-1].shape)}"
             raise DataError(f"images of {type(dataset).__name__} differ in shape, {shapes}; set size")
     return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _item(dataset: Any, index: int, where: str) -> tuple[Any, Any]:
+    try:
+        image, label = dataset[index]
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        raise DataError(f"{where} cannot be read ({first_line(error)}); fetch it again") from error
+    return image, label
 
 
 def _resized(image: Tensor, size: int | None) -> Tensor:
