@@ -32,16 +32,18 @@ RATIO = 100
 
 
 def content(path: Path, error: type[SartorError], *, most: int = TEXT) -> bytes:
-    """What is in a file, unpacked if its name ends in `.gz`.
+    """What is in a file, unpacked if it is gzip.
 
     Raises:
         SartorError: Of the class `error`: it cannot be read, or is (or unpacks to) more than `most` bytes.
     """
     try:
-        if path.suffix == ".gz":
-            return _unpacked(path, error, most)
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            packed = path.suffix == ".gz" or file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            data = b"" if packed else file.read(most + 1)
+        if packed:
+            return _unpacked(path, error, most)
     except FileNotFoundError as missing:
         raise error(f"there is no file {path}; correct the path") from missing
     except (OSError, EOFError, zlib.error) as wrong:
@@ -52,7 +54,7 @@ def content(path: Path, error: type[SartorError], *, most: int = TEXT) -> bytes:
 
 
 def text(path: Path, error: type[SartorError], *, most: int = TEXT) -> str:
-    """What is in a file of UTF-8, with or without a mark of its byte order, unpacked if its name ends in `.gz`.
+    """What is in a file of UTF-8, with or without a mark of its byte order, unpacked if it is gzip.
 
     Raises:
         SartorError: Of the class `error`: as `content`, or it is no UTF-8.

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sartor.core import foreign
-from sartor.core.errors import ConfigError
+from sartor.core.errors import ConfigError, StateError
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,21 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise _of_another(network, file, found, wanted, lacking)
     if left := [*extra, *found.others]:
         log.warning("%s: left out %d names that the network has not: %s", file, len(left), _some(left))
+
+
+def load_own(network: nn.Module, file: Path) -> None:
+    """Fill a network with the weights that sartor has written of it into a run folder.
+
+    Raises:
+        StateError: The file is missing or damaged, or holds those of another network.
+    """
+    try:
+        network.load_state_dict(load_file(file))
+    except Exception as error:  # of the parser, and of what does not fit
+        raise StateError(
+            f"cannot read the weights {file} ({foreign.first_line(error)}); restore the file, or run the fit again in "
+            "a new folder"
+        ) from error
 
 
 def _content(file: Path) -> Any:

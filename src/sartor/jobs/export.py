@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from safetensors.torch import load_file
-
 from sartor import config, exporting
 from sartor.core.errors import StateError
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import assemble
 from sartor.run.folder import read_config
 from sartor.run.result import read_result
@@ -57,7 +56,7 @@ def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Rol
     if entry is None:
         raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
     module = parts.build(entry.arch, "train")
-    module.load_state_dict(load_file(folder / entry.weights))
+    load_own(module, folder / entry.weights)
     module.eval()
     out.mkdir(parents=True, exist_ok=True)
     session = config.build("targets", {"name": target}).prepare(module, parts.task.example, out)

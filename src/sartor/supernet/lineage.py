@@ -76,7 +76,7 @@ def kept_weights(path: Path) -> tuple[Arch, dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             arch = tuple(json.loads(file.metadata()["arch"]))
             return arch, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StateError(f"cannot read the weights {path} ({error}); start the search in a new folder") from error
 
 
