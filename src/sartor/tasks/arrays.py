@@ -65,6 +65,8 @@ def arrays(
     survey(list(map(str, paths)), lambda i: read.append(_read(paths[i], channels)), "files")
     images = read[0]
     classes = check_labels(images.labels, classes, str(train))
+    if classes < 2:
+        raise DataError(f"all labels of {train} are 0: a classification needs two classes; correct the labels")
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
     if str(test):

@@ -117,7 +117,10 @@ def _splits(root: Path, valid: float, test: float, seed: int) -> tuple[dict[str,
 
 def _classes(folder: Path) -> list[str]:
     needs = f"it needs one folder per class with {endings()} files"
-    return class_names(folder, lambda place: any(pictures_below(place)), "images", needs)
+    names = class_names(folder, lambda place: any(pictures_below(place)), "images", needs)
+    if len(names) < 2:
+        raise DataError(f"{folder} has one class alone, {names[0]}; add the folder of another, or correct the path")
+    return names
 
 
 def _files(folder: Path, names: Sequence[str]) -> Files:
