@@ -121,7 +121,7 @@ def asked(recipe: str | Path, assignments: Sequence[str] = (), *, trust_code: bo
     path = recipes.find(recipe)
     base = read(path)
     settings = override(base, assignments)
-    if trust_code or str(recipe) in recipes.names() or path.absolute().parent.resolve() == Path.cwd().resolve():
+    if trust_code or str(recipe) in recipes.names() or path.resolve().parent == Path.cwd().resolve():
         return settings
     typed = set(named_code.named(assigned(base, assignments)))
     for code in named_code.named(settings):

@@ -213,7 +213,11 @@ TABLE: dict[str, Case] = {
         "a.toml", b"a = " + DEEP, as_text(foreign.from_toml), DataError, "nested too deep"
     ),
     "core/foreign.py:members": Case(
-        "a.zip", zipped(("a", b"1"), ("A", b"2")), lambda p: foreign.members(p, DataError), DataError, "'[aA]' twice"
+        "a.zip",
+        zipped(("a", b"1"), ("A", b"2")),
+        lambda p: foreign.members(p, DataError, fold=True),
+        DataError,
+        "'[aA]' twice",
     ),
     "core/state.py:load": Case("s.pt", marked, state.load, StateError, "cannot|damaged|not"),
     "data/archives.py:_npz.read": Case(

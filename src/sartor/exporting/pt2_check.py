@@ -77,7 +77,7 @@ def check_pt2(path: Path) -> None:
     Raises:
         TargetError: It is damaged, or holds something that is no plain data; the message names the member.
     """
-    listed = foreign.members(path, TargetError)
+    listed = foreign.members(path, TargetError, fold=True)
     _refuse_two_readings(path, listed)
     with zipfile.ZipFile(path) as archive:
         raw: set[str] = set()
