@@ -451,8 +451,10 @@ def test_a_recipe_of_this_folder_and_code_that_was_typed_need_none(elsewhere, mo
     for path in ("r.toml", here):
         assert config.asked(path)["space"]["network"] == "found_here:build"
     (here.parent / "a link").symlink_to(elsewhere.parent)
-    with pytest.raises(ConfigError, match="--trust-code"):
-        config.asked("a link/r.toml")
+    (here.parent / "linked.toml").symlink_to(elsewhere)
+    for name in ("a link/r.toml", "linked.toml"):
+        with pytest.raises(ConfigError, match="--trust-code"):
+            config.asked(name)
 
 
 def test_configs_are_bounded(tmp_path):

@@ -134,12 +134,13 @@ def asked(recipe: str | Path, assignments: Sequence[str] = (), *, trust_code: bo
     path = recipes.find(recipe)
     base = read(path)
     settings = override(base, assignments)
-    if trust_code or str(recipe) in recipes.names() or path.absolute().parent.resolve() == Path.cwd().resolve():
+    if trust_code or str(recipe) in recipes.names() or path.resolve().parent == Path.cwd().resolve():
         return settings
     typed = set(named_code.named(assigned(base, assignments)))
     for code in named_code.named(settings):
         place = named_code.origin(code) if code not in typed else None
         if place is not None:
+            place = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
             raise ConfigError(
                 f"{path} is in another folder and names code that is not installed, {code} (in {place}); look at both, "
                 "and agree with --trust-code"

@@ -75,7 +75,7 @@ def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes
     """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file."""
     found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else copy.deepcopy(spec)
     if weights:
-        load_weights(found, Path(weights))
+        load_weights(found, Path(weights).expanduser())
     return found
 
 

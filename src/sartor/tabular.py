@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sartor.core import foreign
 from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Arch
@@ -248,15 +249,12 @@ class _Sheet(NamedTuple):
 
 
 def _text(path: Path) -> str:
+    if not path.exists():
+        raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path")
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV file, plain or with gzip ({error}); fetch it again") from error
+        return foreign.text(path, DataError, most=max(foreign.ROOM, path.stat().st_size))
+    except DataError as error:
+        raise DataError(f"{path} is no CSV file, plain or with gzip: {error}") from error
 
 
 def _header(path: Path) -> list[str]:
@@ -265,7 +263,7 @@ def _header(path: Path) -> list[str]:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rt", encoding="utf-8-sig") if zipped else path.open(encoding="utf-8-sig") as lines:
-            header = next(csv.reader(lines), [])
+            header = next(csv.reader([lines.readline(foreign.SETTINGS)]), [])  # a line may have no end
     except FileNotFoundError as error:
         raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:

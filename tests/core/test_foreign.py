@@ -56,7 +56,12 @@ def test_what_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("b", b"1")
         archive.writestr("B", b"2")
+    assert list(foreign.members(path, DataError)) == ["b", "B"]
     with pytest.raises(DataError, match=r"holds '[bB]' twice"):
+        foreign.members(path, DataError, fold=True)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("b", b"3")
+    with pytest.raises(DataError, match="holds 'b' twice"):
         foreign.members(path, DataError)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"cannot read .*a\.zip as an archive"):

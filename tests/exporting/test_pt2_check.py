@@ -110,6 +110,25 @@ def with_formula(text: str) -> Callable[[bytes], bytes]:
     return make
 
 
+def with_guard(text: str) -> Callable[[bytes], bytes]:
+    return lambda data: json.dumps({**json.loads(data), "guards_code": [text]}).encode()
+
+
+def renamed(text: str) -> Callable[[bytes], bytes]:
+    """The argument of the network is called otherwise."""
+
+    def make(data: bytes) -> bytes:
+        model = json.loads(data)
+        model["graph_module"]["module_call_graph"][0]["signature"]["forward_arg_names"] = [text]
+        return json.dumps(model).encode()
+
+    return make
+
+
+def with_buffer(text: str) -> Callable[[bytes], bytes]:
+    return lambda data: data.replace(b'"buffer_name": "grid"', b'"buffer_name": ' + json.dumps(text).encode())
+
+
 def with_structure(kind: str, context: str) -> Callable[[bytes], bytes]:
     def make(data: bytes) -> bytes:
         model = json.loads(data)
@@ -155,6 +174,12 @@ def crafted(mark: Path) -> dict[str, tuple[Change, dict[str, bytes]]]:
         "formula in a word": (changed(model, with_formula(f'Add(\'open("{mark}", "w")\', Integer(1))')), {}),
         "formula in a setting": (changed(model, with_formula(f"Symbol('s', cls='open(\"{mark}\")')")), {}),
         "formula of attributes": (changed(model, with_formula("Symbol('s').__class__")), {}),
+        "guard": (changed(model, with_guard(f"__import__('os').mkdir('{mark}') is None")), {}),
+        "guard of an input": (changed(model, with_guard(f"L['image'].apply_(__import__('os').mkdir('{mark}'))")), {}),
+        "guard with a remark": (changed(model, with_guard("L['image'].size()[0] > 0 # ")), {}),
+        "name of an argument": (changed(model, renamed('image=__import__("os").mkdir("x")')), {}),
+        "key with quotes": (changed(model, with_structure("builtins.dict", json.dumps(["a'b"]))), {}),
+        "target with quotes": (changed(model, with_buffer('grid", __import__("os").mkdir("x"), "')), {}),
         "enum": (changed(model, with_structure("builtins.dict", ENUM)), {}),
         "factory": (changed(model, with_structure("collections.defaultdict", IMPORTED)), {}),
     }
@@ -185,13 +210,13 @@ def test_what_would_run_code_is_refused_unread(name: str, honest: Path, tmp_path
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["weight", "examples", "formula", "bare examples"])
+@pytest.mark.parametrize("name", ["weight", "examples", "formula", "bare examples", "guard"])
 def test_the_crafted_files_do_run_code_in_torch(name: str, honest: Path, tmp_path: Path, mark: Path) -> None:
     """Else the test above would show nothing."""
     change, more = crafted(mark)[name]
     path = rewritten(honest, tmp_path / "model.pt2", change, **more)
     with contextlib.suppress(Exception), quiet(), path.open("rb") as file:
-        torch.export.load(file)
+        torch.export.load(file).module()(X)
     assert mark.exists()
 
 

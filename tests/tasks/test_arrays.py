@@ -138,3 +138,16 @@ def test_a_trained_network_gets_the_normalisation_it_knows(tmp_path):
 def test_normalisation_has_one_number_per_channel(tmp_path, wrong):
     with pytest.raises(ConfigError, match="needs one number per channel"):
         arrays(train=write_npz(tmp_path / "a.npz", 60), **wrong)
+
+
+def test_one_class_is_none(tmp_path):
+    np.savez(tmp_path / "one.npz", x=np.zeros((9, 8, 8), np.uint8), y=np.zeros(9, int))
+    with pytest.raises(DataError, match=r"all labels of .*one\.npz are 0: a classification needs two classes"):
+        arrays(train=tmp_path / "one.npz")
+
+
+def test_arrays_whose_names_differ_in_capitals_are_two(tmp_path):
+    write_npz(tmp_path / "a.npz", 40)
+    with np.load(tmp_path / "a.npz") as found:
+        np.savez(tmp_path / "b.npz", x=found["x"], y=found["y"], X=np.zeros(3), Y=np.zeros(3))
+    assert arrays(train=tmp_path / "b.npz").classes == 2

@@ -139,6 +139,11 @@ def test_classes_are_folders_with_images_and_names_of_their_own(tmp_path):
         image_folder(root=root / "cat" / "0.png", size=16)
 
 
+def test_one_class_is_none(tmp_path):
+    with pytest.raises(DataError, match=r"f has one class alone, cat; add the folder of another, or correct the path"):
+        image_folder(root=write_folder(tmp_path / "f", 20, classes=("cat",)))
+
+
 def test_loops_of_links_end(tmp_path):
     root = write_folder(tmp_path / "f", 20)
     (root / "cat" / "again").symlink_to(root / "cat")

@@ -15,7 +15,8 @@ from sartor.core.errors import ConfigError
 
 def run(
     network: Annotated[
-        str | None, typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx file.")
+        str | None,
+        typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx or .pt2 file."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="`sartor list targets` names them; default onnxruntime.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", help=INPUT_HELP)] = None,

@@ -32,16 +32,18 @@ RATIO = 100
 
 
 def content(path: Path, error: type[SartorError], *, most: int = TEXT) -> bytes:
-    """What is in a file, unpacked if its name ends in `.gz`.
+    """What is in a file, unpacked if it is gzip.
 
     Raises:
         SartorError: Of the class `error`: it cannot be read, or is (or unpacks to) more than `most` bytes.
     """
     try:
-        if path.suffix == ".gz":
-            return _unpacked(path, error, most)
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            packed = path.suffix == ".gz" or file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            data = b"" if packed else file.read(most + 1)
+        if packed:
+            return _unpacked(path, error, most)
     except FileNotFoundError as missing:
         raise error(f"there is no file {path}; correct the path") from missing
     except (OSError, EOFError, zlib.error) as wrong:
@@ -52,7 +54,7 @@ def content(path: Path, error: type[SartorError], *, most: int = TEXT) -> bytes:
 
 
 def text(path: Path, error: type[SartorError], *, most: int = TEXT) -> str:
-    """What is in a file of UTF-8, with or without a mark of its byte order, unpacked if its name ends in `.gz`.
+    """What is in a file of UTF-8, with or without a mark of its byte order, unpacked if it is gzip.
 
     Raises:
         SartorError: Of the class `error`: as `content`, or it is no UTF-8.
@@ -91,8 +93,13 @@ def from_toml(data: bytes, where: str, error: type[SartorError]) -> dict[str, An
         raise error(f"{where} is not TOML: {first_line(wrong)}") from wrong
 
 
-def members(path: Path, error: type[SartorError]) -> Mapping[str, zipfile.ZipInfo]:
+def members(path: Path, error: type[SartorError], *, fold: bool = False) -> Mapping[str, zipfile.ZipInfo]:
     """What is in a zip archive by name, in the archive's order; only its index is read.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        fold: Whether its readers take names for equal that differ in capitals only.
 
     Raises:
         SartorError: Of the class `error`: it is no archive, is encrypted, holds a name twice (two readers could then
@@ -110,8 +117,9 @@ def members(path: Path, error: type[SartorError]) -> Mapping[str, zipfile.ZipInf
         )
     if any(entry.flag_bits & 1 for entry in listed):
         raise error(f"{path} is encrypted; write it without a password")
-    times = Counter(entry.filename.casefold() for entry in listed)
-    twice = next((entry.filename for entry in listed if times[entry.filename.casefold()] > 1), None)
+    names = [entry.filename.casefold() if fold else entry.filename for entry in listed]
+    times = Counter(names)
+    twice = next((entry.filename for entry, name in zip(listed, names, strict=True) if times[name] > 1), None)
     if twice is not None:
         raise error(f"{path} holds {twice!r} twice, so that readers could see different files; write it again")
     return {entry.filename: entry for entry in listed}

@@ -318,24 +318,22 @@ def check_pairs(splits: Mapping[str, Sequence[Pair]], setting: str, *, upright: 
     Raises:
         DataError: Pictures or answers cannot be decoded; the message names them.
     """
-    pairs = [pair for part in splits.values() for pair in part]
-    names = [pair.names for pair in pairs]
+    sources, names = _apart([pair for part in splits.values() for pair in part])
 
-    def picture(index: int) -> Tensor:
-        pair = pairs[index]
-        numbers(pair.answer, pair.names[1])
-        return decoded(pair.picture, pair.names[0], upright=upright)
+    def picture(index: int) -> Tensor | None:
+        if index % 2:
+            numbers(sources[index], names[index])
+            return None
+        return decoded(sources[index], names[index], upright=upright)
 
-    both = [(source, name) for p in pairs for source, name in zip((p.picture, p.answer), p.names, strict=True)]
-    early(*_apart(both, lambda: survey(names, picture, "pairs", picture)))
+    early(sources, lambda: survey(names, picture, "files", picture), names)
     if not upright:
-        say_turned([pair.picture for pair in pairs], [pair.names[0] for pair in pairs], setting)
+        say_turned(sources[::2], names[::2], setting)
 
 
-def _apart(
-    both: Sequence[tuple[Source, str]], check_all: Callable[[], None]
-) -> tuple[list[Source], Callable[[], None], list[str]]:
-    return [source for source, _ in both], check_all, [name for _, name in both]
+def _apart(pairs: Sequence[Pair]) -> tuple[list[Source], list[str]]:
+    """Pictures and answers by turns, and their names."""
+    return [s for pair in pairs for s in (pair.picture, pair.answer)], [name for pair in pairs for name in pair.names]
 
 
 def checked(data: Mapping[str, Decoded], splits: Mapping[str, Sequence[Pair]]) -> None:
@@ -351,9 +349,8 @@ def checked(data: Mapping[str, Decoded], splits: Mapping[str, Sequence[Pair]]) -
 
     for part in data.values():
         part.check_all = check_all
-    early(
-        *_apart([(s, n) for p, _, _ in pairs for s, n in zip((p.picture, p.answer), p.names, strict=True)], check_all)
-    )
+    sources, names = _apart([pair for pair, _, _ in pairs])
+    early(sources, check_all, names)
 
 
 def _nothing() -> None: ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.foreign import first_line
 from sartor.core.rng import numpy_rng
+from sartor.data.folders import files_below
 from sartor.data.survey import size_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 ORIENTATION = 0x0112
 """The tag of EXIF data that says how a camera was held."""
+
+ROWS = 2**28
+"""Rows of a table."""
 
 GLANCED = 1000
 """Pictures of a large data set whose headers are looked at."""
@@ -59,19 +62,8 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """Files that are called like pictures, in folders behind links, too, each folder once; hidden ones are left out."""
-    seen: set[Path] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = Path(place).resolve()
-        folders[:] = sorted(name for name in folders if not is_hidden(name)) if real not in seen else []
-        if real not in seen:
-            yield from filter(is_picture, (Path(place, name) for name in sorted(files) if not is_hidden(name)))
-        seen.add(real)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that programs leave behind: `.cache`, `._photo.jpg`, `__MACOSX`."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Files below a folder that are called like pictures: see `sartor.data.folders.files_below`."""
+    return filter(is_picture, files_below(folder))
 
 
 def is_picture(path: Path) -> bool:
@@ -224,16 +216,27 @@ def columns(path: Path, *names: str) -> list[list[Any]]:
     wanted = " and ".join(names)
     try:
         # Lazy: an extra, which only this function needs.
-        parquet, arrow = map(importlib.import_module, ("pyarrow.parquet", "pyarrow"))
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise MissingExtraError(f"reading {path} needs pyarrow; pip install 'sartor[parquet]'") from error
     try:
+        check_rows(parquet.read_metadata(path).num_rows, path)
         table = parquet.read_table(path, columns=list(names))
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} must be a Parquet file with the columns {wanted} ({error})") from error
+    except Exception as error:  # pyarrow's own, and whatever a damaged file makes it raise
+        raise DataError(f"{path} must be a Parquet file with the columns {wanted} ({first_line(error)})") from error
     if table.num_columns < len(names) or not table.num_rows:
         raise DataError(f"{path} must have the columns {wanted} and at least one row")
     return [table[name].to_pylist() for name in names]
+
+
+def check_rows(rows: int, path: Path) -> None:
+    """Refuse a table that no memory holds: a column of one value takes nothing in a file.
+
+    Raises:
+        DataError: It has that many rows.
+    """
+    if rows > ROWS:
+        raise DataError(f"{path} has {rows:,} rows, more than the {ROWS:,} that are read; split the file")
 
 
 def drawn(items: Sequence[T], fraction: float, seed: int, name: str, source: str) -> tuple[list[T], list[T]]:

@@ -24,14 +24,14 @@ Name: TypeAlias = str | tuple[str, ...]
 """Of an example, or of its parts; that which a message begins with is meant."""
 
 
-def survey(names: Sequence[Name], read: Read, what: str, picture: Callable[[int], Tensor] | None = None) -> None:
+def survey(names: Sequence[Name], read: Read, what: str, picture: Callable[[int], Tensor | None] | None = None) -> None:
     """Read all, and name those that cannot be.
 
     Args:
         names: Of the examples, for messages.
         read: Raises a DataError for what cannot be used; unused where `picture` is given.
         what: Such as `pictures`.
-        picture: Reads an example as a picture, `(..., H, W)`.
+        picture: Reads an example as a picture, `(..., H, W)`; None for one that is none.
 
     Raises:
         DataError: Some cannot be used: what is wrong with the first, and up to ten names. Or all pictures are of one
@@ -45,7 +45,7 @@ def survey(names: Sequence[Name], read: Read, what: str, picture: Callable[[int]
         except DataError as error:
             wrong.append((_part(name, error), error))
             continue
-        flat = flat and isinstance(found, Tensor) and is_flat(found)
+        flat = flat and (not isinstance(found, Tensor) or is_flat(found))
     if wrong:
         raise together(wrong, len(names), what) from wrong[0][1]
     if flat:

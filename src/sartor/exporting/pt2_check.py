@@ -1,8 +1,9 @@
 """What in a `.pt2` file could run code, found before `torch.export.load` sees the file.
 
 torch unpickles members that the archive's own index marks, tries pickled examples again without any limits if they are
-not plain data, loads compiled libraries, evaluates the formulas of sizes as Python, and calls whatever function of
-`torch` a node names. An honest file of `torch.export.save` with tensors needs none of that.
+not plain data, loads compiled libraries, evaluates the formulas of sizes as Python, writes guards and names into source
+code that it compiles, and calls whatever function of `torch` a node names. An honest file of `torch.export.save` with
+tensors needs none of that.
 """
 
 from __future__ import annotations
@@ -57,6 +58,15 @@ ARITHMETIC = (
 LONG = 10_000
 """Characters of a formula."""
 
+PLAIN = re.compile(r"[^'\"\\`\x00-\x1f\x7f]*")
+"""What cannot end a string in source code."""
+
+IDENTIFIER = re.compile(r"([^\W\d]\w*)?")
+NAMES = ("name", "as_name", "forward_arg_names")
+"""Fields that become names in source code."""
+
+CHECKED_APART = ("expr_str", "guards_code", "in_spec", "out_spec")
+
 EMPTY = 2**20
 """Elements that a tensor without bytes in the file may claim."""
 
@@ -67,7 +77,7 @@ def check_pt2(path: Path) -> None:
     Raises:
         TargetError: It is damaged, or holds something that is no plain data; the message names the member.
     """
-    listed = foreign.members(path, TargetError)
+    listed = foreign.members(path, TargetError, fold=True)
     _refuse_two_readings(path, listed)
     with zipfile.ZipFile(path) as archive:
         raw: set[str] = set()
@@ -132,9 +142,8 @@ def _check_member(path: Path, name: str, archive: zipfile.ZipFile) -> None:
         _check_plain(path, name, data)
     elif _is_pickle(data):
         raise _refused(path, f"{name!r}, a pickle", "which runs code when it is read")
-    if suffix == ".json":
-        for part in _tables(foreign.from_json(data, f"{name!r} in {path}", TargetError)):
-            _check_table(path, part)
+    if name.partition("/")[2].startswith("models/") or base == "serialized_exported_program.json":
+        _check_program(path, foreign.from_json(data, f"{name!r} in {path}", TargetError))
 
 
 def _check_plain(path: Path, name: str, data: bytes) -> None:
@@ -173,6 +182,29 @@ def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
             waiting += part
 
 
+def _check_program(path: Path, program: Any) -> None:
+    for part in _tables(program):
+        _check_table(path, part)
+    for key, text in _words(program, ""):
+        wanted = IDENTIFIER if key in NAMES else PLAIN
+        if key not in CHECKED_APART and not wanted.fullmatch(text):
+            raise _refused(path, f"{text[:60]!r} as a {key or 'name'}", "which could be written into source code")
+
+
+def _words(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every string with the name of the field that it is in, and every name of a field; not the remarks of nodes."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _words(part, key)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield "", name
+            if name != "metadata":
+                yield from _words(part, name)
+
+
 def _check_table(path: Path, part: Mapping[str, Any]) -> None:
     target = part.get("target")
     if isinstance(target, str) and "inputs" in part and not OPERATORS.fullmatch(target):
@@ -180,6 +212,9 @@ def _check_table(path: Path, part: Mapping[str, Any]) -> None:
     formula = part.get("expr_str")
     if formula is not None and not _is_formula(formula):
         raise _refused(path, f"the formula {str(formula)[:60]!r}", "which is evaluated as Python")
+    for guard in part.get("guards_code") or ():
+        if not _is_guard(guard):
+            raise _refused(path, f"the guard {str(guard)[:60]!r}", "which is written into source code")
     for key in ("in_spec", "out_spec"):
         if part.get(key) and not _is_structure(part[key]):
             raise _refused(path, f"a structure {key!r} that imports a module", "which runs its code")
@@ -194,7 +229,8 @@ def _is_structure(text: object) -> bool:
     except (ValueError, TypeError, RecursionError):
         return False
     plain = all("defaultdict" not in str(node["type"]) for node in nodes)
-    return plain and not any(True for context in contexts for _ in _tables(context))
+    quiet = all(PLAIN.fullmatch(text) for context in contexts for _, text in _words(context, ""))
+    return plain and quiet and not any(True for context in contexts for _ in _tables(context))
 
 
 def _is_formula(text: object) -> bool:
@@ -215,6 +251,51 @@ def _is_formula(text: object) -> bool:
         and all(_is_number(n) or id(n) in words for n in nodes if isinstance(n, ast.Constant))
         and all(n.id.isalnum() for n in nodes if isinstance(n, ast.Name) and id(n) not in functions)
     )
+
+
+def _is_guard(text: object) -> bool:
+    """Whether it compares sizes of the inputs, `L['x'].size()[0]`, with arithmetic."""
+    if not isinstance(text, str) or len(text) > LONG or not re.fullmatch(r"[^#\\\n\r]*", text):
+        return False
+    try:
+        return _compares(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _compares(node: ast.expr) -> bool:  # noqa: C901, PLR0911 - a flat table of forms reads best
+    match node:
+        case ast.Constant():
+            return _is_number(node)
+        case ast.Name():
+            return node.id in ("inf", "math", "True", "False")
+        case ast.Subscript(value=ast.Name(id="L")) | ast.Subscript(value=ast.Subscript()):
+            return _is_place(node)
+        case ast.Subscript(value=ast.Call() as value, slice=ast.Constant() as place):
+            return _compares(value) and _is_number(place)
+        case ast.Call(func=ast.Attribute(value=value, attr="size" | "stride" | "storage_offset" | "dim"), args=args):
+            return not node.keywords and _is_place(value) and all(map(_compares, args))
+        case ast.Call(func=function, args=args):
+            return not node.keywords and _is_arithmetic(ast.unparse(function)) and all(map(_compares, args))
+        case ast.Attribute(value=ast.Name(id="math")):
+            return node.attr.isalnum()
+        case ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.Compare():
+            return all(_compares(below) for below in ast.iter_child_nodes(node) if isinstance(below, ast.expr))
+    return False
+
+
+def _is_place(node: ast.expr) -> bool:
+    """`L['x']`, `L['x'][0]['y']`: an input."""
+    while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        key = node.slice.value
+        if not isinstance(key, int) and not (isinstance(key, str) and PLAIN.fullmatch(key)):
+            return False
+        node = node.value
+    return isinstance(node, ast.Name) and node.id == "L"
+
+
+def _is_arithmetic(name: str) -> bool:
+    return bool(FORMULAS.fullmatch(name) or re.fullmatch(r"torch\._?sym_\w+|math\.[a-z0-9]+|TrueDiv|Int", name))
 
 
 def _name(call: ast.Call) -> str:

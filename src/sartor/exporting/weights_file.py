@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sartor.core import foreign
-from sartor.core.errors import ConfigError
+from sartor.core import foreign, weights
+from sartor.core.errors import ConfigError, StateError
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
     """
     content = _content(file)
     wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-    found = _chosen(file, list(_candidates(content, wanted)), wanted)
+    candidates = list(_candidates(content, wanted))
+    found = _chosen(file, candidates)
     if found is None:
         raise ConfigError(
             f"{file} holds no tensors by name, {_outline(content)}; save the state dict, as in "
@@ -152,8 +153,28 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise ConfigError(f"cannot fill {type(network).__name__} from {file}: {foreign.first_line(error)}") from error
     if lacking := _lacking(missing, wanted):
         raise _of_another(network, file, found, wanted, lacking)
+    averages = [c for c in candidates if c.averaged and 2 * len(c.tensors) > len(wanted)]
+    if averages:
+        what = f"and an average of them {averages[0]}; its own are taken"
+        log.warning("%s: has weights %s %s", file, found, "which are averages" if found.averaged else what)
     if left := [*extra, *found.others]:
         log.warning("%s: left out %d names that the network has not: %s", file, len(left), _some(left))
+
+
+def load_own(network: nn.Module, file: Path) -> None:
+    """Fill a network with the weights that sartor has written of it into a run folder.
+
+    Raises:
+        StateError: The file is missing or damaged, or holds those of another network.
+    """
+    state = weights.load(file)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise StateError(
+            f"{file} holds the weights of another network ({foreign.first_line(error)}); restore it, or run again in a "
+            "new folder"
+        ) from error
 
 
 def _content(file: Path) -> Any:
@@ -306,7 +327,7 @@ def _alike(value: Tensor, wanted: Tensor) -> bool:
     return value.shape == wanted.shape and value.is_floating_point() == wanted.is_floating_point()
 
 
-def _chosen(file: Path, candidates: Sequence[Candidate], wanted: Tensors) -> Candidate | None:
+def _chosen(file: Path, candidates: Sequence[Candidate]) -> Candidate | None:
     """The one that fits most names, a network's own before an average of it."""
     if not candidates:
         return None
@@ -320,10 +341,6 @@ def _chosen(file: Path, candidates: Sequence[Candidate], wanted: Tensors) -> Can
             f"{file} holds the network {1 + len(different)} times, {first} and {different[0]}, with other values; save "
             "the state dict that is meant in a file of its own"
         )
-    averages = [other for other in candidates if other.averaged and 2 * len(other.tensors) > len(wanted)]
-    if averages and best[1]:
-        what = f"and an average of them {averages[0]}; its own are taken"
-        log.warning("%s: has weights %s %s", file, first, "which are averages" if first.averaged else what)
     return first
 
 

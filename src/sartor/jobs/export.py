@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from sartor import exporting
-from sartor.core import files, weights
+from sartor.core import files
 from sartor.core.errors import StateError
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import assemble
 from sartor.run.folder import read_config
 from sartor.run.result import read_result
@@ -75,7 +76,7 @@ def export(
         raise StateError(f"{folder} has no {network} network at point {point}, as none met the budget; take winner")
     result.check(folder, [entry.weights])
     module = parts.build(entry.arch, "train")
-    module.load_state_dict(weights.load(folder / entry.weights))
+    load_own(module, folder / entry.weights)
     out.mkdir(parents=True, exist_ok=True)
     tolerance = parts.verification.tolerance
     found = exporting.prepare(parts.target, module.eval(), parts.task.example, out, parts.form, tolerance=tolerance)

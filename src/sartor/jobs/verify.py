@@ -8,11 +8,12 @@ from pathlib import Path
 from statistics import median
 
 from sartor import training
-from sartor.core import trees, weights
+from sartor.core import trees
 from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble
 from sartor.jobs.fit.verify import judge, latencies
 from sartor.networks import macs_params
@@ -118,7 +119,7 @@ def _again(parts: Parts, entry: Entry, session: Session, folder: Path, latency: 
     if _fits_session(parts):
         scores = training.score_outputs(session, parts.task.test(), parts.task)
     else:  # pictures of other sizes than the exported network takes: its weights are what can be tested
-        module.load_state_dict(weights.load(folder / entry.weights))
+        load_own(module, folder / entry.weights)
         scores = training.score(module, parts.task.test(), parts.task)
     return Again(latency, macs, params, scores)
 

@@ -52,7 +52,7 @@ class Widths(Space, Accounted, Pretrained):
 
     Args:
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module.
-        weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
+        weights: A file with its trained weights (safetensors, or a state dict of torch, see docs/files.md). Without, a
             network by name is untrained; a module counts as trained.
         input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
             `(in_channels, size, size)`.

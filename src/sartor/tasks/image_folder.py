@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,10 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed
+from sartor.data.folders import class_names, is_hidden
 from sartor.data.images import draw, existing, imagenet, normalise, split
 from sartor.data.losses import cross_entropy, imitation
-from sartor.data.pictures import decoded, endings, is_hidden, pictures_below, say_turned
+from sartor.data.pictures import decoded, endings, pictures_below, say_turned
 from sartor.data.quality import accuracy
 from sartor.data.survey import early, survey
 
@@ -119,29 +119,10 @@ def _splits(root: Path, valid: float, test: float, seed: int) -> tuple[dict[str,
 
 
 def _classes(folder: Path) -> list[str]:
-    """The folders in it, each with pictures.
-
-    Raises:
-        DataError: One has none; two have one name but for capitals or the way that letters are written; it is a file.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} must be a folder with one folder of images per class; it is a file")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
-    empty = [name for name in names if not any(pictures_below(folder / name))]
-    if len(empty) == len(names):
-        raise DataError(
-            f"no images in the subfolders of {folder}; it needs one folder per class with {endings()} files"
-        )
-    if empty:
-        shown = ", ".join(empty[:10]) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
-        raise DataError(f"{folder} has classes without images: {shown}; add some, or remove the folders")
-    known: dict[str, str] = {}
-    for name in names:
-        other = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            raise DataError(
-                f"{folder} has one class twice, as {other!r} and {name!r}; put their images into one folder"
-            )
+    needs = f"it needs one folder per class with {endings()} files"
+    names = class_names(folder, lambda place: any(pictures_below(place)), "images", needs)
+    if len(names) < 2:
+        raise DataError(f"{folder} has one class alone, {names[0]}; add the folder of another, or correct the path")
     return names
 
 

@@ -14,7 +14,9 @@ from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.core.foreign import first_line
 from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.data.survey import survey
 
 __all__ = ["torchvision_dataset"]
 
@@ -94,8 +96,8 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
         settings["download"] = download
     try:
         return make(root, **settings)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        reason = first_line(error)
         raise DataError(
             f"cannot open the {part} split of {make.__name__} in {root}: {reason}; give its root, or download = true"
         ) from error
@@ -104,16 +106,25 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
 def _decoded(dataset: Any, size: int | None, channels: int | None) -> Images:
     if not len(dataset):
         raise DataError(f"{type(dataset).__name__} is empty; look at its folder")
+    names, read = [f"image {i} of {type(dataset).__name__}" for i in range(len(dataset))], list[tuple[Any, Any]]()
+    survey(names, lambda i: read.append(_item(dataset, i, names[i])), "images")
     pixels, labels = [], []
-    for i in range(len(dataset)):
-        image, label = dataset[i]
-        image = image if channels is None else image.convert("L" if channels == 1 else "RGB")
+    for found, label in read:
+        image = found if channels is None else found.convert("L" if channels == 1 else "RGB")
         pixels.append(_resized(v2.functional.pil_to_tensor(image), size))
         labels.append(int(label))
         if pixels[-1].shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(pixels[-1].shape)}"
             raise DataError(f"images of {type(dataset).__name__} differ in shape, {shapes}; set size")
     return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _item(dataset: Any, index: int, where: str) -> tuple[Any, Any]:
+    try:
+        image, label = dataset[index]
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        raise DataError(f"{where} cannot be read ({first_line(error)}); fetch it again") from error
+    return image, label
 
 
 def _resized(image: Tensor, size: int | None) -> Tensor:

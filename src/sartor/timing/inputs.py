@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -39,9 +39,12 @@ def read(path: Path) -> Inputs:
     Raises:
         DataError: The file is not one of `write`'s.
     """
-    with safe_open(path, "pt") as file:
-        form = (file.metadata() or {}).get(FORM, "nothing")
-        named: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    try:
+        with safe_open(path, "pt") as file:
+            form = (file.metadata() or {}).get(FORM, "nothing")
+            named: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read inputs from {path} ({error}); write it with sartor.timing.inputs") from error
     if form == "tensor":
         return named["x"]
     if form == "tuple":

@@ -43,7 +43,7 @@ def measure_network(
     """Latency with interval, MACs, parameters and peak memory of one network.
 
     Args:
-        spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` file.
+        spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` or `.pt2` file.
         target: Where it runs.
         inputs: Whose shapes, batch first, and types count (`networks.inputs_of`).
         rounds: Interleaved rounds with the yardstick, shared by the processes.
