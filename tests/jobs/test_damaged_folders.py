@@ -173,7 +173,7 @@ def test_an_error_of_the_disk_that_nobody_has_put_into_words_is_one_line(monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere/model.onnx")
 
     monkeypatch.setattr("sartor.cli._run", full)
-    assert "cannot write somewhere/model.onnx: No space left on device" in refused(["fit"], capsys)
+    assert "cannot read or write somewhere/model.onnx: No space left on device" in refused(["fit"], capsys)
     monkeypatch.setattr("sartor.cli._run", lambda *_: (_ for _ in ()).throw(FileNotFoundError(errno.ENOENT, "a bug")))
     with pytest.raises(FileNotFoundError, match="a bug"):
         main(["fit"])
