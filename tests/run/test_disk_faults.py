@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from disk import KINDS, MANNERS, FaultyDisk, Killed, Kind, Manner
+from disk import DEADLY, KINDS, MANNERS, FaultyDisk, Killed, Kind, Manner
 from run.toys import Score, Walk, outcome, problem, same
 from sartor.core import state
 from sartor.core.errors import StateError
@@ -91,11 +91,11 @@ def strike(folder: Path, kind: Kind, at: int, manner: Manner, then: tuple[Kind, 
         else:
             noticed = StateError("")
     assert disk.struck
-    assert isinstance(noticed, Killed) == (manner == "killed")
+    assert isinstance(noticed, Killed) == (manner in DEADLY)
     message = str(noticed)
     assert "\n" not in message
     assert "cannot" in message or not message
-    return bool(message) or manner == "killed"
+    return bool(message) or manner in DEADLY
 
 
 def test_every_kind_of_call_is_made(tmp_path: Path, lag: str) -> None:
