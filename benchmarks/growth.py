@@ -46,6 +46,7 @@ from sartor.run.folder import write_json
 from sartor.run.journal import FileJournal
 from sartor.run.runner import run
 from sartor.spaces.mobilenet_v1 import MobilenetV1
+from sartor.surrogates.embedding import Recipe
 
 LONG = {
     "random_search": 20000,
@@ -62,7 +63,10 @@ LONG = {
     "esnac": 500,
 }
 """Trials of each search: those of which a trial takes longer than the bookkeeping are shorter."""
-SETTINGS: Mapping[str, Mapping[str, Any]] = {"esnac": {"kernels": 2, "candidates": 100}}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "esnac": {"kernels": 2, "candidates": 100, "embedding": Recipe(hidden=8, layers=1, updates=10)},
+}
+"""Smaller than the usual ones, which grow alike."""
 MARKS = (200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
