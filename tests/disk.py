@@ -21,12 +21,14 @@ import safetensors.torch
 
 Kind = Literal["open", "write", "sync", "rename", "truncate", "remove", "folder"]
 KINDS: tuple[Kind, ...] = ("open", "write", "sync", "rename", "truncate", "remove", "folder")
-Manner = Literal["once", "full", "readonly", "killed"]
-MANNERS: tuple[Manner, ...] = ("once", "full", "readonly", "killed")
+Manner = Literal["once", "full", "readonly", "killed", "cut"]
+MANNERS: tuple[Manner, ...] = ("once", "full", "readonly", "killed", "cut")
 """Once: this call fails, as a bad sector. Full: this write and all later ones fail, after half of it. Read-only: this
 call and all later ones that change anything fail. Killed: half of this write is done, and nothing ever after, as when
-the process dies or the power goes; what was written without a sync is kept, as it is by the system when a process dies.
+the process dies; what was written without a sync is kept, as it is by the system. Cut: the power goes, and with it all
+that was not synced.
 """
+DEADLY = ("killed", "cut")
 
 
 class Killed(BaseException):
@@ -53,6 +55,8 @@ class FaultyDisk:
         """Whether the call that was to fail has come."""
         self.dead = False
         """Whether the process has been killed."""
+        self.safe: dict[str, int] = {}
+        """Of files that were written, the size that would survive a power cut."""
         self._patches = ExitStack()
 
     def __enter__(self) -> FaultyDisk:
@@ -86,23 +90,34 @@ class FaultyDisk:
         return self.manner != "full" or kind in ("write", "folder")
 
     def fail(self) -> None:
-        if self.manner == "killed":
+        if self.manner in DEADLY:
+            if self.manner == "cut" and not self.dead:
+                self._lose()
             self.dead = True
             raise Killed
         number = {"once": errno.EIO, "full": errno.ENOSPC, "readonly": errno.EROFS}[self.manner]
         raise OSError(number, os.strerror(number))
+
+    def _lose(self) -> None:
+        for path, size in self.safe.items():
+            if os.path.lexists(path):
+                self._real_truncate(path, size)
 
     def guard(self, kind: Kind) -> None:
         if self.strikes(kind):
             self.fail()
 
     def _fsync(self, handle: int) -> None:
-        if self._mine(os.path.realpath(f"/proc/self/fd/{handle}")):
+        path = os.path.realpath(f"/proc/self/fd/{handle}")
+        if self._mine(path):
             self.guard("sync")
+            if path in self.safe:
+                self.safe[path] = os.fstat(handle).st_size
 
     def _replace(self, source: Any, target: Any, **options: Any) -> None:
         if self._mine(target):
             self.guard("rename")
+            self.safe[os.path.realpath(target)] = self.safe.pop(os.path.realpath(source), 0)
         self._real_replace(source, target, **options)
 
     def _truncate(self, path: Any, length: int) -> None:
@@ -127,6 +142,9 @@ class FaultyDisk:
         writing = self._mine(file) and any(c in mode for c in "wax+")
         if writing:
             self.guard("open")
+            path = os.path.realpath(file)
+            before = Path(path).stat().st_size if os.path.lexists(path) and "w" not in mode else 0
+            self.safe[path] = self.safe.get(path, before) if before else 0
         found = self._real_io_open(file, mode, *arguments, **options)
         return Torn(found, self) if writing else found
 
@@ -159,7 +177,7 @@ class Torn:
     def write(self, data: Any) -> int:
         if not self._disk.strikes("write"):
             return int(self._file.write(data))
-        if self._disk.manner in ("full", "killed") and not (self._disk.manner == "killed" and self._disk.dead):
+        if self._disk.manner in ("full", *DEADLY) and not self._disk.dead:
             self._file.write(data[: len(data) // 2])
             self._file.flush()
         self._disk.fail()

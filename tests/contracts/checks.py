@@ -28,6 +28,8 @@ from sartor.run.runner import CHECKPOINT, Limits, run
 from strategies.searching import problem as spacious  # isort: skip
 
 MAX_TRIALS = 24
+WORDLESS = (1, 4, 9, 14)
+"""Trials in which a session ends without a last word."""
 FEW, MORE, MANY = 10, 40, 100
 """Trials of searches: the checkpoints of the first and the last should be of one size."""
 PER_TRIAL = 3
@@ -285,7 +287,7 @@ def saved_state_is_complete(cls: type[Strategy], whole: Path, tmp_path: Path) ->
 
 def killed_without_a_word_resumes_exactly(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
     """Goes on from whatever a session has left on disk in the middle: its last checkpoint may be many steps old."""
-    left = {call: tmp_path / str(call) for call in (1, 4, 9, 14)}
+    left = {call: tmp_path / str(call) for call in WORDLESS}
     search(fresh(cls), tmp_path / "whole", Copies(tmp_path / "whole", left))
     assert_equal(tmp_path / "whole", whole)
     for folder in left.values():

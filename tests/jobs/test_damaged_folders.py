@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from disk import KINDS, MANNERS, FaultyDisk
+from disk import DEADLY, KINDS, MANNERS, FaultyDisk
 from sartor.cli import main
 from sartor.run.folder import read_json
 from small import latency_settings, settings
@@ -149,7 +149,7 @@ def test_a_half_done_fit_is_refused_or_ends_as_it_would(fits, tmp_path, capsys, 
     assert try_fits(fits, tmp_path, capsys, "half-done", way) == []
 
 
-@pytest.mark.parametrize("manner", [manner for manner in MANNERS if manner != "killed"])
+@pytest.mark.parametrize("manner", [manner for manner in MANNERS if manner not in DEADLY])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("truncate", "remove")])
 def test_a_disk_that_fails_under_a_command_is_one_line(folders, tmp_path, capsys, kind, manner):
     config = folders["finished"].parent / "0.toml"
@@ -173,7 +173,7 @@ def test_an_error_of_the_disk_that_nobody_has_put_into_words_is_one_line(monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere/model.onnx")
 
     monkeypatch.setattr("sartor.cli._run", full)
-    assert "cannot write somewhere/model.onnx: No space left on device" in refused(["fit"], capsys)
+    assert "cannot read or write somewhere/model.onnx: No space left on device" in refused(["fit"], capsys)
     monkeypatch.setattr("sartor.cli._run", lambda *_: (_ for _ in ()).throw(FileNotFoundError(errno.ENOENT, "a bug")))
     with pytest.raises(FileNotFoundError, match="a bug"):
         main(["fit"])

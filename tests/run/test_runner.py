@@ -19,6 +19,8 @@ from sartor.core.errors import ConfigError, StateError
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.runner import Limits, restore, run
 
+CRASHES = 8
+"""Searches, each killed three times."""
 CRASH = Path(__file__).with_name("crash.py")
 
 
@@ -60,11 +62,11 @@ def test_killed_at_random_lines_and_resumed_is_uninterrupted() -> None:
         "OMP_NUM_THREADS": "1",
     }
     with TemporaryDirectory(dir=memory) as folder:
-        command = [sys.executable, "-W", "ignore", str(CRASH), folder, "8", "0"]
+        command = [sys.executable, "-W", "ignore", str(CRASH), folder, str(CRASHES), "0"]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
     assert result["different"] == []
-    assert result["kills"] >= 8, result
+    assert result["kills"] >= CRASHES, result
     assert result["trials"] == 10
 
 

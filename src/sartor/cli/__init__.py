@@ -6,6 +6,8 @@ import difflib
 import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
 
@@ -15,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sartor import __version__
-from sartor.core.errors import SartorError
+from sartor.core.errors import SartorError, StateError
 from sartor.core.plugins import names, purpose
 
 OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
@@ -49,20 +51,27 @@ def main(arguments: list[str] | None = None) -> int:
         return MISTAKE
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(name, arguments[1:])
+        with _disk_in_words():
+            return _run(name, arguments[1:])
     except SartorError as error:
         sys.stderr.write(f"sartor: {_short(str(error))}\n")
-        return MISTAKE
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        sys.stderr.write(f"sartor: cannot write {error.filename or 'its files'}: {error.strerror}; then run it again\n")
         return MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(
             f"sartor: stopped; nothing is lost. To go on, run the same again: sartor {' '.join(arguments)}\n"
         )
         return STOPPED
+
+
+@contextmanager
+def _disk_in_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = error.filename or "its files"
+        raise StateError(f"cannot read or write {place}: {error.strerror}; mend that and run the same again") from error
 
 
 def _run(name: str, arguments: list[str]) -> int:

@@ -75,5 +75,5 @@ def checksum(about: Any, tensors: Mapping[str, Tensor]) -> int:
     for name in sorted(tensors):
         flat = tensors[name].reshape(-1)
         found = zlib.crc32(f"{name} {flat.dtype} {tuple(tensors[name].shape)}".encode(), found)
-        found = zlib.crc32(flat.view(torch.uint8).numpy(), found)
+        found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
     return found

@@ -17,6 +17,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from sartor.core.files import atomically
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
 from sartor.report.format import (
@@ -96,10 +97,8 @@ def write_page(folder: Path) -> Path:
     Raises:
         StateError: There is no result, or it cannot be read.
     """
-    page = folder / "report.html"
-    part = folder / "report.html.part"
-    part.write_text(render(*read(folder), folder), encoding="utf-8")
-    part.replace(page)
+    page, whole = folder / "report.html", render(*read(folder), folder)
+    atomically(page, lambda part: part.write_text(whole, encoding="utf-8"))
     return page
 
 
@@ -269,10 +268,11 @@ def _plot(name: str, figures: Mapping[str, go.Figure], result: Result, more: str
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
+    thinned = " " + plain["layout"].pop("meta", "")
     wide = " wide" if name in (*CHOSEN, "narrowing") else ""
     about = ABOUT[name].format(metric=result.metric.name, better="up" if result.metric.goal == "max" else "down")
     return (
-        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(about)}</p>'
+        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc((about + thinned).strip())}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
         f"{data_of(name, plain)}\n{more}</section>"
     )
