@@ -176,8 +176,15 @@ def _compared(run: Run, module: nn.Module, several: Iterable[Inputs], tolerance:
 
 def _output(module: nn.Module, inputs: Inputs) -> tuple[Tree, str]:
     """What the network gives; or why it cannot take the inputs."""
+    who = type(module).__name__
     try:
         with evaluating(module):
-            return trees.call(module, trees.to(inputs, device_of(module, inputs))), ""
+            output = trees.call(module, trees.to(inputs, device_of(module, inputs)))
     except Exception as error:  # noqa: BLE001 - whatever its code raises
-        return None, f"{type(module).__name__} itself cannot take {trees.shapes(inputs)} ({first_line(error)})"
+        return None, f"{who} itself cannot take {trees.shapes(inputs)} ({first_line(error)})"
+    if any(bool(leaf.isnan().any()) for leaf in trees.leaves(output)):
+        return (
+            None,
+            f"{who} itself gives NaN for random inputs of {trees.shapes(inputs)}, which nothing can be compared with",
+        )
+    return output, ""
