@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sartor.core import trees
 from sartor.core.errors import CapabilityError, ConfigError, TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed, torch_rng
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import check_target, drawn, prepare
@@ -34,7 +34,7 @@ class Plain(OnnxRuntime):
 
 @pytest.mark.parametrize("opset", [18, 20, 21])
 def test_the_file_has_the_opset_and_the_open_sizes_that_were_asked_for(opset: int, tmp_path: Path) -> None:
-    found = prepare(OnnxRuntime(), network(), X, tmp_path, Form(opset, ("height", "width")), tolerance=1e-3)
+    found = prepare(OnnxRuntime(), network(), X, tmp_path, ExportSettings(opset, ("height", "width")), tolerance=1e-3)
     assert found.note == ""
     assert found.relative_error < 1e-4
     model = onnx.load(str(tmp_path / "model.onnx"))
@@ -47,24 +47,24 @@ def test_the_file_has_the_opset_and_the_open_sizes_that_were_asked_for(opset: in
 @pytest.mark.parametrize("opset", [-1, 1, 6, 29, 10_000])
 def test_an_opset_out_of_range_is_one_line(opset: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"export\.opset must be .*got") as caught:
-        prepare(OnnxRuntime(), network(), X, tmp_path, Form(opset), tolerance=1e-3)
+        prepare(OnnxRuntime(), network(), X, tmp_path, ExportSettings(opset), tolerance=1e-3)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_opset_that_the_exporter_does_not_reach_is_not_another_one_silently(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"export\.opset 9: \w+ has no form in it, only in opset \d+"):
-        prepare(OnnxRuntime(), network(), X, tmp_path, Form(9), tolerance=1e-3)
+        prepare(OnnxRuntime(), network(), X, tmp_path, ExportSettings(9), tolerance=1e-3)
 
 
 def test_a_target_of_ones_own_that_knows_no_forms(tmp_path: Path) -> None:
     assert prepare(Plain(), network(), X, tmp_path, tolerance=1e-3).note == ""
-    with pytest.raises(CapabilityError, match=r"Plain\.prepare takes no `form`"):
-        prepare(Plain(), network(), X, tmp_path, Form(opset=18), tolerance=1e-3)
+    with pytest.raises(CapabilityError, match=r"Plain\.prepare takes no `settings`"):
+        prepare(Plain(), network(), X, tmp_path, ExportSettings(opset=18), tolerance=1e-3)
 
 
 def test_whoever_writes_no_onnx_takes_any_opset_that_there_is() -> None:
-    check_target(TorchCpu(), Form(opset=18))
+    check_target(TorchCpu(), ExportSettings(opset=18))
 
 
 class Labels(nn.Module):

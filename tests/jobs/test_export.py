@@ -62,7 +62,7 @@ def test_mistakes_are_named(finished, tmp_path):
 
 
 def test_sizes_and_opset_are_those_of_the_run_unless_given(finished, tmp_path):
-    found = export(finished.folder, "onnxruntime", tmp_path, form={"opset": 18, "dynamic": ("height", "width")})
+    found = export(finished.folder, "onnxruntime", tmp_path, wishes={"opset": 18, "dynamic": ("height", "width")})
     assert (found.note, found.sha256) == ("", files.sha256(Path(found.file)))
     model = onnx.load(found.file)
     assert model.opset_import[0].version == 18
@@ -71,7 +71,7 @@ def test_sizes_and_opset_are_those_of_the_run_unless_given(finished, tmp_path):
     plain = onnx.load(export(finished.folder, "onnxruntime", tmp_path).file)
     assert [d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim] == [0, 1, 16, 16]
     with pytest.raises(ConfigError, match="did you mean 'width'"):
-        export(finished.folder, "torch_cpu", tmp_path, form={"dynamic": ("widht",)})
+        export(finished.folder, "torch_cpu", tmp_path, wishes={"dynamic": ("widht",)})
 
 
 def test_other_weights_than_the_runs_are_not_exported(finished, tmp_path):
