@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from sartor.core.errors import ConfigError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting import NarrowError, check_form, written
+from sartor.exporting import NarrowError, check_export, written
 from sartor.exporting.reach import _refusal
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.targets.torch_cpu import TorchCpu
 
 X = torch.zeros(1, 3, 8, 8)
-OPEN = Form(dynamic=("height", "width"))
+OPEN = ExportSettings(dynamic=("height", "width"))
 
 
 class Positions(nn.Module):
@@ -78,8 +78,8 @@ class Tokens(nn.Module):
 IDS = {"ids": torch.tensor([[3, 1, 4, 1, 5, 9]]), "mask": torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]])}
 
 
-def of(target: Any, module: nn.Module, example: Inputs, folder: Path) -> Callable[[Form], Any]:
-    return lambda form: target().prepare(module, example, folder, form)
+def of(target: Any, module: nn.Module, example: Inputs, folder: Path) -> Callable[[ExportSettings], Any]:
+    return lambda settings: target().prepare(module, example, folder, settings)
 
 
 def made(kind: Callable[[], nn.Module]) -> nn.Module:
@@ -89,12 +89,16 @@ def made(kind: Callable[[], nn.Module]) -> nn.Module:
 
 @pytest.mark.parametrize("target", [OnnxRuntime, TorchCpu])
 @pytest.mark.parametrize(
-    ("kind", "example", "form"),
-    [(Down, X, OPEN), (Tokens, IDS, Form(dynamic=("length",))), (Tokens, IDS, Form(dynamic=("ids.1", "mask.1")))],
+    ("kind", "example", "settings"),
+    [
+        (Down, X, OPEN),
+        (Tokens, IDS, ExportSettings(dynamic=("length",))),
+        (Tokens, IDS, ExportSettings(dynamic=("ids.1", "mask.1"))),
+    ],
 )
-def test_sizes_that_are_open_are_taken(target, kind, example, form, tmp_path):
+def test_sizes_that_are_open_are_taken(target, kind, example, settings, tmp_path):
     module = made(kind)
-    found = written(of(target, module, example, tmp_path), module, example, form)
+    found = written(of(target, module, example, tmp_path), module, example, settings)
     assert found.note == ""
     assert found.error < 1e-4
 
@@ -104,7 +108,9 @@ def test_a_network_made_for_one_size_is_refused_or_fixed_with_a_word(target, tmp
     module = made(Positions)
     with pytest.raises(NarrowError, match=r"open height, width: Positions itself cannot take \(3, 3, 16, 24\) .*fixed"):
         written(of(target, module, X, tmp_path), module, X, OPEN)
-    found = written(of(target, module, X, tmp_path), module, X, Form(dynamic=("height",), otherwise="fixed"), file="F")
+    found = written(
+        of(target, module, X, tmp_path), module, X, ExportSettings(dynamic=("height",), otherwise="fixed"), file="F"
+    )
     assert found.note.startswith("F takes inputs of (1, 3, 8, 8) only: Positions itself cannot take")
     assert torch.allclose(found.run(X + 1), module(X + 1), atol=1e-5)
 
@@ -113,8 +119,8 @@ def test_a_file_that_is_wrong_for_other_sizes_is_not_delivered(tmp_path):
     module = made(Pooled)
     with pytest.raises(NarrowError, match=r"it is off by \S+ of PyTorch's range for inputs of"):
         written(of(OnnxRuntime, module, X, tmp_path), module, X, OPEN)
-    form = Form(dynamic=OPEN.dynamic, otherwise="fixed")
-    found = written(of(OnnxRuntime, module, X, tmp_path), module, X, form)
+    settings = ExportSettings(dynamic=OPEN.dynamic, otherwise="fixed")
+    found = written(of(OnnxRuntime, module, X, tmp_path), module, X, settings)
     assert "takes inputs of (1, 3, 8, 8) only: it is off by" in found.note
     assert written(of(TorchCpu, module, X, tmp_path), module, X, OPEN).note == ""  # a program can
 
@@ -124,14 +130,14 @@ def test_a_batch_that_the_code_fixes_is_said(target, tmp_path):
     found = written(of(target, OneByOne(), X, tmp_path), OneByOne(), X, file="F")
     assert found.note.startswith("F takes batches of 1 only: ")
     assert found.run(X).shape == (1, 3)
-    assert written(of(target, OneByOne(), X, tmp_path), OneByOne(), X, Form(batch="fixed")).note == ""
+    assert written(of(target, OneByOne(), X, tmp_path), OneByOne(), X, ExportSettings(batch="fixed")).note == ""
 
 
 def test_a_file_that_is_wrong_for_another_batch_gives_way_to_a_fixed_one():
     seen = []
 
-    def write(form: Form) -> Callable[[Inputs], Tree]:
-        seen.append(form.batch)
+    def write(settings: ExportSettings) -> Callable[[Inputs], Tree]:
+        seen.append(settings.batch)
         return lambda x: x.mean((1, 2, 3)) + (len(x) > 1)
 
     class Mean(nn.Module):
@@ -144,15 +150,15 @@ def test_a_file_that_is_wrong_for_another_batch_gives_way_to_a_fixed_one():
 
 
 def test_what_the_network_cannot_take_is_found_without_a_file():
-    check_form(made(Down), X, OPEN)
-    check_form(made(Positions), X, Form())
-    check_form(made(Positions), X, Form(dynamic=("height",), otherwise="fixed"))
+    check_export(made(Down), X, OPEN)
+    check_export(made(Positions), X, ExportSettings())
+    check_export(made(Positions), X, ExportSettings(dynamic=("height",), otherwise="fixed"))
     with pytest.raises(NarrowError, match="Positions itself cannot take"):
-        check_form(made(Positions), X, OPEN)
+        check_export(made(Positions), X, OPEN)
     with pytest.raises(NarrowError, match="its code turns a size that is to be open into the number 8"):
-        check_form(Frozen(), X, OPEN)
+        check_export(Frozen(), X, OPEN)
     with pytest.raises(ConfigError, match="did you mean 'height'"):
-        check_form(made(Down), X, Form(dynamic=("hight",), otherwise="fixed"))
+        check_export(made(Down), X, ExportSettings(dynamic=("hight",), otherwise="fixed"))
 
 
 class Frozen(nn.Module):

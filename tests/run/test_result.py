@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from report.fixture import outdone, store, synthetic
+from sartor.core import files
 from sartor.core.errors import StateError
 from sartor.core.records import Choice, Estimate, Trial
 from sartor.run.journal import FileJournal
@@ -219,3 +220,21 @@ def test_a_result_that_is_not_what_the_run_has_written_is_refused(tmp_path: Path
         return
     with pytest.raises(StateError, match=r"search\.json is not what the run in this folder has written: restore it"):
         read_searched(tmp_path)
+
+
+def test_files_that_are_not_as_delivered_are_found_and_the_first_one_named(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    result = replace(RESULT, files={name: files.sha256(tmp_path / name) for name in ("a", "b", "c")})
+    assert result.changed(tmp_path) == {}
+    result.check(tmp_path)
+    (tmp_path / "b").write_text("other")
+    (tmp_path / "c").unlink()
+    found = result.changed(tmp_path)
+    assert list(found) == ["b", "c"]
+    assert found["c"] == "is missing"
+    with pytest.raises(StateError, match=r"b has SHA-256 [0-9a-f]{16}\.\.\., it was .* \(and 1 more\); restore it"):
+        result.check(tmp_path)
+    result.check(tmp_path, ["a", "unknown"])
+    with pytest.raises(StateError, match="c is missing; restore it"):
+        result.check(tmp_path, ["c"])

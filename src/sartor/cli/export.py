@@ -52,8 +52,8 @@ def run(
     place = out or folder / (f"export_{target}" if network == "winner" else f"export_{target}_{network}")
     names = [name.strip() for text in dynamic or () for name in text.split(",")]
     wished = {"opset": opset, "dynamic": names or None, "otherwise": otherwise}
-    form = {name: value for name, value in wished.items() if value is not None}
-    found = export(folder, target, place, point=point, network=network, form=form)
+    wishes = {name: value for name, value in wished.items() if value is not None}
+    found = export(folder, target, place, point=point, network=network, wishes=wishes)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found)) + "\n")
     else:

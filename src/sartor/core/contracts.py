@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sartor.core.errors import CapabilityError, ConfigError, LeakError
 from sartor.core.metrics import Metric
 from sartor.core.moves import Moves
-from sartor.core.records import Arch, Choice, Constraint, Form, Objective, Proposal, Trial
+from sartor.core.records import Arch, Choice, Constraint, ExportSettings, Objective, Proposal, Trial
 from sartor.core.state import pack, unpack
 from sartor.core.trees import Inputs, Tree
 
@@ -109,10 +109,12 @@ class Target(ABC):
     """Where a network will run."""
 
     @abstractmethod
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path, form: Form | None = None) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`.
 
-        What `form` asks for beside that is tried by the caller (`sartor.exporting.written`).
+        What `settings` asks for beside that is tried by the caller (`sartor.exporting.written`).
         """
 
     @abstractmethod

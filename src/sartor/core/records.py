@@ -42,7 +42,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportSettings:
     """How the files of a network are written: the `[export]` table.
 
     Attributes:

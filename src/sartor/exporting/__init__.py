@@ -5,7 +5,7 @@ from sartor.exporting.onnx_check import check_onnx
 from sartor.exporting.onnx_file import check_opset, export_onnx, onnx_signature, trace_onnx
 from sartor.exporting.prepared import Prepared, check_target, prepare
 from sartor.exporting.pt2_file import Program, export_pt2, load_pt2
-from sartor.exporting.reach import Written, check_form, written
+from sartor.exporting.reach import Written, check_export, written
 from sartor.exporting.signature import ENTRY, Port, Signature
 from sartor.exporting.sizes import NarrowError
 from sartor.exporting.template import OnnxTemplate, with_sane_weights
@@ -20,7 +20,7 @@ __all__ = [
     "Program",
     "Signature",
     "Written",
-    "check_form",
+    "check_export",
     "check_onnx",
     "check_opset",
     "check_target",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sartor.core import trees
 from sartor.core.errors import ConfigError, TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs
 from sartor.exporting.pt2_file import obstacle
 from sartor.exporting.signature import ENTRY, Port, Signature
@@ -28,7 +28,7 @@ LARGEST = 2**31 - 2**20
 OLDEST = 7
 """The first opset that the exporter knows."""
 
-FIXED = Form(batch="fixed")
+FIXED = ExportSettings(batch="fixed")
 
 DTYPES: Mapping[str, torch.dtype] = {
     "FLOAT": torch.float32,
@@ -50,7 +50,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 """ONNX's types of elements in PyTorch's words."""
 
 
-def export_onnx(module: nn.Module, example: Inputs, path: Path, form: Form | None = None) -> Signature:
+def export_onnx(module: nn.Module, example: Inputs, path: Path, settings: ExportSettings | None = None) -> Signature:
     """Write `module`, in eval mode, to `path`.
 
     The batch dimension, which all inputs share, is left open where the module allows it (ONNX Runtime is not slower for
@@ -61,7 +61,7 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path, form: Form | Non
         module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
         example: What it is called with, each `(batch, ...)`.
         path: The file; below 2 GB it is the only one.
-        form: Which opset, and which sizes are open beside the batch.
+        settings: Which opset, and which sizes are open beside the batch.
 
     Returns:
         What enters and leaves, in the module's own classes.
@@ -71,15 +71,15 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path, form: Form | Non
         NarrowError: the module cannot be exported with these sizes open.
         TargetError: the exporter cannot express the module; the message names the operator where it is known.
     """
-    form = form or Form()
-    check_opset(form.opset)
+    settings = settings or ExportSettings()
+    check_opset(settings.opset)
     signature = Signature.of(module, example)
-    program = trace_onnx(module, example, form=form, signature=signature)
+    program = trace_onnx(module, example, settings=settings, signature=signature)
     written = program.model.opset_imports[""]
-    if form.opset not in {0, written}:
+    if settings.opset not in {0, written}:
         raise TargetError(
-            f"export.opset {form.opset}: {type(module).__name__} has no form in it, only in opset {written}; ask for "
-            "that, or leave the setting out"
+            f"export.opset {settings.opset}: {type(module).__name__} has no form in it, only in opset {written}; ask "
+            "for that, or leave the setting out"
         )
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def trace_onnx(
     module: nn.Module,
     example: Inputs,
     *,
-    form: Form = FIXED,
+    settings: ExportSettings = FIXED,
     optimize: bool = True,
     signature: Signature | None = None,
 ) -> Any:
@@ -100,13 +100,13 @@ def trace_onnx(
     Args:
         module: The network.
         example: What it is called with, each `(batch, ...)`.
-        form: Which opset, and what is open: the batch falls back to fixed if the module's code fixes it.
+        settings: Which opset, and what is open: the batch falls back to fixed if the module's code fixes it.
         optimize: Whether the exporter rewrites the graph (folds constants and batch norms).
         signature: Of the module; found by a call if not given.
     """
     signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
-        program = _exported(module, example, signature, form, optimize)
+        program = _exported(module, example, signature, settings, optimize)
     _rename(program.model.graph, signature)
     program.model.metadata_props[ENTRY] = signature.text()
     return program
@@ -146,16 +146,18 @@ def check_opset(opset: int) -> None:
         )
 
 
-def _exported(module: nn.Module, example: Inputs, signature: Signature, form: Form, optimize: bool) -> Any:
+def _exported(
+    module: nn.Module, example: Inputs, signature: Signature, settings: ExportSettings, optimize: bool
+) -> Any:
     def forward(*values: Tensor) -> tuple[Tensor, ...]:
         output = trees.call(module, signature.packed(values))
         return tuple(leaf.clone() for leaf in trees.leaves(output))  # each a value of its own, to be given a name
 
     flat, who = Adapted(module, forward), type(module).__name__
     options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
-    options |= {"opset_version": form.opset} if form.opset else {}
-    open_ = axes(example, [port.name for port in signature.inputs], form.dynamic)
-    if form.batch == "open":
+    options |= {"opset_version": settings.opset} if settings.opset else {}
+    open_ = axes(example, [port.name for port in signature.inputs], settings.dynamic)
+    if settings.batch == "open":
         open_ = batched(open_, example)
         example_ = several(example)
     else:
@@ -166,11 +168,11 @@ def _exported(module: nn.Module, example: Inputs, signature: Signature, form: Fo
         program: Any = torch.onnx.export(flat, _values(example_), dynamic_shapes=(tuple(open_),), **options)
         _check_open(program.model.graph, open_)
     except Exception as error:
-        if form.dynamic:
+        if settings.dynamic:
             raise NarrowError(obstacle(module, example, open_) or reason(error)) from error
         if not any(open_):
             raise TargetError(f"cannot export {who} to ONNX: {reason(error)}") from error
-        return _exported(module, example, signature, replace(form, batch="fixed"), optimize)  # or stopped again
+        return _exported(module, example, signature, replace(settings, batch="fixed"), optimize)  # or stopped again
     return program
 
 

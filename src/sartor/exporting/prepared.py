@@ -10,7 +10,7 @@ from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import CapabilityError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs
 from sartor.exporting.agreement import parity
 from sartor.exporting.onnx_file import check_opset
@@ -32,23 +32,29 @@ class Prepared:
     note: str = ""
 
 
-def check_target(target: Target, form: Form) -> None:
-    """Whether a target can write files in this form.
+def check_target(target: Target, settings: ExportSettings) -> None:
+    """Whether a target can write files as these settings ask.
 
     Raises:
         ConfigError: There is no such opset.
         CapabilityError: It writes them in a way of its own.
     """
-    check_opset(form.opset)
-    if form != Form() and not _formed(target):
+    check_opset(settings.opset)
+    if settings != ExportSettings() and not _takes_settings(target):
         raise CapabilityError(
-            f"{type(target).__name__}.prepare takes no `form`, so its files cannot be as [export] asks; leave the "
+            f"{type(target).__name__}.prepare takes no `settings`, so its files cannot be as [export] asks; leave the "
             "table out, or take another target"
         )
 
 
 def prepare(
-    target: Target, module: nn.Module, example: Inputs, folder: Path, form: Form | None = None, *, tolerance: float
+    target: Target,
+    module: nn.Module,
+    example: Inputs,
+    folder: Path,
+    settings: ExportSettings | None = None,
+    *,
+    tolerance: float,
 ) -> Prepared:
     """Write the file of a network for a target, and try it.
 
@@ -57,23 +63,23 @@ def prepare(
         module: The network.
         example: What it is called with, each `(batch, ...)`.
         folder: For the file.
-        form: What is wished of the file.
+        settings: What is wished of the file.
         tolerance: Largest relative error, see `parity`.
 
     Raises:
         NarrowError: It cannot take other sizes, and a file of fixed ones is not wished for.
         TargetError: The target cannot run the network, or runs it with other results.
     """
-    form = form or Form()
-    check_target(target, form)
-    if not _formed(target):
+    settings = settings or ExportSettings()
+    check_target(target, settings)
+    if not _takes_settings(target):
         session = target.prepare(module, example, folder)
         return Prepared(session, parity(session, module, example, tolerance=tolerance))
     found = written(
         lambda wish: target.prepare(module, example, folder, wish),
         module,
         example,
-        form,
+        settings,
         tolerance=tolerance,
         file="the exported file",
     )
@@ -81,6 +87,6 @@ def prepare(
     return Prepared(found.run, max(alone, found.error), found.note)
 
 
-def _formed(target: Target) -> bool:
+def _takes_settings(target: Target) -> bool:
     """A target of a user's own may know nothing of forms."""
-    return "form" in inspect.signature(target.prepare).parameters
+    return "settings" in inspect.signature(target.prepare).parameters

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sartor.core import trees
 from sartor.core.errors import TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting.pt2_check import check_pt2
 from sartor.exporting.signature import ENTRY, Kind, Port, Signature
@@ -74,7 +74,7 @@ class Program:
         return self.signature.rebuilt(trees.leaves(output))
 
 
-def export_pt2(module: nn.Module, example: Inputs, path: Path, form: Form | None = None) -> Signature:
+def export_pt2(module: nn.Module, example: Inputs, path: Path, settings: ExportSettings | None = None) -> Signature:
     """Write `module`, in eval mode, to `path`; the batch dimension stays open where the module allows it.
 
     The file's own program gives dicts for dataclasses, and plain tuples for named ones, since it knows no classes.
@@ -83,7 +83,7 @@ def export_pt2(module: nn.Module, example: Inputs, path: Path, form: Form | None
         module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
         example: What it is called with, each `(batch, ...)`, on the module's device.
         path: The file, `.pt2` by custom.
-        form: Which sizes are open beside the batch; an opset means nothing here.
+        settings: Which sizes are open beside the batch; an opset means nothing here.
 
     Returns:
         What enters and leaves, in the module's own classes.
@@ -93,11 +93,11 @@ def export_pt2(module: nn.Module, example: Inputs, path: Path, form: Form | None
         NarrowError: the module cannot be traced with these sizes open.
         TargetError: the module cannot be traced.
     """
-    form = form or Form()
+    settings = settings or ExportSettings()
     signature = Signature.of(module, example)
-    open_ = axes(example, [port.name for port in signature.inputs], form.dynamic)
+    open_ = axes(example, [port.name for port in signature.inputs], settings.dynamic)
     with evaluating(module), quiet():
-        program = _traced(module, example, form, open_)
+        program = _traced(module, example, settings, open_)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:  # a path would have to end with .pt2
             torch.export.save(program, file, extra_files={ENTRY: signature.text()})
@@ -133,8 +133,8 @@ def obstacle(module: nn.Module, example: Inputs, open_: Axes | None = None) -> s
     return ""
 
 
-def _traced(module: nn.Module, example: Inputs, form: Form, open_: Axes) -> torch.export.ExportedProgram:
-    if form.batch == "open":
+def _traced(module: nn.Module, example: Inputs, settings: ExportSettings, open_: Axes) -> torch.export.ExportedProgram:
+    if settings.batch == "open":
         example_, open_ = several(example), batched(open_, example)
     else:
         example_ = example
@@ -144,7 +144,7 @@ def _traced(module: nn.Module, example: Inputs, form: Form, open_: Axes) -> torc
             return _program(module, example_, open_, dimension)
         except Exception as found:  # noqa: BLE001 - whatever stops an open batch is found again, or gone, below
             error = found
-    if form.dynamic and error is not None:
+    if settings.dynamic and error is not None:
         raise NarrowError(reason(error)) from error
     try:
         return _program(module, example, [{} for _ in open_], None)

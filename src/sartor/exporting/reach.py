@@ -10,7 +10,7 @@ from torch import nn
 
 from sartor.core import trees
 from sartor.core.errors import TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting.agreement import drawn, errors
@@ -38,27 +38,27 @@ class Written(Generic[R]):
     error: float = 0.0
 
 
-def check_form(module: nn.Module, example: Inputs, form: Form) -> None:
+def check_export(module: nn.Module, example: Inputs, settings: ExportSettings) -> None:
     """Whether the network takes the sizes that its files are to take: run and traced, in seconds, before any training.
 
     Raises:
         ConfigError: Its inputs have no such size.
         NarrowError: It cannot take others, and a file of fixed ones is not wished for.
     """
-    open_ = axes(example, input_names(module, example), form.dynamic)
-    if not form.dynamic or form.otherwise == "fixed":
+    open_ = axes(example, input_names(module, example), settings.dynamic)
+    if not settings.dynamic or settings.otherwise == "fixed":
         return
     own = [_output(module, inputs)[1] for inputs in others(example, open_, torch_rng(0, "reach"))]
     why = obstacle(module, example, open_) if "" in own else next(iter(own), "")
     if why:
-        raise NarrowError(_refusal(type(module).__name__, form, why))
+        raise NarrowError(_refusal(type(module).__name__, settings, why))
 
 
 def written(
-    write: Callable[[Form], R],
+    write: Callable[[ExportSettings], R],
     module: nn.Module,
     example: Inputs,
-    form: Form | None = None,
+    settings: ExportSettings | None = None,
     *,
     tolerance: float = 1e-3,
     file: str = "the file",
@@ -66,10 +66,10 @@ def written(
     """The widest file that does what PyTorch does, for any batch and for the sizes that are to be open.
 
     Args:
-        write: Writes the file in a form, and gives what it does.
+        write: Writes the file by settings, and gives what it does.
         module: The network, on any device.
         example: What the file is made with.
-        form: What is wished for.
+        settings: What is wished for.
         tolerance: Largest relative error, see `parity`.
         file: Its name, for messages.
 
@@ -78,8 +78,8 @@ def written(
         TargetError: It cannot be written at all.
     """
     notes: list[str] = []
-    form = form or Form()
-    for wish in _forms(form):
+    settings = settings or ExportSettings()
+    for wish in _narrower(settings):
         try:
             run = write(wish)
             note, worst = _tried(run, module, example, wish, tolerance, file)
@@ -88,30 +88,30 @@ def written(
             notes.append(f"{file} {_lacks(wish, example)}: {error}")
         else:
             return Written(run, "; ".join([*notes[-1:], *filter(None, [note])]), worst)
-    raise NarrowError(_refusal(type(module).__name__, form, str(last))) from last
+    raise NarrowError(_refusal(type(module).__name__, settings, str(last))) from last
 
 
-def _forms(form: Form) -> Iterator[Form]:
+def _narrower(settings: ExportSettings) -> Iterator[ExportSettings]:
     """From the widest to the narrowest."""
-    yield form
-    if form.dynamic and form.otherwise == "refuse":
+    yield settings
+    if settings.dynamic and settings.otherwise == "refuse":
         return
-    if form.dynamic:
-        yield replace(form, dynamic=())
-    if form.batch == "open":
-        yield replace(form, dynamic=(), batch="fixed")
+    if settings.dynamic:
+        yield replace(settings, dynamic=())
+    if settings.batch == "open":
+        yield replace(settings, dynamic=(), batch="fixed")
 
 
-def _lacks(form: Form, example: Inputs) -> str:
-    """What a file that is narrower than `form` is like."""
-    what = f"inputs of {trees.shapes(example)}" if form.dynamic else f"batches of {trees.size(example)}"
+def _lacks(settings: ExportSettings, example: Inputs) -> str:
+    """What a file that is narrower than `settings` is like."""
+    what = f"inputs of {trees.shapes(example)}" if settings.dynamic else f"batches of {trees.size(example)}"
     return f"takes {what} only"
 
 
-def _refusal(who: str, form: Form, why: str) -> str:
+def _refusal(who: str, settings: ExportSettings, why: str) -> str:
     return (
-        f"export.dynamic asks for files of {who} with open {', '.join(form.dynamic)}: {why.rstrip('.')}; leave them "
-        "out, or set export.otherwise = 'fixed'"
+        f"export.dynamic asks for files of {who} with open {', '.join(settings.dynamic)}: {why.rstrip('.')}; leave "
+        "them out, or set export.otherwise = 'fixed'"
     )
 
 
@@ -130,17 +130,19 @@ class _Tried:
     error: float | None = None
 
 
-def _tried(run: Run, module: nn.Module, example: Inputs, form: Form, tolerance: float, file: str) -> tuple[str, float]:
-    """In what a file is narrower than its form, and its largest error with another batch and other sizes."""
+def _tried(
+    run: Run, module: nn.Module, example: Inputs, settings: ExportSettings, tolerance: float, file: str
+) -> tuple[str, float]:
+    """In what a file is narrower than its settings, and its largest error with another batch and other sizes."""
     rng, notes, worst = torch_rng(0, "reach"), [], 0.0
-    if form.batch == "open":
+    if settings.batch == "open":
         found = _compared(run, module, [drawn(example, rng, OTHERS)], tolerance)
         if found.error is None:
             why = found.own or obstacle(module, example) or found.refused
-            notes.append(f"{file} {_lacks(Form(), example)}: {why}")
+            notes.append(f"{file} {_lacks(ExportSettings(), example)}: {why}")
         worst = found.error or 0.0
-    if form.dynamic:
-        open_ = axes(example, input_names(module, example), form.dynamic)
+    if settings.dynamic:
+        open_ = axes(example, input_names(module, example), settings.dynamic)
         found = _compared(run, module, others(example, open_, rng), tolerance)
         if found.error is None:
             raise NarrowError(found.refused or found.own)
@@ -176,8 +178,15 @@ def _compared(run: Run, module: nn.Module, several: Iterable[Inputs], tolerance:
 
 def _output(module: nn.Module, inputs: Inputs) -> tuple[Tree, str]:
     """What the network gives; or why it cannot take the inputs."""
+    who = type(module).__name__
     try:
         with evaluating(module):
-            return trees.call(module, trees.to(inputs, device_of(module, inputs))), ""
+            output = trees.call(module, trees.to(inputs, device_of(module, inputs)))
     except Exception as error:  # noqa: BLE001 - whatever its code raises
-        return None, f"{type(module).__name__} itself cannot take {trees.shapes(inputs)} ({first_line(error)})"
+        return None, f"{who} itself cannot take {trees.shapes(inputs)} ({first_line(error)})"
+    if any(bool(leaf.isnan().any()) for leaf in trees.leaves(output)):
+        return (
+            None,
+            f"{who} itself gives NaN for random inputs of {trees.shapes(inputs)}, which nothing can be compared with",
+        )
+    return output, ""

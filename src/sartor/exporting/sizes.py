@@ -42,7 +42,7 @@ def axes(example: Inputs, names: Sequence[str], dynamic: Sequence[str]) -> Axes:
     Args:
         example: What a network is called with, each `(batch, ...)`.
         names: Of its inputs, in the order of its tensors.
-        dynamic: See `sartor.core.records.Form`.
+        dynamic: See `sartor.core.records.ExportSettings`.
 
     Raises:
         ConfigError: There is no such size; says which there are.

@@ -44,7 +44,7 @@ def export(
     *,
     point: int = 0,
     network: Role = "winner",
-    form: Mapping[str, Any] | None = None,
+    wishes: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Prepare a trained network on `target`.
 
@@ -54,7 +54,7 @@ def export(
         out: Folder for its files.
         point: Which point of the budget, counted from 0.
         network: The winner, the uniformly scaled network, the search's own, or the reference.
-        form: Settings over those of the run's `[export]` table.
+        wishes: Settings over those of the run's `[export]` table.
 
     Returns:
         The file, and how far its outputs are from PyTorch's.
@@ -68,7 +68,7 @@ def export(
     if not 0 <= point < len(result.points):
         raise StateError(f"{folder} has {len(result.points)} networks, counted from 0; there is no {point}")
     settings = read_config(folder / "config.toml")
-    settings["export"] = {**settings.get("export", {}), **(form or {})}
+    settings["export"] = {**settings.get("export", {}), **(wishes or {})}
     settings["target"] = {"name": target}
     parts = assemble(settings)
     entry = result.reference if network == "reference" else getattr(result.points[point], network)
@@ -79,7 +79,7 @@ def export(
     load_own(module, folder / entry.weights)
     out.mkdir(parents=True, exist_ok=True)
     tolerance = parts.verification.tolerance
-    found = exporting.prepare(parts.target, module.eval(), parts.task.example, out, parts.form, tolerance=tolerance)
+    found = exporting.prepare(parts.target, module.eval(), parts.task.example, out, parts.export, tolerance=tolerance)
     file = found.session.artifact
     digest = None if file is None else files.sha256(file)
     return Exported(target, None if file is None else str(file), found.relative_error, digest, found.note)

@@ -15,7 +15,7 @@ from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, check_onnx, export_onnx, parity
 
@@ -43,9 +43,11 @@ class OnnxRuntime(Target):
             raise TargetError(f"threads must be at least 1, not {threads}")
         self.threads, self.provider, self.tolerance = threads, provider, tolerance
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path, form: Form | None = None) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.onnx"
-        signature = export_onnx(module, example, path, form)
+        signature = export_onnx(module, example, path, settings)
         try:
             session = self._open(str(path), path, signature.tree)
         except TargetError as error:

@@ -14,7 +14,7 @@ from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import MissingExtraError, TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import OnnxTemplate, Signature, check_onnx, export_onnx, onnx_signature, parity
 
@@ -49,9 +49,11 @@ class OpenVino(Target):
         self.threads, self.tolerance = threads, tolerance
         self._core = _core()
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path, form: Form | None = None) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.onnx"
-        signature = export_onnx(module, example, path, form)
+        signature = export_onnx(module, example, path, settings)
         session = self._open(path.read_bytes(), path, signature.tree)
         parity(session, module, example, tolerance=self.tolerance)
         return session

@@ -17,7 +17,7 @@ from sartor.core import plugins
 from sartor.core.abilities import Operated, Pretrained, require
 from sartor.core.contracts import CostModel, Space, Target, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.fit.budget import Budget
 from sartor.latency import models
@@ -112,7 +112,7 @@ class Parts:
     recipe: Recipe
     latency_model: LatencyModelSettings
     verification: VerificationSettings
-    form: Form = field(default_factory=Form)
+    export: ExportSettings = field(default_factory=ExportSettings)
 
     def build(self, arch: tuple[int, ...], *names: str) -> nn.Module:
         """A freshly initialised network; the same names give the same weights."""
@@ -150,15 +150,15 @@ def assemble(
         recipe=configs.call(Recipe, config.get("training", {})),
         latency_model=configs.call(LatencyModelSettings, config.get("latency_model", {})),
         verification=configs.call(VerificationSettings, config.get("verification", {})),
-        form=configs.call(Form, config.get("export", {})),
+        export=configs.call(ExportSettings, config.get("export", {})),
     )
-    exporting.check_target(parts.target, parts.form)
+    exporting.check_target(parts.target, parts.export)
     if parts.latency_model.table:
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
     check_fits(parts.task, parts.build(space.reference, "check"))
-    exporting.check_form(parts.build(space.reference, "check"), parts.task.example, parts.form)
+    exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)
     return parts

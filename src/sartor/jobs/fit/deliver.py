@@ -15,7 +15,7 @@ import torch
 from sartor import exporting
 from sartor.core import files, trees
 from sartor.core.errors import TargetError
-from sartor.core.records import Form
+from sartor.core.records import ExportSettings
 from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.result import Entry, Point
@@ -35,7 +35,8 @@ def deliver(job: Job, entry: Entry, folder: Path) -> None:
     shutil.copy(weights, folder / "model.safetensors")
     sources = [program(job, entry), *([] if entry.file is None else [job.folder.path / entry.file])]
     for source in filter(None, sources):
-        shutil.copy(source, folder / f"model{source.suffix}")
+        for part in source.parent.glob(f"{source.name}*"):  # weights above 2 GB lie in a file of their own beside it
+            shutil.copy(part, folder / part.name.replace(source.stem, "model", 1))
     words = {
         "space": dict(job.parts.config["space"]),
         "arch": list(entry.arch),
@@ -65,12 +66,12 @@ def program(job: Job, entry: Entry) -> Path | None:
     module, example = job.load(Chosen(weights.stem, entry.arch)), parts.task.example
     draft = path.with_name("draft.pt2")
 
-    def write(form: Form) -> exporting.Program:
-        signature = exporting.export_pt2(module, example, draft, form)
+    def write(settings: ExportSettings) -> exporting.Program:
+        signature = exporting.export_pt2(module, example, draft, settings)
         return exporting.load_pt2(draft).giving(signature.tree)
 
     try:
-        found = exporting.written(write, module, example, parts.form, file=path.name)
+        found = exporting.written(write, module, example, parts.export, file=path.name)
     except TargetError as error:
         job.display.say(f"  no {path.name}: {error}")
         return None

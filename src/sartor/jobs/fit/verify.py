@@ -55,7 +55,7 @@ def export(job: Job, chosen: Chosen) -> Export:
     parts, folder = job.parts, job.folder.artifacts / chosen.name
     folder.mkdir(exist_ok=True)
     module, tolerance = job.load(chosen), parts.verification.tolerance
-    found = exporting.prepare(parts.target, module, parts.task.example, folder, parts.form, tolerance=tolerance)
+    found = exporting.prepare(parts.target, module, parts.task.example, folder, parts.export, tolerance=tolerance)
     artifact = found.session.artifact
     return Export(str(artifact.relative_to(job.folder.path)) if artifact else None, found.relative_error, found.note)
 
