@@ -255,7 +255,7 @@ TABLE: dict[str, Case] = {
     "exporting/pt2_check.py:_check_plain": Case(
         "m.pt2", lambda: program(pickled_example), check_pt2, TargetError, "more than tensors"
     ),
-    "exporting/pt2_check.py:_is_structure": Case(
+    "exporting/pt2_source.py:is_structure": Case(
         "m.pt2", lambda: program(structure), check_pt2, TargetError, "imports a module"
     ),
     "exporting/pt2_file.py:load_pt2": Case(

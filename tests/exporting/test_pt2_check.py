@@ -162,6 +162,10 @@ def crafted(mark: Path) -> dict[str, tuple[Change, dict[str, bytes]]]:
         "bare examples": (changed("sample_inputs/model.pt", lambda _: pickled(mark)), {}),
         "old weights": (kept, {"data/weights/model.pt": saved(mark)}),
         "old constants": (kept, {"data/constants/model.pt": saved(mark)}),
+        "old weights that the table calls raw": (
+            changed(weights, lambda d: d.replace(b'"weight_0"', b'"model.pt"')),
+            {"data/weights/model.pt": saved(mark)},
+        ),
         "pickle": (kept, {"extra/data.pkl": pickled(mark)}),
         "pickle by another name": (kept, {"extra/notes.txt": pickled(mark)}),
         "library": (kept, {"data/aotinductor/model/model.so": b"\x7fELF"}),
@@ -210,7 +214,7 @@ def test_what_would_run_code_is_refused_unread(name: str, honest: Path, tmp_path
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["weight", "examples", "formula", "bare examples", "guard"])
+@pytest.mark.parametrize("name", ["weight", "examples", "formula", "bare examples", "guard", "old weights"])
 def test_the_crafted_files_do_run_code_in_torch(name: str, honest: Path, tmp_path: Path, mark: Path) -> None:
     """Else the test above would show nothing."""
     change, more = crafted(mark)[name]

@@ -151,3 +151,11 @@ def test_arrays_whose_names_differ_in_capitals_are_two(tmp_path):
     with np.load(tmp_path / "a.npz") as found:
         np.savez(tmp_path / "b.npz", x=found["x"], y=found["y"], X=np.zeros(3), Y=np.zeros(3))
     assert arrays(train=tmp_path / "b.npz").classes == 2
+
+
+def test_classes_without_examples_are_said(tmp_path, caplog):
+    write_npz(tmp_path / "a.npz", 40)
+    arrays(train=tmp_path / "a.npz")
+    assert not caplog.records
+    assert arrays(train=tmp_path / "a.npz", classes=4).classes == 4
+    assert "has no example of class 2, 3; of 4 classes" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,11 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed, numpy_rng
+from sartor.data.folders import shown
 from sartor.data.losses import cross_entropy, imitation
 from sartor.data.quality import accuracy
+
+log = logging.getLogger(__name__)
 
 Augmentation: TypeAlias = Literal["", "shift", "flip", "shift_flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
@@ -274,6 +278,9 @@ def image_task(
     splits = {"train": train, "valid": valid, "test": test}
     for split_name, part in splits.items():
         check_labels(part.labels, classes, f"the {split_name} split of {source}")
+    empty = [str(c) for c, count in enumerate(torch.bincount(train.labels, minlength=classes).tolist()) if not count]
+    if empty:
+        log.warning("the train split of %s has no example of class %s; of %d classes", source, shown(empty), classes)
     own = train.statistics()
     mean = per_channel(mean, own[0], "mean")
     std = per_channel(std, own[1], "std")
