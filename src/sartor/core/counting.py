@@ -2,7 +2,7 @@
 
 *MACs* are multiply-adds with weights: convolutions, linear and recurrent layers, and any matrix product one of whose
 factors does not depend on the network's inputs. Products of two activations (attention matrices) are told apart, see
-docs/decisions/0009-what-macs-count.md. One formula per operator serves the counting of a network that runs and the
+docs/decisions/0010-what-macs-count.md. One formula per operator serves the counting of a network that runs and the
 tables of all its cuts (`sartor.surgery.analysis.accounting`).
 """
 

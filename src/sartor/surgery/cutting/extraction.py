@@ -31,7 +31,7 @@ from sartor.surgery.analysis.structure import Step, paths
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.cutting.recurrent import renumber_cell, renumber_layer
+from sartor.surgery.cutting import recurrent
 from sartor.surgery.cutting.slicing import Cut, Engine
 from sartor.training.evaluation import mode
 
@@ -188,8 +188,8 @@ _CHANGES: Mapping[type[nn.Module], Callable[[Any, dict[int, int]], None]] = Mapp
         _NormBase: _renumber_norm,
         nn.GroupNorm: _renumber_group_norm,
         nn.MultiheadAttention: _renumber_attention,
-        nn.RNNBase: renumber_layer,
-        nn.RNNCellBase: renumber_cell,
+        nn.RNNBase: recurrent.renumber_layer,
+        nn.RNNCellBase: recurrent.renumber_cell,
     }
 )
 
@@ -203,6 +203,7 @@ class _Builder:
         self.copies: dict[fx.Node, Any] = {}
         self.root = nn.Module()
         self.modules = dict(engine.network.named_modules())
+        self.recurrent = recurrent.layers(engine.skeleton, self.modules)
         self.state: dict[str, Tensor] = {
             **dict(engine.network.named_parameters(remove_duplicate=False)),
             **dict(engine.network.named_buffers(remove_duplicate=False)),
@@ -227,6 +228,9 @@ class _Builder:
                 self.copies[node] = self.graph.call_method("clone", (kept,)) if changed_later(node) else kept
             else:
                 self._step(node, owned)
+        for node in reversed(self.graph.nodes):  # zeros that a recurrent layer makes itself, states that nobody reads
+            if not node.users and (node.target is operator.getitem or operator_name(node) == "zeros"):
+                self.graph.erase_node(node)
         network = fx.GraphModule(self.root, self.graph, type(self.engine.network).__name__)
         return network.train(self.engine.network.training)
 
@@ -239,6 +243,8 @@ class _Builder:
             self.copies[x] = self.graph.call_function(torch.add, (before, self._copy(further)))
         if node in owned:
             self._layer(node, owned[node])
+        elif node in self.recurrent:
+            self._recurrent(node, self.recurrent[node])
         else:
             self.copies[node] = self._call(node)
         if further is not None:
@@ -259,11 +265,24 @@ class _Builder:
                 found[nodes[0]] = name
         return found
 
-    def _layer(self, node: fx.Node, name: str) -> None:
+    def _narrowed(self, name: str) -> nn.Module:
+        """A copy of a layer with the weights that are kept."""
         whole = self.modules[name]
         mine = (*whole._parameters, *whole._buffers)
         weights = {leaf: self.narrow[f"{name}.{leaf}"] for leaf in mine if f"{name}.{leaf}" in self.narrow}
-        layer = copy.deepcopy(whole, _memo(whole, weights))
+        found: nn.Module = copy.deepcopy(whole, _memo(whole, weights))
+        return found
+
+    def _recurrent(self, node: fx.Node, name: str) -> None:
+        layer = self._narrowed(name)
+        _renumber(layer, {})
+        self._place(name, layer)
+        given = [self._copy(state) for state in recurrent.states(node, name)]
+        x, lstm = self._copy(tensor(node, 0)), operator_name(node) == "lstm"
+        self.copies[node] = recurrent.called(self.graph, name, x, given, lstm=lstm)
+
+    def _layer(self, node: fx.Node, name: str) -> None:
+        layer = self._narrowed(name)
         x = tensor(node, 0)
         shape = zip(self.skeleton.tracker.shape(x), self.skeleton.tracker.dims(x), strict=True)
         _renumber(layer, {n: self.cut.scale(n, dim) for n, dim in shape if dim is not None})

@@ -262,3 +262,35 @@ def test_examples_of_different_hidden_sizes_are_refused():
     gates = [torch.eye(2)[[0, 1]], torch.eye(2)[[1, 0]]]
     with pytest.raises(CapabilityError, match="one width per batch"):
         space.supernet()(torch.randn(2, 9, 4), gates)
+
+
+class Sums(nn.Module):
+    """Its code holds numbers of channels: what is left of it is a graph."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.ways, self.given = kind(4, 10, 2, bidirectional=True, batch_first=True, dropout=0.5), kind(10, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.ways(x)
+        y = (y[..., :10] + y[..., 10:]).transpose(0, 1)
+        start = torch.ones(1, x.shape[0], 6, dtype=x.dtype)
+        return self.head(self.given(y, (start, start) if isinstance(self.given, nn.LSTM) else start)[0][-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_of_a_graph_stay_what_they_are(kind):
+    network = Sums(kind).eval()
+    space = Widths(network=network, input_shape=(5, 4), divisor=1, multipliers=(0.5, 1))
+    assert not space.plain
+    x, supernet = torch.randn(3, 5, 4), space.supernet().eval()
+    torch.testing.assert_close(space.build(space.reference).eval()(x), network(x))
+    for arch in product((0, 1), repeat=2):
+        found = space.build(arch).eval()
+        assert type(found.ways) is type(found.given) is kind
+        assert (found.ways.hidden_size, found.given.hidden_size) == ((5, 10)[arch[0]], (3, 6)[arch[1]])
+        assert found.given.input_size == found.ways.hidden_size
+        torch.testing.assert_close(found(x), supernet(x, [torch.eye(2)[a] for a in arch]))
+        assert found.state_dict().keys() == network.state_dict().keys()
+    assert not torch.equal(space.build(space.reference).train()(x), network(x))  # its dropout works again
