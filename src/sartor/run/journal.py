@@ -125,7 +125,7 @@ class FileJournal:
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode())  # of bytes it would look for other encodings
         except ValueError as error:
             raise StateError(f"{self.path}:{number} is not JSON ({error}); restore the line or remove it") from error
         if not isinstance(record, dict) or "kind" not in record:
@@ -226,8 +226,8 @@ def read_logs(journal: Journal) -> list[dict[str, Any]]:
 def chained(digest: bytes, trials: Iterable[Trial]) -> bytes:
     """A digest of trials: that of those before them, with theirs in it. A checkpoint knows its trials by it."""
     for trial in trials:
-        line = json.dumps([trial.arch, trial.fidelity, dict(trial.metrics), trial.error, trial.parent])
-        digest = hashlib.sha256(digest + line.encode()).digest()
+        line = repr((trial.arch, trial.fidelity, dict(trial.metrics), trial.error, trial.parent))
+        digest = hashlib.sha256(digest + line.encode("utf-8", "surrogatepass")).digest()
     return digest
 
 
