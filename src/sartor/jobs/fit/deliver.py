@@ -73,6 +73,7 @@ def program(job: Job, entry: Entry) -> Path | None:
     try:
         found = exporting.written(write, module, example, parts.export, file=path.name)
     except TargetError as error:
+        draft.unlink(missing_ok=True)
         job.display.say(f"  no {path.name}: {error}")
         return None
     if found.note:
