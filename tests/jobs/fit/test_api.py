@@ -180,6 +180,37 @@ def test_a_network_without_channels_to_cut_is_refused(tmp_path):
         )
 
 
+@torch.library.custom_op("sartor_tests::riddle", mutates_args=())
+def riddle(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """What nobody can look into."""
+    return x @ w
+
+
+@riddle.register_fake
+def _(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return x @ w
+
+
+class Riddle(torch.nn.Module):
+    """Most parameters are those of an operator that sartor does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(1, 16, 1), torch.nn.Conv2d(16, 8, 1)
+        self.mixer = torch.nn.Linear(8, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.relu(self.first(x))).mean((2, 3))
+        return torch.ops.sartor_tests.riddle(y, self.mixer.weight.T)
+
+
+def test_a_budget_on_macs_that_nobody_knows_is_refused(tmp_path):
+    config = {"task": {"name": "digits", "size": 8}, "target": "torch_cpu", "strategy": "uniform_width"}
+    with pytest.raises(BudgetError, match=r"nobody knows those of mixer \(riddle\), which have 80 of 248 parameters"):
+        sartor.fit(Riddle(), **config, budget={"macs": "50%"}, folder=tmp_path / "run", recipe=settings())
+    assert not list(tmp_path.glob("*/artifacts/*.safetensors"))
+
+
 class Rows(torch.nn.Module):
     """Reads the rows of a picture one after another."""
 
