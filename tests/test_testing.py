@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -67,3 +69,13 @@ def test_the_page_names_files_that_are_there():
     names = re.findall(r"`((?:tests|docs)/[\w/]+\.\w+)`", PAGE.read_text(encoding="utf-8"))
     assert len(names) >= 6
     assert [name for name in names if not (PAGE.parents[1] / name).exists()] == []
+
+
+def test_the_page_on_growth_has_the_table_of_the_benchmark():
+    root = PAGE.parents[1]
+    spec = importlib.util.spec_from_file_location("growth", root / "benchmarks" / "growth.py")
+    growth = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(growth)
+    rows = json.loads((root / "benchmarks" / "results" / "growth.json").read_text())["rows"]
+    assert len(rows) >= 20
+    assert growth.table(rows) in (root / "docs" / "growth.md").read_text(encoding="utf-8")
