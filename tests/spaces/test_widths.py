@@ -16,7 +16,6 @@ from sartor.core.contracts import Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.networks import macs_params
-from sartor.spaces import widths
 from sartor.spaces.widths import Widths
 from sartor.tasks.loaders import loaders
 
@@ -346,20 +345,6 @@ def test_shapes_come_from_a_config_or_an_example():
     for wrong in ("3,8,8", [3, "8"], 3):
         with pytest.raises(ConfigError, match="input_shape must be"):
             config.build("spaces", {**table, "input_shape": wrong})
-
-
-def test_containers_and_values_must_be_the_same():
-    a, b = torch.randn(2, 3), torch.randn(2, 4)
-    assert widths._same_kind({"a": a, "b": [b, None]}, {"a": a + 1, "b": [b, None]})
-    for other in ({"a": a}, OrderedDict(a=a, b=[b, None]), {"b": [b, None], "a": a}, {"a": a, "b": (b, None)}, a):
-        assert not widths._same_kind(other, {"a": a, "b": [b, None]})
-    assert not widths._same_kind({"a": a, "b": [b, 1]}, {"a": a, "b": [b, None]})
-    assert not widths._same_kind(a, b)
-    assert not widths._same_kind(a.double(), a)
-    assert widths._near(a + 1e-5, a)
-    assert not widths._near(a + 0.1, a)
-    assert not widths._near(torch.full((), 1.1), torch.ones(()))
-    assert widths._near(a.argmax(1), a.argmin(1))
 
 
 @pytest.mark.parametrize("kind", ["dict", "plain"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 from sartor.core import trees
 from sartor.core.contracts import Session, Target
+from sartor.core.copies import faithful
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import Program, Signature, export_pt2, load_pt2, parity, with_sane_weights
@@ -37,7 +37,7 @@ class TorchCuda(Target):
 
     def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
         path = folder / "model.pt2"
-        copy = deepcopy(module).to(self._place, self._type)
+        copy = faithful(module).to(self._place, self._type)
         signature = export_pt2(copy, moved(example, self._place, self._type), path)
         session = self._session(load_pt2(path, self._place).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)
