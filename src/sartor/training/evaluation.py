@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError
 from sartor.core.metrics import Metric, Score, wilson
-from sartor.core.rng import numpy_rng
+from sartor.core.rng import global_seed, numpy_rng
 from sartor.core.trees import Inputs, Tree
 
 T = TypeVar("T")
@@ -190,6 +190,8 @@ def resampled(value: Callable[[Tensor], float], examples: int) -> tuple[float, f
 def check_fits(task: Task, module: nn.Module) -> None:
     """Run the task's example and a few held-out ones through the network, its loss, its distance and its metrics.
 
+    The loss is tried on what the network gives in training mode, too, which may be something else.
+
     Raises:
         DataError: The network cannot take the inputs, gives another number of outputs than the task has classes, or
             something that loss, distance or a metric cannot take.
@@ -211,8 +213,18 @@ def check_fits(task: Task, module: nn.Module) -> None:
         for inputs, target in task.valid():
             few, wanted = trees.to(trees.rows((inputs, target), slice(0, 2)), place)
             output = _tried(partial(trees.call, module, few), f"{who} cannot take the task's inputs")
-            _check_losses(task, who, output, wanted)
+            _check_losses(task, who, output, wanted, ("loss", "distance"))
+            _check_metrics(task, who, output, wanted)
+            if trees.size(few) > 1:  # batch norms cannot learn from one
+                _check_training(task, who, module, few, wanted)
             break
+
+
+def _check_training(task: Task, who: str, module: nn.Module, inputs: Inputs, target: Tree) -> None:
+    twin = copies.faithful(module).train()
+    with global_seed(0):
+        output = _tried(partial(trees.call, twin, inputs), f"{who} cannot take the task's inputs in training mode")
+        _check_losses(task, f"{who} in training mode", output, target, ("loss",))
 
 
 def _check_classes(who: str, output: Tree, classes: int) -> None:
@@ -224,26 +236,34 @@ def _check_classes(who: str, output: Tree, classes: int) -> None:
         )
 
 
-def _check_losses(task: Task, who: str, output: Tree, target: Tree) -> None:
-    given = f"for an output of {trees.shapes(output)} and a target of {trees.shapes(target)}"
+def _check_losses(task: Task, who: str, output: Tree, target: Tree, names: Sequence[str]) -> None:
+    given = _given(output, target)
     rows = trees.size(output)
     losses: dict[str, Callable[[], Any]] = {
         "loss": lambda: task.loss(output, target),
         "distance": lambda: task.distance(output, output),
     }
-    for name, work in losses.items():
-        found = _tried(work, f"the {name} of the task {task.name} fails {given} of {who}")
+    for name in names:
+        found = _tried(losses[name], f"the {name} of the task {task.name} fails {given} of {who}")
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
             raise DataError(
                 f"the {name} of the task {task.name} gives {trees.shapes(found)} {given}; it must give one number per "
                 f"example, ({rows},): use reduction = 'none' and the mean over all but the batch"
             )
+
+
+def _check_metrics(task: Task, who: str, output: Tree, target: Tree) -> None:
+    given = _given(output, target)
     for metric in task.metrics:
         made = metric.make() if metric.make is not None else None
         if made is None or not all(hasattr(made, part) for part in ("to", "update", "compute")):
             raise DataError(f"metric {metric.name!r} needs `make`: what has update(output, target), compute() and to()")
         made = made.to(trees.leaves(output)[0].device)
         _tried(partial(made.update, output, target), f"metric {metric.name!r} fails {given} of {who}")
+
+
+def _given(output: Tree, target: Tree) -> str:
+    return f"for an output of {trees.shapes(output)} and a target of {trees.shapes(target)}"
 
 
 def _tried(work: Callable[[], T], otherwise: str) -> T:

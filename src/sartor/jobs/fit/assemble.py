@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from sartor import archs
 from sartor import config as configs
 from sartor.config import Table
 from sartor.core import plugins
@@ -151,7 +152,10 @@ def assemble(
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
-    check_fits(parts.task, parts.build(space.reference, "check"))
+    for arch in dict.fromkeys(
+        (space.reference, archs.smallest(space))
+    ):  # that one may be a graph, and give another tree
+        check_fits(parts.task, parts.build(arch, "check"))
     if isinstance(space, Pretrained):
         space.inform(parts.task)
     return parts
