@@ -293,18 +293,14 @@ def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
     parameter counts once.
 
     Args:
-        module: The network; its training flags are left as they were.
+        module: The network; left as it was.
         example: Inputs, each `(batch, ...)`, on the network's device; the numbers are of the whole batch.
     """
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
+    with copies.undisturbed(module):
+        module.eval()
         # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
         with torch.no_grad(), unfused(), _Counter() as counter:
             trees.call(module, example)
-    finally:
-        for part, training in flags:
-            part.training = training
     return counter.macs, sum(parameter.numel() for parameter in module.parameters())
 
 

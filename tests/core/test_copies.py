@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from sartor.core.copies import faithful, fold, unwrapped
+from sartor.core.copies import faithful, fold, load, ready, undisturbed, unwrapped
 from sartor.core.errors import ConfigError
 from sartor.core.rng import global_seed
 from users import COPIES, Net, belongings, hooked, untouched
@@ -182,3 +182,37 @@ def test_a_weight_that_another_layer_shares_is_folded_for_itself():
     fold(made)
     assert torch.equal(made[0].weight, network[0].weight)
     assert not torch.equal(made[1].weight, made[0].weight)
+
+
+def test_a_network_that_is_ready_has_what_its_forward_makes_first(network):
+    before = belongings(network)
+    made = ready(network, x())
+    assert untouched(before, belongings(network))
+    assert not made.training
+    assert {p.data_ptr() for p in made.parameters()} == {p.data_ptr() for p in unwrapped(network).parameters()}
+    torch.testing.assert_close(made(x()), output(faithful(network)), rtol=1e-5, atol=1e-6)
+    assert getattr(made, "table", x()) is not None
+
+
+def disturb(network):
+    output(network)
+    network.register_forward_hook(lambda *_: None)
+    raise ZeroDivisionError
+
+
+def test_nothing_is_left_behind(network):
+    before = belongings(network)
+    with pytest.raises(ZeroDivisionError), undisturbed(network):
+        disturb(network)
+    assert untouched(before, belongings(network))
+
+
+def test_a_state_with_what_forward_makes_first_can_be_loaded():
+    trained, fresh = COPIES["lazy buffer, after a step"](), COPIES["lazy buffer"]()
+    load(fresh, trained.state_dict())
+    assert torch.equal(fresh.table, trained.table)
+    torch.testing.assert_close(output(fresh), output(trained))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load(fresh, Net().head.state_dict())
+    with pytest.raises(RuntimeError, match="nowhere"):
+        load(Net(), {**Net().state_dict(), "nowhere.table": torch.zeros(1)})

@@ -60,3 +60,10 @@ def test_long_lists_are_cut():
 
 def test_where_nothing_is_fixed_there_is_no_table_of_it():
     assert "Layers whose outputs stay" not in text({**found(), "fixed": []})
+
+
+def test_notes_are_shown():
+    assert "Note: part is left as it is: mul at net.py:3." in text(
+        {**found(), "notes": ["part is left as it is: mul at net.py:3"]}
+    )
+    assert "Note" not in text(found())

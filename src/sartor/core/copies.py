@@ -14,7 +14,8 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from sartor.core import trees
 from sartor.core.errors import ConfigError
+from sartor.core.trees import Inputs
 
 _log = logging.getLogger(__name__)
 _PARTS = ("_parameters", "_buffers", "_modules")
@@ -62,6 +65,62 @@ def faithful(module: nn.Module, instead: Mapping[int, Any] | None = None) -> nn.
     return made
 
 
+def ready(module: nn.Module, inputs: Inputs) -> nn.Module:
+    """A copy in evaluation mode that has run once, so that what its forward makes first is there; to be exported.
+
+    Its parameters are the original's, which running and tracing leave alone.
+    """
+    made = faithful(module, {id(weight): weight for weight in module.parameters()}).eval()
+    with torch.no_grad():
+        trees.call(made, inputs)
+    return made
+
+
+def load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fill a network with a state dict; buffers that its forward makes first are made.
+
+    Raises:
+        RuntimeError: It is that of another network.
+    """
+    for name, value in state.items():
+        owner, _, leaf = name.rpartition(".")
+        with suppress(AttributeError):  # of another network: told below
+            buffers = module.get_submodule(owner)._buffers
+            if leaf in buffers and buffers[leaf] is None:
+                buffers[leaf] = torch.empty_like(value)
+    module.load_state_dict(dict(state))
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Whatever runs the module inside the block leaves nothing behind in it.
+
+    Training flags, attributes, hooks, what plain containers hold and the values of buffers come back; parameters are
+    not looked at. Cheaper than a copy, for where the network itself must run.
+    """
+    parts = [(part, dict(vars(part)), _held(part)) for part in module.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for part, attributes, containers in parts:
+            vars(part).clear()
+            vars(part).update(attributes)
+            for container, content in containers:
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                if not buffer.is_meta and not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def _held(part: nn.Module) -> list[tuple[Any, Any]]:
+    """The plain containers among a module's attributes, and what is in them."""
+    found = [value for value in vars(part).values() if type(value) in (dict, OrderedDict, list, set)]
+    return [(value, copy.copy(value)) for value in found]
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside `torch.compile` and `DataParallel`."""
     while True:
@@ -96,7 +155,7 @@ def fold(module: nn.Module) -> tuple[str, ...]:
 def _inner(module: nn.Module) -> nn.Module | None:
     """What a wrapper wraps."""
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return module.module
+        return cast(nn.Module, module.module)
     return module._modules.get("_orig_mod") if type(module).__name__ == "OptimizedModule" else None
 
 
@@ -187,7 +246,7 @@ class _Mended:
         contents = iter(new[0])
         closure = tuple(types.CellType(next(contents)) if _filled(c) else c for c in cells)
         made = types.FunctionType(value.__code__, value.__globals__, value.__name__, tuple(new[1]) or None, closure)
-        made.__kwdefaults__ = dict(zip(value.__kwdefaults__ or {}, new[2], strict=True)) or None  # type: ignore[assignment]
+        made.__kwdefaults__ = dict(zip(value.__kwdefaults__ or {}, new[2], strict=True)) or None
         made.__dict__.update(vars(value))
         return made
 
@@ -276,8 +335,8 @@ def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:
         kind = type(part)  # torch made it for one module, copies share it, and folding changes it
         part.__class__ = type(kind.__name__, kind.__bases__, {k: v for k, v in vars(kind).items() if k not in _OWN})
         for leaf in list(part.parametrizations):  # type: ignore[arg-type]
-            steps = part.parametrizations[leaf]  # type: ignore[index, union-attr]
-            kinds = [_spoken(type(step).__name__) for step in steps]
+            steps = cast(nn.Module, part.parametrizations[leaf])  # type: ignore[index]
+            kinds = [_spoken(type(step).__name__) for step in steps.children()]
             learns = any(p.requires_grad for p in steps.parameters(recurse=False))
             if hasattr(steps, "original") and isinstance(steps.original, nn.Parameter):
                 steps.original = nn.Parameter(steps.original.detach().clone())  # it may be tied to another layer's
@@ -297,7 +356,7 @@ def _unhook(part: nn.Module, hook: Any) -> tuple[str, str]:
     learns = any(p.requires_grad for n, p in part._parameters.items() if n.startswith(f"{leaf}_") and p is not None)
     if isinstance(hook, prune.BasePruningMethod):
         kind = "pruning mask"
-        prune.remove(part, leaf)
+        prune.remove(part, leaf)  # type: ignore[no-untyped-call]
     elif isinstance(hook, WeightNorm):
         kind = "weight norm"
         torch.nn.utils.remove_weight_norm(part, leaf)

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs
 from sartor.exporting.signature import BATCH, ENTRY, Port, Signature
@@ -87,7 +87,8 @@ def trace_onnx(
     """
     signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
-        program = _exported(module, example, signature, batch == "open", optimize)
+        ready = copies.ready(module, example)
+        program = _exported(ready, example, signature, batch == "open", optimize)
     _rename(program.model.graph, signature)
     program.model.metadata_props[ENTRY] = signature.text()
     return program

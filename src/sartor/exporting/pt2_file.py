@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting.signature import BATCH, ENTRY, Kind, Port, Signature
@@ -74,7 +74,7 @@ def export_pt2(module: nn.Module, example: Inputs, path: Path) -> Signature:
     """
     signature = Signature.of(module, example)
     with evaluating(module), quiet():
-        program = _traced(module, example)
+        program = _traced(copies.ready(module, example), example)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:  # a path would have to end with .pt2
             torch.export.save(program, file, extra_files={ENTRY: signature.text()})

@@ -307,7 +307,7 @@ def sane_weights(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
         norm.momentum = 1.0
     with torch.no_grad():
         trees.call(copy, drawn(example, rng, batch=8))
-    calibrated: dict[str, Tensor] = {name: value.detach().clone() for name, value in copy.state_dict().items()}
+    calibrated = {name: value.detach().clone() for name, value in copy.state_dict().items() if name in state}
     for name, value in calibrated.items():
         if name.endswith("running_var"):
             value.clamp_(min=1e-3)

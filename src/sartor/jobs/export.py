@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from safetensors.torch import load_file
 
 from sartor import config, exporting
+from sartor.core import copies
 from sartor.core.errors import StateError
 from sartor.jobs.fit.assemble import assemble
 from sartor.run.folder import read_config
@@ -57,7 +58,7 @@ def export(folder: Path, target: str, out: Path, *, point: int = 0, network: Rol
     if entry is None:
         raise StateError(f"{folder} has no {network} network at point {point}: none met the budget")
     module = parts.build(entry.arch, "train")
-    module.load_state_dict(load_file(folder / entry.weights))
+    copies.load(module, load_file(folder / entry.weights))
     module.eval()
     out.mkdir(parents=True, exist_ok=True)
     session = config.build("targets", {"name": target}).prepare(module, parts.task.example, out)

@@ -33,7 +33,8 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
     Returns:
         `groups` (each `name`, `layers`, `options`, `macs_share`: what cutting it alone takes off the MACs), `fixed`
         (each `layer`, `reason`), `floor` and `full` (each `macs`, `params`, `memory_bytes`, and with a target
-        `latency_ms`), `keeps_class` (whether results are of the network's own class).
+        `latency_ms`), `keeps_class` (whether results are of the network's own class,
+        as far as was tried), `notes` (what else one must know: what was folded, left alone, or is lost).
     """
     full, floor = space.reference, archs.smallest(space)
     models = [Macs(space), Params(space), Memory(space)]
@@ -55,6 +56,7 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
         "floor": ends["floor"],
         "full": ends["full"],
         "keeps_class": space.plain,
+        "notes": list(space.notes),
         "input": networks.listed(networks.shapes(space.example)),
     }
 

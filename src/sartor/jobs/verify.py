@@ -10,7 +10,7 @@ from statistics import median
 from safetensors.torch import load_file
 
 from sartor import training
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
@@ -119,7 +119,7 @@ def _again(parts: Parts, entry: Entry, session: Session, folder: Path, latency: 
     if _fits_session(parts):
         scores = training.score_outputs(session, parts.task.test(), parts.task)
     else:  # pictures of other sizes than the exported network takes: its weights are what can be tested
-        module.load_state_dict(load_file(folder / entry.weights))
+        copies.load(module, load_file(folder / entry.weights))
         scores = training.score(module, parts.task.test(), parts.task)
     return Again(latency, macs, params, scores)
 

@@ -20,6 +20,7 @@ def searchability(network: str, found: Mapping[str, Any]) -> RenderableType:
     if found["fixed"]:
         parts.append(_fixed(found["fixed"]))
     parts.append(_ends(found))
+    parts += [f"\nNote: {note}." for note in found.get("notes", ())]
     return Group(*parts)
 
 

@@ -130,7 +130,7 @@ def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree]
     place = resolve(device) if device else home
     module.to(place)
     try:
-        with mode(module, training=False), torch.no_grad():
+        with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
             return work(partial(trees.call, module), place)
     finally:
         module.to(home)
@@ -206,7 +206,7 @@ def check_fits(task: Task, module: nn.Module) -> None:
             "change the channels of the task or of the network's first layer"
         )
     place = device_of(module)
-    with mode(module, training=False), torch.no_grad():
+    with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
         output = _tried(partial(trees.call, module, trees.to(task.example, place)), f"{who} cannot take {_an(task)}")
         if task.classes is not None and task.logits:
             _check_classes(who, output, task.classes)

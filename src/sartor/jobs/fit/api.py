@@ -13,7 +13,7 @@ from torch import nn
 
 from sartor import config, recipes
 from sartor.config import Table
-from sartor.core import files
+from sartor.core import copies, files
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, stand_in
@@ -173,7 +173,7 @@ def _loaded(parts: Parts, run: RunFolder) -> Fit:
     networks = []
     for point in result.points:
         module = parts.build(point.winner.arch, "train")
-        module.load_state_dict(load_file(run.path / point.folder / "model.safetensors"))
+        copies.load(module, load_file(run.path / point.folder / "model.safetensors"))
         networks.append(module.eval())
     metrics = {name: score.value for name, score in result.points[0].winner.scores.items()}
     return Fit(networks[0], tuple(networks), metrics, result.verdict, result, run.path)

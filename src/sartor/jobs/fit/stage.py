@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sartor import archs, networks
+from sartor.core import copies
 from sartor.core.records import Arch, Estimate
 from sartor.jobs.fit.assemble import Parts, analytic_costs
 from sartor.run.folder import RunFolder
@@ -78,7 +79,7 @@ class Job:
     def load(self, chosen: Chosen) -> nn.Module:
         """A trained network, in eval mode."""
         module = self.parts.build(chosen.arch, "train")
-        module.load_state_dict(load_file(self.weights(chosen.name)))
+        copies.load(module, load_file(self.weights(chosen.name)))
         return module.eval()
 
     def entry(self, chosen: Chosen, latency: Estimate, modelled: float | None) -> Entry:

@@ -199,8 +199,8 @@ class _Match:
 
     def _permutes(self, args: tuple[Any, ...], other: fx.Node) -> bool:
         x, index = args
-        source, d, order = other.args
-        return self.pairs.get(x) is source and len(index) - 1 == d and list(index[-1]) == list(order)  # type: ignore[call-overload]
+        source, d, order = (*other.args,)
+        return self.pairs.get(x) is source and len(index) - 1 == d and bool(list(index[-1]) == list(order))  # type: ignore[arg-type]
 
     def _sizes(self, mine: fx.Node, other: fx.Node) -> bool:
         """Whether two weights, or inputs, are as large."""
