@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 
 import pytest
@@ -362,3 +363,27 @@ def test_a_network_that_answers_otherwise_when_it_is_narrow_is_a_graph(kind):
     space = Widths(network=random_(Vain()), input_shape=(4,), divisor=1)
     assert space.plain == (kind == "plain")
     assert type(space.build((0,))(torch.zeros(2, 4))) is dict
+
+
+class Ordered(nn.Module):
+    """Several reasons, none of which leaves anything to cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x).softmax(-1)).softmax(-1))
+
+
+def test_what_cannot_be_cut_at_all_says_why():
+    with pytest.raises(CapabilityError) as caught:
+        Widths(network=Ordered(), input_shape=(4,), divisor=1)
+    said = str(caught.value)
+    assert re.match(r"Ordered has no channels that can be cut \(", said)
+    assert "softmax" in said
+    assert "c: it is an output of the network" in said
+    assert "sartor space" not in said
+    assert "\n" not in said
+    with pytest.raises(CapabilityError, match="no convolution and no linear layer"):
+        Widths(network=nn.Sequential(nn.ReLU(), nn.Flatten()), input_shape=(4,))
