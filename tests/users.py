@@ -156,6 +156,7 @@ OUTPUTS: dict[str, Callable[[], nn.Module]] = {
     "whole numbers": lambda: Gives(lambda y, _: {"class": y.argmax(1), "logits": y}),
     "the same tensor twice": lambda: Gives(lambda y, _: (y, y)),
     "integer keys": lambda: Gives(lambda y, f: {0: y, 1: f}),
+    "number of examples": lambda: Gives(lambda y, f: {"logits": y, "examples": len(f)}),
     "loss with labels": WithLoss,
     "other in training": OtherInTraining,
     "halves": Halves,

@@ -387,3 +387,21 @@ def test_what_cannot_be_cut_at_all_says_why():
     assert "\n" not in said
     with pytest.raises(CapabilityError, match="no convolution and no linear layer"):
         Widths(network=nn.Sequential(nn.ReLU(), nn.Flatten()), input_shape=(4,))
+
+
+def test_a_network_that_does_not_run_is_told():
+    class Narrow(nn.Module):
+        """Its table is too short, which shapes alone do not show."""
+
+        def __init__(self):
+            super().__init__()
+            self.places, self.a, self.b = nn.Embedding(2, 4), nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.b(self.a(x + self.places(torch.arange(3))).relu())
+
+    with pytest.raises(
+        ConfigError, match=r"Narrow does not run on inputs of the shapes .*index out of range"
+    ) as caught:
+        Widths(network=Narrow(), input_shape=(3, 4), divisor=1)
+    assert "\n" not in str(caught.value)

@@ -25,13 +25,15 @@ KINDS = {"out": OUTPUTS, "batch": BATCHES, "copy": COPIES}
 EVERY = {f"{kind}: {name}": make for kind, made in KINDS.items() for name, make in made.items()}
 SIZES = (1, 2, 3, 5)
 SETTINGS = {"input_shape": (3, 8, 8), "multipliers": (0.25, 0.5, 0.75, 1.0), "divisor": 1}
+LINE = r" at .*users\.py:\d+, in "
 REFUSED = {
-    "batch: loop over examples": "stack",
-    "batch: chunks of the batch": "split",
-    "batch: power of the batch": "mul",
-    "batch: branch on the batch": "mul",
-    "batch: tensor of the batch": "lift_fresh_copy",
-    "batch: list by the batch": "lift_fresh_copy",
+    "batch: loop over examples": f"stack{LINE}",
+    "batch: chunks of the batch": f"split{LINE}",
+    "batch: power of the batch": f"mul{LINE}",
+    "batch: branch on the batch": f"mul{LINE}",
+    "batch: tensor of the batch": f"lift_fresh_copy{LINE}",
+    "batch: list by the batch": f"lift_fresh_copy{LINE}",
+    "out: number of examples": "what it returns, in its own forward",
 }
 """What depends on the number of examples in the network's own forward, and the operator that is named."""
 
@@ -61,8 +63,7 @@ def test_it_is_the_same_or_it_is_refused(name):
         network = EVERY[name]()
     before = belongings(network)
     if name in REFUSED:
-        match = rf"otherwise than one of two: {REFUSED[name]} at .*users\.py:\d+"
-        with pytest.raises(CapabilityError, match=match) as caught:
+        with pytest.raises(CapabilityError, match=rf"otherwise than one of two: {REFUSED[name]}") as caught:
             Widths(network=network, **SETTINGS)
         assert "\n" not in str(caught.value)
         assert untouched(before, belongings(network))
@@ -92,7 +93,7 @@ def test_it_is_the_same_or_it_is_refused(name):
     assert sizes["smallest"] < sizes["uncut"]
 
 
-@pytest.mark.parametrize("name", [n for n in EVERY if n.startswith(("out", "copy"))])
+@pytest.mark.parametrize("name", [n for n in EVERY if n.startswith(("out", "copy")) and n not in REFUSED])
 def test_it_keeps_its_class_and_what_it_has(name):
     with global_seed(0):
         network = EVERY[name]()

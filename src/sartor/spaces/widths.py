@@ -224,16 +224,19 @@ class Widths(Space, Accounted, Pretrained):
 
     def _asked(self, original: nn.Module) -> tuple[Inputs, Tree]:
         """Random inputs, one example if the original takes that, and what it makes of them."""
-        twin = copies.faithful(original).eval()
+        twin, wrong = copies.faithful(original).eval(), Exception()
         for examples in (1, BATCH):
             inputs = drawn(self.example, examples)
             try:
                 with global_seed(0), torch.no_grad():
                     return inputs, trees.call(twin, inputs)
-            except Exception:
-                if examples == BATCH:
-                    raise
-        raise AssertionError("it returns, or raises")
+            except Exception as error:  # noqa: BLE001 - the network's own code
+                wrong = error
+        raise ConfigError(
+            f"{type(original).__name__} does not run on inputs of the shapes {trees.shapes(inputs)}: "
+            f"{next(iter(str(wrong).splitlines()), type(wrong).__name__)}; give the shape that it was made for, and an "
+            "example, if not every number is allowed"
+        ) from wrong
 
     def _check_uncut(self, inputs: Inputs, wanted: Tree) -> None:
         """See to it that what is built is the original.

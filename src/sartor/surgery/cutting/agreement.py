@@ -31,6 +31,8 @@ _NOISE = 1e-5
 def difference(cut: Cut, traced: Traced) -> tuple[fx.Node, fx.Node] | None:
     """The first operator that `cut` calls otherwise than a network that was recorded, and what that calls instead.
 
+    Where only what they return is otherwise, the two outputs.
+
     Args:
         cut: Of the network's graph, for as many examples as were recorded.
         traced: The network, or a narrower one of its class; its graph is changed.
@@ -171,7 +173,7 @@ class _Match:
             self.pairs[node] = other
         ends = [next(n for n in reversed(g.nodes) if n.op == "output") for g in (self.mine.graph, self.other.graph)]
         if not self._equal(ends[0].args, ends[1].args) or not same_kind(*self._structures()):
-            yield nodes[-1], others[-1]
+            yield ends[0], ends[1]
 
     def _structures(self) -> tuple[Tree, Tree]:
         """What both give, with the shapes of the one that was recorded."""

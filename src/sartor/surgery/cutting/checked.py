@@ -64,6 +64,8 @@ class _Otherwise(NamedTuple):
         if self.nodes is None:
             return "something that only its values show"
         own = next((n for n in reversed(self.nodes) if n.target is not opaque), self.nodes[1])
+        if own.op == "output":
+            return "what it returns"
         where = line(own)
         return f"{operator_name(own)} at {where}" if where else operator_name(own)
 
