@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.counting import Count, count
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
@@ -25,6 +25,8 @@ from sartor.exporting.weights_file import load_weights
 
 Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Shapes of one example without the batch: of one input, of several by place, or by name."""
+
+_log = logging.getLogger(__name__)
 
 TYPES = (
     torch.float32,
@@ -71,12 +73,31 @@ def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.
     return network
 
 
-def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes: int | None = None) -> nn.Module:
-    """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file."""
-    found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else copy.deepcopy(spec)
+class Original(NamedTuple):
+    """A network to cut.
+
+    Attributes:
+        network: Belongs to nobody else; its weights are plain ones.
+        folded: Weights that were computed from others before (weight norm, pruning masks, ...), and from what.
+    """
+
+    network: nn.Module
+    folded: tuple[str, ...]
+
+
+def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes: int | None = None) -> Original:
+    """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file.
+
+    A network that `torch.compile` or `DataParallel` wraps is taken out of it.
+    """
+    found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else spec
+    found = copies.faithful(found)
     if weights:
         load_weights(found, Path(weights).expanduser())
-    return found
+    folded = copies.fold(found)
+    if folded:
+        _log.warning("%s: folded into plain weights, which can be cut: %s", type(found).__name__, ", ".join(folded))
+    return Original(found, folded)
 
 
 def blank(network: nn.Module, like: Inputs | Shapes) -> Inputs:
@@ -145,7 +166,9 @@ def lively(like: Inputs, examples: int, generator: torch.Generator | None = None
 def untrained(spec: str, classes: int | None, *, training: bool) -> nn.Module:
     """The network by name with new weights, from torch's global generator."""
     seed = int(torch.randint(2**31, (), device="cpu"))  # a number, also where only shapes are wanted: device("meta")
-    return load_network(spec, seed=seed, classes=classes).train(training)
+    found = copies.unwrapped(load_network(spec, seed=seed, classes=classes))
+    copies.fold(found)
+    return found.train(training)
 
 
 def _torchvision(name: str, classes: int | None) -> object:
@@ -279,17 +302,13 @@ def counted(module: nn.Module, example: Inputs) -> Count:
     that runs twice counts twice; a shared parameter counts once.
 
     Args:
-        module: The network; its training flags are left as they were.
+        module: The network; left as it was.
         example: Inputs, each `(batch, ...)`, on the network's device; the numbers are of the whole batch.
     """
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
+    with copies.undisturbed(module):
+        module.eval()
         with unfused():  # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
             return count(module, example)
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def test_the_share_of_a_group_is_what_cutting_it_alone_saves(space):
 
 
 def test_a_graph_says_so():
-    assert not describe_space(Widths(network=Numbers(), size=8))["keeps_class"]
+    graph = describe_space(Widths(network=Numbers(), size=8))
+    assert not graph["keeps_class"]
+    assert "graphs of the original's layers" in graph["notes"][0]
     assert describe_space(Widths(network=Branches(), size=8))["keeps_class"]
 
 

@@ -109,3 +109,28 @@ def test_what_the_network_returned_and_the_task_wanted_is_said(shape, message):
 
 def test_a_frozen_network_is_not_run_backward():
     check_fits(small_task(), small_cnn().requires_grad_(False))
+
+
+class Auxiliary(nn.Module):
+    """In training it gives two outputs, and its batch norm learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.bn, self.head = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        y = self.head(self.bn(self.body(x)).mean((2, 3)))
+        return (y, y) if self.training else y
+
+
+def test_a_loss_that_does_not_take_what_training_gives_is_found_before_training():
+    task, network = small_task(), Auxiliary()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    with pytest.raises(DataError, match=r"the loss of the task \w+ fails for .* of Auxiliary in training mode"):
+        check_fits(task, network)
+    both = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o, y))
+    check_fits(both, network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+    assert network.training

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import ConfigError, TargetError
 from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs
@@ -106,7 +106,7 @@ def trace_onnx(
     """
     signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
-        program = _exported(module, example, signature, settings, optimize)
+        program = _exported(copies.ready(module, example), example, signature, settings, optimize)
     _rename(program.model.graph, signature)
     program.model.metadata_props[ENTRY] = signature.text()
     return program

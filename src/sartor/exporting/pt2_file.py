@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import TargetError
 from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
@@ -97,7 +97,7 @@ def export_pt2(module: nn.Module, example: Inputs, path: Path, settings: ExportS
     signature = Signature.of(module, example)
     open_ = axes(example, [port.name for port in signature.inputs], settings.dynamic)
     with evaluating(module), quiet():
-        program = _traced(module, example, settings, open_)
+        program = _traced(copies.ready(module, example), example, settings, open_)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:  # a path would have to end with .pt2
             torch.export.save(program, file, extra_files={ENTRY: signature.text()})

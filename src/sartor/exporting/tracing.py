@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.trees import Inputs
 
 
@@ -33,15 +33,10 @@ class Adapted(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside the block; every submodule's own flag comes back after it."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
+    """Eval mode and no gradients inside the block; the module is as it was after it."""
+    with copies.undisturbed(module), torch.no_grad():
+        module.eval()
+        yield
 
 
 def several(example: Inputs) -> Inputs:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sartor.core import foreign, weights
+from sartor.core import copies, foreign, weights
 from sartor.core.errors import ConfigError, StateError
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def load_own(network: nn.Module, file: Path) -> None:
     """
     state = weights.load(file)
     try:
-        network.load_state_dict(state)
+        copies.load(network, state)
     except RuntimeError as error:
         raise StateError(
             f"{file} holds the weights of another network ({foreign.first_line(error)}); restore it, or run again in a "

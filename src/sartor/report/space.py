@@ -25,6 +25,7 @@ def searchability(network: str, found: Mapping[str, Any]) -> RenderableType:
     parts.append(_ends(found))
     left = [f"\nNot in the MACs: {line}" for line in uncounted.lines(found.get("uncounted", ()))]
     parts.extend(Text(line) for line in left)
+    parts += [f"\nNote: {note}." for note in found.get("notes", ())]
     return Group(*parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 from sartor.core import trees
 from sartor.core.contracts import Session, Target
+from sartor.core.copies import faithful
 from sartor.core.errors import TargetError
 from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
@@ -40,7 +40,7 @@ class TorchCuda(Target):
         self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
     ) -> Session:
         path = folder / "model.pt2"
-        copy = deepcopy(module).to(self._place, self._type)
+        copy = faithful(module).to(self._place, self._type)
         signature = export_pt2(copy, moved(example, self._place, self._type), path, settings)
         session = self._session(load_pt2(path, self._place).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError
 from sartor.core.metrics import Metric, Score, wilson
@@ -130,7 +130,7 @@ def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree]
     place = resolve(device) if device else home
     module.to(place)
     try:
-        with mode(module, training=False), torch.no_grad():
+        with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
             return work(partial(trees.call, module), place)
     finally:
         module.to(home)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import DataError
 from sartor.core.rng import derive, global_seed, torch_rng
@@ -37,7 +36,7 @@ def check_fits(task: Task, module: nn.Module) -> None:
     """
     who, place = type(module).__name__, device_of(module)
     with global_seed(derive(0, "fits")):
-        with mode(module, training=False), torch.no_grad():
+        with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
             output = _run(module, trees.to(task.example, place), f"{who} cannot take {_an(task)}", task)
             if task.classes is not None and task.logits:
                 _check_classes(who, output, task.classes)
@@ -48,7 +47,7 @@ def check_fits(task: Task, module: nn.Module) -> None:
                 _check_metrics(task, who, output, wanted)
                 break
         for batch in task.train(torch_rng(0, "fits")):
-            _check_training(task, deepcopy(module), *_few(batch, place))
+            _check_training(task, copies.faithful(module), *_few(batch, place))
             break
 
 

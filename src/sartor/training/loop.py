@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError, StateError
 from sartor.core.rng import derive, global_seed, torch_rng
@@ -221,7 +221,7 @@ class _Training:
             was = ", ".join(f"{k} = {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
             raise StateError(f"{checkpoint} is of another training ({was}); restore the settings or delete the file")
         try:
-            self.module.load_state_dict(state["module"])
+            copies.load(self.module, state["module"])
         except RuntimeError as error:
             raise StateError(f"{checkpoint} is of another network; delete the file to train this one") from error
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 import nets
 from nets import random_
@@ -133,3 +137,24 @@ def test_grey_and_colour_apart_are_found_before_a_trace_and_name_the_setting(tas
     with pytest.raises(DataError, match=message):
         assemble(settings(space={"name": "object"}, task={"name": "digits", "channels": task}), space=Grey(network))
     assemble(settings(space={"name": "object"}, task={"name": "digits", "channels": network}), space=Grey(network))
+
+
+def test_a_loss_must_take_what_narrower_networks_give_too():
+    """Uncut the network is of its class and gives two outputs in training; a narrower one is a graph and gives one."""
+
+    class Numbered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 16, 3), nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.head(self.body(x).relu().view(-1, 16, 36).mean(2))
+            return (y, y) if self.training else y
+
+    task = digits(size=8)
+    space = Widths(network=Numbered(), input_shape=(1, 8, 8))
+    pairs_only = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o[None][0][:, :, None], y))
+    with pytest.raises(DataError, match="the loss of the task digits"):
+        assemble(settings(), space=space, task=pairs_only)
+    both = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o, y))
+    assert assemble(settings(), space=space, task=both).space is space

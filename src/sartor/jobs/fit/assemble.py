@@ -10,8 +10,8 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from sartor import archs, exporting
 from sartor import config as configs
-from sartor import exporting
 from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.abilities import Operated, Pretrained, require
@@ -157,7 +157,8 @@ def assemble(
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
-    check_fits(parts.task, parts.build(space.reference, "check"))
+    for arch in dict.fromkeys((space.reference, archs.smallest(space))):  # that one may be a graph: another tree
+        check_fits(parts.task, parts.build(arch, "check"))
     exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)

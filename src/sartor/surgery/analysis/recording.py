@@ -8,7 +8,6 @@ See docs/decisions/0005-recording.md.
 
 from __future__ import annotations
 
-import copy
 import operator
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.trees import Inputs, Tree
 from sartor.networks import unfused
 from sartor.surgery.analysis.structure import arguments, outline
@@ -215,7 +214,7 @@ def _twin(network: nn.Module, tape: _Tape) -> nn.Module:
     for name, value in named:
         memo[id(value)] = fake = tape.mode.from_tensor(value)
         tape.weights[tape.enter(name.replace(".", "_"), fake).name] = name
-    return copy.deepcopy(network, memo)
+    return copies.faithful(network, memo)
 
 
 @contextmanager

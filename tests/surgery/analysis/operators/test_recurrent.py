@@ -253,7 +253,7 @@ def test_masks_compute_what_slices_compute(kind, settings):
     for arch in product((0, 1), repeat=len(space.choices)):
         kept = supernet.kept(arch)
         everything = np.ones(len(kept), dtype=bool)
-        masked = supernet._engine(x, everything, torch.from_numpy(kept).to(x)[None])
+        masked = supernet.engine(x, everything, torch.from_numpy(kept).to(x)[None])
         torch.testing.assert_close(masked, space.build(arch).eval()(x))
 
 
