@@ -131,6 +131,8 @@ def test_a_loss_that_does_not_take_what_training_gives_is_found_before_training(
         check_fits(task, network)
     both = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o, y))
     check_fits(both, network)
+    with pytest.raises(DataError, match=r"the distance of the task \w+ fails for .* of Auxiliary in training mode"):
+        check_fits(both, network, taught=True)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(generator, torch.get_rng_state())
     assert network.training

@@ -23,11 +23,17 @@ FEW = 8
 """Examples of a batch that are tried: enough for batch norms, and no minute of a large network."""
 
 
-def check_fits(task: Task, module: nn.Module) -> None:
+def check_fits(task: Task, module: nn.Module, *, taught: bool = False) -> None:
     """Run a few examples of every split that may be seen through the network, its loss, its distance and its metrics.
 
     Training examples are also run backward, in training mode, in which some networks return something else. Neither
     the network nor torch's global generator is changed.
+
+    Args:
+        task: With its loss, its distance and its metrics.
+        module: On any device.
+        taught: Whether a teacher takes part in the training: what the network returns in training mode must then have a
+            distance from what it returns in evaluation.
 
     Raises:
         DataError: The network cannot take the inputs, gives another number of outputs than the task has classes, or
@@ -43,11 +49,11 @@ def check_fits(task: Task, module: nn.Module) -> None:
             for batch in task.valid():
                 few, wanted = _few(batch, place)
                 output = _run(module, few, f"{who} cannot take the task's inputs of shape {trees.shapes(few)}", task)
-                _check_losses(task, who, output, wanted)
+                _check_losses(task, who, output, wanted, output)
                 _check_metrics(task, who, output, wanted)
                 break
         for batch in task.train(torch_rng(0, "fits")):
-            _check_training(task, copies.faithful(module), *_few(batch, place))
+            _check_training(task, copies.faithful(module), *_few(batch, place), taught=taught)
             break
 
 
@@ -93,13 +99,12 @@ def _check_classes(who: str, output: Tree, classes: int) -> None:
         )
 
 
-def _check_losses(task: Task, who: str, output: Tree, target: Tree, when: str = "") -> None:
+def _check_losses(task: Task, who: str, output: Tree, target: Tree, teacher: Tree | None, when: str = "") -> None:
     given = _given(who, output, target, when)
     rows = trees.size(output)
-    losses: dict[str, Callable[[], Any]] = {
-        "loss": lambda: task.loss(output, target),
-        "distance": lambda: task.distance(output, output),
-    }
+    losses: dict[str, Callable[[], Any]] = {"loss": lambda: task.loss(output, target)}
+    if teacher is not None:
+        losses["distance"] = lambda: task.distance(output, teacher)
     for name, work in losses.items():
         found = _tried(work, f"the {name} of the task {task.name} fails {given}")
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
@@ -135,14 +140,16 @@ def _computed(metric: Any) -> Any:
             return None
 
 
-def _check_training(task: Task, module: nn.Module, inputs: Any, target: Tree) -> None:
+def _check_training(task: Task, module: nn.Module, inputs: Any, target: Tree, *, taught: bool) -> None:
     """One step without its end: forward in training mode, loss, backward."""
     who, when = type(module).__name__, " in training mode"
     if trees.size(inputs) < 2 or not any(p.requires_grad for p in module.parameters()):
         return  # batch norms need two; what trains nothing is said where the optimiser is made
+    with torch.no_grad():
+        teacher = trees.call(module.eval(), inputs) if taught else None
     module.train()
     output = _run(module, inputs, f"{who} cannot take the task's inputs of shape {trees.shapes(inputs)}{when}", task)
-    _check_losses(task, who, output, target, when)
+    _check_losses(task, who, output, target, teacher, when)
     given = _given(who, output, target, when)
     loss = task.loss(output, target).mean()
     if not loss.requires_grad:

@@ -158,7 +158,7 @@ def assemble(
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
     for arch in dict.fromkeys((space.reference, archs.smallest(space))):  # that one may be a graph: another tree
-        check_fits(parts.task, parts.build(arch, "check"))
+        check_fits(parts.task, parts.build(arch, "check"), taught=parts.recipe.distil_weight > 0)
     exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)
