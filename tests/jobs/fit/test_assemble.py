@@ -157,4 +157,7 @@ def test_a_loss_must_take_what_narrower_networks_give_too():
     with pytest.raises(DataError, match="the loss of the task digits"):
         assemble(settings(), space=space, task=pairs_only)
     both = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o, y))
-    assert assemble(settings(), space=space, task=both).space is space
+    with pytest.raises(DataError, match="the distance of the task digits"):
+        assemble(settings(), space=space, task=both)
+    untaught = settings(training={"epochs": 1})
+    assert assemble(untaught, space=space, task=both).space is space
