@@ -119,6 +119,11 @@ class Parts:
         with global_seed(derive(self.seed, "init", *names)):
             return self.space.build(arch)
 
+    @property
+    def taught(self) -> bool:
+        """Whether the reference teaches the networks that are trained: if the config sets `distil_weight`."""
+        return bool(self.config.get("training", {}).get("distil_weight", 0))
+
 
 def assemble(
     config: Table,
@@ -158,7 +163,7 @@ def assemble(
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
     for arch in dict.fromkeys((space.reference, archs.smallest(space))):  # that one may be a graph: another tree
-        check_fits(parts.task, parts.build(arch, "check"), taught=parts.recipe.distil_weight > 0)
+        check_fits(parts.task, parts.build(arch, "check"), taught=parts.taught)
     exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)

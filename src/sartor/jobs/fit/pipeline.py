@@ -233,9 +233,8 @@ class Pipeline:
         return trained.valid if trained is not None else {}
 
     def _teacher(self, role: str) -> nn.Module | None:
-        """The trained reference, for recipes that set `distil_weight`."""
-        wanted = self.parts.config.get("training", {}).get("distil_weight", 0)
-        return self.job.load(self.chosen["reference"]) if wanted and role != "reference" else None
+        """The trained reference, where it teaches."""
+        return self.job.load(self.chosen["reference"]) if self.parts.taught and role != "reference" else None
 
     def _export(self, role: str) -> Export:
         """The file of a trained network, checked against PyTorch: each is written once, for timing and for delivery."""
