@@ -20,16 +20,19 @@ from torch import Tensor, nn
 import sartor
 from sartor.core import trees
 from sartor.core.copies import faithful, ready, undisturbed, unwrapped
+from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed
 from sartor.data.teacher import Teacher
 from sartor.exporting.agreement import parity
 from sartor.exporting.onnx_file import export_onnx, trace_onnx
-from sartor.exporting.pt2_file import export_pt2
-from sartor.exporting.signature import Signature
+from sartor.exporting.prepared import prepare
+from sartor.exporting.pt2_file import export_pt2, obstacle
+from sartor.exporting.reach import check_export, written
+from sartor.exporting.signature import Signature, input_names
 from sartor.exporting.template import OnnxTemplate, sane_weights, with_sane_weights, with_weights
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.train import save_weights
-from sartor.networks import blank, macs_params, original
+from sartor.networks import blank, counted, macs_params, original
 from sartor.spaces.compression import Compression
 from sartor.spaces.widths import Widths
 from sartor.surgery.analysis.accounting import Accounts
@@ -39,8 +42,10 @@ from sartor.surgery.analysis.recording import record
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.structure import arguments
 from sartor.surgery.analysis.trace import retraced, trace
+from sartor.surgery.analysis.work import Work
 from sartor.surgery.cutting.checked import analysed
 from sartor.surgery.cutting.importance import scores
+from sartor.surgery.cutting.recurrent import layers
 from sartor.surgery.cutting.slicing import Engine
 from sartor.surgery.cutting.supernet import CutSupernet
 from sartor.surgery.students.rewiring import Wiring
@@ -49,7 +54,8 @@ from sartor.targets.openvino import OpenVino
 from sartor.targets.torch_cpu import TorchCpu
 from sartor.tasks.loaders import loaders
 from sartor.timing.meter import Subject
-from sartor.training.evaluation import check_fits, device_of, evaluate, score
+from sartor.training.evaluation import device_of, evaluate, score
+from sartor.training.fitting import channels_apart, check_fits
 from small import settings
 from users import Net, belongings, untouched
 
@@ -105,6 +111,11 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "exporting.onnx_file:export_onnx": lambda n, f: export_onnx(n, X, f / "n.onnx"),
     "exporting.onnx_file:trace_onnx": lambda n, _: trace_onnx(n, X),
     "exporting.pt2_file:export_pt2": lambda n, f: export_pt2(n, X, f / "n.pt2"),
+    "exporting.prepared:prepare": lambda n, f: prepare(TorchCpu(), n, X, f, tolerance=1e-3),
+    "exporting.pt2_file:obstacle": lambda n, _: obstacle(n, X),
+    "exporting.reach:check_export": lambda n, _: check_export(n, X, ExportSettings(dynamic=("height", "width"))),
+    "exporting.reach:written": lambda n, f: written(lambda s: TorchCpu().prepare(n, X, f, s), n, X),
+    "exporting.signature:input_names": lambda n, _: input_names(n, X),
     "exporting.signature:Signature.of": lambda n, _: Signature.of(n, X),
     "exporting.template:OnnxTemplate.__init__": lambda n, _: OnnxTemplate(n, X, lambda data: data),
     "exporting.template:OnnxTemplate.__call__": lambda n, f: OnnxRuntime().template(n, X)(n),
@@ -115,6 +126,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "jobs.fit.train:save_weights": lambda n, f: save_weights(n, f / "n.safetensors"),
     "networks:original": lambda n, _: original(n).network(X),
     "networks:blank": lambda n, _: blank(n, X),
+    "networks:counted": lambda n, _: counted(n, X),
     "networks:macs_params": lambda n, _: macs_params(n, X),
     "spaces.compression:Compression.__init__": lambda n, _: built(
         Compression(network=n, example=X, changes=("skips",))
@@ -128,8 +140,10 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.analysis.structure:arguments": lambda n, _: arguments(n, X),
     "surgery.analysis.trace:trace": lambda n, _: trace(n, X),
     "surgery.analysis.trace:retraced": lambda n, _: retraced(n, X, ["second"], 3),
+    "surgery.analysis.work:Work.__init__": lambda n, _: Work(Skeleton(couple(n, X, ["second"])), n),
     "surgery.cutting.checked:analysed": lambda n, _: analysed(n, X),
     "surgery.cutting.importance:scores": lambda n, _: scores(couple(n, X), n, "l2"),
+    "surgery.cutting.recurrent:layers": lambda n, _: layers(Skeleton(couple(n, X)), dict(n.named_modules())),
     "surgery.cutting.slicing:Engine.__init__": lambda n, _: Engine(Skeleton(couple(n, X)), n),
     "surgery.cutting.supernet:CutSupernet.__init__": lambda n, _: CutSupernet(
         Skeleton(couple(n, X)), n, ladders(couple(n, X).groups, (0.5, 1.0), 1), plain=True
@@ -142,7 +156,8 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "targets.torch_cpu:TorchCpu.prepare": lambda n, f: TorchCpu().prepare(n, X, f),
     "targets.torch_cpu:TorchCpu.template": lambda n, _: TorchCpu().template(n, X),
     "timing.meter:Subject.prepared": lambda n, f: Subject.prepared(TorchCpu(), n, X, f),
-    "training.evaluation:check_fits": lambda n, _: check_fits(task(), n),
+    "training.fitting:channels_apart": lambda n, _: channels_apart(task(), n),
+    "training.fitting:check_fits": lambda n, _: check_fits(task(), n, taught=True),
     "training.evaluation:device_of": lambda n, _: device_of(n),
     "training.evaluation:evaluate": lambda n, _: evaluate(n, task().valid(), task()),
     "training.evaluation:score": lambda n, _: score(n, task().valid(), task()),
@@ -153,12 +168,13 @@ OWN = {
     "core.contracts:": "contracts, tried on the plug-ins",
     "core.copies:fold": "in place, which is what it is for",
     "core.copies:load": "in place, which is what it is for",
+    "core.counting:count": "runs it, for `networks.counted`",
     "core.trees:call": "runs it, which is what it is for",
     "exporting.tracing:": "what exporters do inside `evaluating`",
+    "exporting.weights_file:": "in place, which is what it is for",
     "jobs.fit.api:Fit.__init__": "a result",
     "jobs.fit.api:fit": "hands it to `assemble`, and from there on works with what the space builds",
     "jobs.fit.train:train_network": "its teacher is what a space has built",
-    "networks:load_weights": "in place, which is what it is for",
     "spaces.widths:Widths.reconstruct": "in place, in what it has built",
     "strategies.esnac.kernels:": "a network of its own",
     "supernet.": "networks that a space has built",

@@ -20,22 +20,21 @@ from torch import nn
 
 import sartor
 from sartor import tabular
-from sartor.core import foreign, state
+from sartor.core import foreign, weights
 from sartor.core.errors import ConfigError, DataError, SartorError, StateError, TargetError
 from sartor.data import archives, pictures, sounds
 from sartor.exporting import check_onnx, export_pt2, load_pt2, onnx_signature
 from sartor.exporting.pt2_check import check_pt2
 from sartor.exporting.signature import Signature
-from sartor.exporting.weights_file import load_own, load_weights
+from sartor.exporting.weights_file import load_weights
 from sartor.jobs import optuna_study
 from sartor.latency import samples
 from sartor.latency.operator_table import OperatorTable
-from sartor.run.folder import RunFolder, read_json
+from sartor.run.folder import RunFolder, read_config, read_json
 from sartor.run.journal import FileJournal
 from sartor.spaces import _pool
 from sartor.spaces.tiny import Tiny
 from sartor.strategies.esnac import earlier
-from sartor.supernet.lineage import kept_weights, read_supernet
 from sartor.surrogates import embedding
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.timing import inputs
@@ -219,7 +218,9 @@ TABLE: dict[str, Case] = {
         DataError,
         "'[aA]' twice",
     ),
-    "core/state.py:load": Case("s.pt", marked, state.load, StateError, "cannot|damaged|not"),
+    "core/weights.py:load_with_facts": Case(
+        "s.safetensors", marked, weights.load, StateError, "cannot read the weights"
+    ),
     "data/archives.py:_npz.read": Case(
         "a.npz", lambda: zipped(("a.npy", objects())), column, DataError, "Python objects"
     ),
@@ -236,7 +237,7 @@ TABLE: dict[str, Case] = {
         "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n", lambda p: pictures.decoded(p, str(p)), DataError, "none of BMP"
     ),
     "data/pictures.py:columns": Case(
-        "a.parquet", b"PAR1" * 9, lambda p: pictures.columns(p, "a"), DataError, "not a Parquet file"
+        "a.parquet", b"PAR1" * 9, lambda p: pictures.columns(p, "a"), DataError, "must be a Parquet file"
     ),
     "data/sounds.py:_wav": Case(
         "c/a.wav", b"RIFF" * 9, lambda p: sounds.read_takes(p.parent.parent), DataError, "not a readable wav"
@@ -263,9 +264,6 @@ TABLE: dict[str, Case] = {
     ),
     "exporting/signature.py:_parsed": Case(
         "s.json", b"{}", lambda p: Signature.read(p.read_text(), [], []), TargetError, "its form is unknown"
-    ),
-    "exporting/weights_file.py:load_own": Case(
-        "w.safetensors", b"no", lambda p: load_own(WEIGHTS, p), StateError, "cannot read the weights"
     ),
     "exporting/weights_file.py:_content": Case(
         "w.pth", b"<html>", lambda p: load_weights(WEIGHTS, p), ConfigError, "a page of the web"
@@ -305,9 +303,10 @@ TABLE: dict[str, Case] = {
         "line 2 is not a sample",
     ),
     "run/folder.py:RunFolder._adopt": Case("config.toml", b"= no", run_folder, StateError, "is not TOML"),
-    "run/folder.py:read_json": Case("result.json", b"no", read_json, StateError, "is not JSON"),
+    "run/folder.py:read_config": Case("config.toml", b"a = " + DEEP, read_config, StateError, "nested too deep"),
+    "run/folder.py:read_json": Case("result.json", DEEP, read_json, StateError, "is not JSON"),
     "run/journal.py:FileJournal.read": Case(
-        "j.jsonl", b"no\n", lambda p: list(FileJournal(p).read()), StateError, "is not JSON"
+        "j.jsonl", DEEP + b"\n", lambda p: list(FileJournal(p).read()), StateError, "is not JSON"
     ),
     "run/journal.py:FileJournal._parse": Case(
         "j.jsonl", b"[]\n", lambda p: list(FileJournal(p).read()), StateError, "is not a record"
@@ -318,12 +317,6 @@ TABLE: dict[str, Case] = {
     ),
     "strategies/esnac/earlier.py:_trials": Case(
         "j.jsonl", DEEP, earlier._trials, ConfigError, "is no journal of a search"
-    ),
-    "supernet/lineage.py:read_supernet": Case(
-        "s.safetensors", marked, lambda p: read_supernet(Tiny(), p), StateError, "cannot read the supernet"
-    ),
-    "supernet/lineage.py:kept_weights": Case(
-        "w.safetensors", marked, kept_weights, StateError, "cannot read the weights"
     ),
     "surrogates/embedding.py:load": Case(
         "e.safetensors", marked, lambda p: embedding.load(p, 3, embedding.Recipe()), ConfigError, "is not an embedding"
@@ -349,6 +342,7 @@ NO_FILE_OF_OTHERS = {
     "cli/report.py:run": "result.json, shown as it is",
     "config.py:_value": "what the user has typed",
     "core/files.py:_sync": "a file is forced to the disk",
+    "core/files.py:sha256": "bytes, of which only the digest is taken",
     "core/plugins.py:purpose": "modules of the package",
     "data/unlabelled.py:read": "opens archives, which are in the table",
     "jobs/fit/meter.py:Meter._file_maker.make": "a session of a target",
@@ -358,12 +352,14 @@ NO_FILE_OF_OTHERS = {
     "report/page.py:_plot": "plotly's own words",
     "report/page.py:document": "a style in the package",
     "report/page.py:render": "a script in the package",
-    "run/folder.py:read_config": "config.toml of a run folder",
+    "run/folder.py:_lock": "who has the folder, to be shown",
     "run/journal.py:MemoryJournal.append": "what is in memory",
     "run/journal.py:_cut_torn_line": "a journal, whose lines are in the table",
     "run/journal.py:_sync_folder": "a folder is forced to the disk",
     "run/ledger.py:process_age": "the kernel's files",
+    "run/result.py:_own": "bytes, of which only the digest is taken",
     "run/result.py:_narrowing": "artifacts of a run folder",
+    "targets/onnxruntime.py:_remedy": "what it has just written",
     "targets/openvino.py:OpenVino.prepare": "what it has just written",
     "tasks/multisource.py:multisource": "opens archives, which are in the table",
     "tasks/regression.py:regression": "opens archives, which are in the table",

@@ -228,7 +228,7 @@ def test_columns_of_a_table(tmp_path):
     with pytest.raises(DataError, match="at least one row"):
         columns(tmp_path / "e.parquet", "a")
     (tmp_path / "n.parquet").write_text("hello")
-    with pytest.raises(DataError, match="not a Parquet file"):
+    with pytest.raises(DataError, match="must be a Parquet file"):
         columns(tmp_path / "n.parquet", "a")
 
 

@@ -218,7 +218,7 @@ def test_a_result_that_is_not_what_the_run_has_written_is_refused(tmp_path: Path
         (tmp_path / "journal.jsonl").unlink()
         assert read_searched(tmp_path) == SEARCHED
         return
-    with pytest.raises(StateError, match=r"search\.json is not what the run in this folder has written: restore it"):
+    with pytest.raises(StateError, match=r"search\.json is not what the run in this folder has written; restore it"):
         read_searched(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_pyarrow_is_an_extra(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"x": np.zeros((4, 8, 8), np.uint8)}, "no array y or labels, only x"),
+        ({"x": np.zeros((4, 8, 8), np.uint8)}, "needs an array y or labels, and has only x"),
         ({"x": np.zeros((4, 8, 8)), "y": np.zeros(4, int)}, "must be uint8"),
         ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.zeros(3, int)}, "must be 4 integers"),
         ({"x": np.zeros((4, 8, 8, 5), np.uint8), "y": np.zeros(4, int)}, "must be 1 or 3"),

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import tomli_w
 
-from sartor.core import files
+from sartor.core import files, foreign
 from sartor.core.errors import StateError
 from sartor.run.journal import FileJournal
 
@@ -83,10 +83,7 @@ class RunFolder:
         if not path.exists():
             write_config(path, config)
             return
-        try:
-            old = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StateError(f"{path} is not TOML ({error}); restore it or name a new folder") from error
+        old = read_config(path)
         changed = [k for k in changed_keys(old, plain(config)) if k.split(".")[0] not in MOVABLE]
         if changed:
             raise StateError(
@@ -105,12 +102,16 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config of a run folder.
 
     Raises:
-        StateError: There is none: it is no run folder.
+        StateError: There is none: it is no run folder; or it is damaged.
     """
+    if not path.exists():
+        raise StateError(f"{path} does not exist: {path.parent} is no run folder; name that of a sartor fit")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StateError(f"{path} does not exist: {path.parent} is no run folder; name that of a sartor fit") from error
+        return tomllib.loads(foreign.text(path, StateError))
+    except RecursionError as error:
+        raise StateError(f"{path} is nested too deep to be read; restore it or name a new folder") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StateError(f"{path} is not TOML ({error}); restore it or name a new folder") from error
 
 
 def plain(value: Any) -> Any:
@@ -144,7 +145,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StateError(f"{path} does not exist; finish the run first: sartor fit with the same folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{path} is not JSON ({error}); remove it and run the same command again") from error
 
 

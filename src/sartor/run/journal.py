@@ -126,7 +126,7 @@ class FileJournal:
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             record = json.loads(line.decode())  # of bytes it would look for other encodings
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StateError(f"{self.path}:{number} is not JSON ({error}); restore the line or remove it") from error
         if not isinstance(record, dict) or "kind" not in record:
             raise StateError(f"{self.path}:{number} is not a record of sartor; restore the line or remove it")

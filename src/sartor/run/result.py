@@ -451,7 +451,7 @@ def _own(path: Path, found: T) -> T:
     digests = [r["sha256"] for r in records if r["kind"] == "result" and r["name"] == path.name]
     if digests and digests[-1] != hashlib.sha256(path.read_bytes()).hexdigest():
         raise StateError(
-            f"{path} is not what the run in this folder has written: restore it, or remove it and run again"
+            f"{path} is not what the run in this folder has written; restore it, or remove it and run again"
         )
     return found
 
