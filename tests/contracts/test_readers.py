@@ -30,7 +30,7 @@ from sartor.exporting.weights_file import load_weights
 from sartor.jobs import optuna_study
 from sartor.latency import samples
 from sartor.latency.operator_table import OperatorTable
-from sartor.run.folder import RunFolder, read_config, read_json
+from sartor.run.folder import RunFolder, read_json
 from sartor.run.journal import FileJournal
 from sartor.spaces import _pool
 from sartor.spaces.tiny import Tiny
@@ -302,8 +302,7 @@ TABLE: dict[str, Case] = {
         DataError,
         "line 2 is not a sample",
     ),
-    "run/folder.py:RunFolder._adopt": Case("config.toml", b"= no", run_folder, StateError, "is not TOML"),
-    "run/folder.py:read_config": Case("config.toml", b"a = " + DEEP, read_config, StateError, "nested too deep"),
+    "run/folder.py:read_config": Case("config.toml", b"a = " + DEEP, run_folder, StateError, "nested too deep"),
     "run/folder.py:read_json": Case("result.json", DEEP, read_json, StateError, "is not JSON"),
     "run/journal.py:FileJournal.read": Case(
         "j.jsonl", DEEP + b"\n", lambda p: list(FileJournal(p).read()), StateError, "is not JSON"

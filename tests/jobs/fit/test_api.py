@@ -191,6 +191,14 @@ def _(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return x @ w
 
 
+def _learn(ctx, gradient):
+    x, w = ctx.saved_tensors
+    return gradient @ w.T, x.T @ gradient
+
+
+riddle.register_autograd(_learn, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+
+
 class Riddle(torch.nn.Module):
     """Most parameters are those of an operator that sartor does not know."""
 

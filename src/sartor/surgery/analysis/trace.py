@@ -69,8 +69,11 @@ def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), *, ex
 
 
 def retraced(network: nn.Module, example: Inputs, ignore: Sequence[str], examples: int) -> Traced | None:
-    """The same the quick way, for another size of the batch, say; None where that way is not enough."""
-    return _traced(network, example, ignore, examples, lambda _network, _inputs: None)
+    """The same the quick way, for another size of the batch, say; None where that is not enough, or it does not run."""
+    try:
+        return _traced(network, example, ignore, examples, lambda _network, _inputs: None)
+    except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
+        return None
 
 
 def _traced(
