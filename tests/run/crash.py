@@ -65,7 +65,8 @@ def child(folder: Path, kill_at: tuple[Line, int] | None) -> int:
 
 
 def main(folder: Path, runs: int, seed: int) -> None:
-    import torch.utils.tensorboard  # imported once, not by every child
+    import tensorboard.summary.writer.record_writer  # noqa: F401 - imported once, not by every child
+    import torch
 
     torch.set_num_threads(1)
     usual, runner.LAG = runner.LAG, 0.0  # of which a short search reaches a checkpoint after every step

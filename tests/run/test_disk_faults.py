@@ -47,7 +47,7 @@ def result(folder: Path) -> list[Any]:
 @pytest.fixture(autouse=True)
 def no_tensorboard(monkeypatch):
     """It is optional, and writes when it likes, from a thread of its own; test_scalars.py has its faults."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
 
 
 @pytest.fixture(params=LAGS)

@@ -122,7 +122,7 @@ def whole(tmp_path_factory):
     """The undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        patch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
         assert session(folder, 10 * ALL, Runs.recipe)
         Runs.whole = result(folder)
         yield
