@@ -120,7 +120,7 @@ class Benchmark:
         settings = {} if method == "uniform_width" else {"epochs": self.args.epochs, "lr": self.args.lr}
         strategy = plugins.load("strategies", method)(self.problem, seed, **settings)
         if method == "autoslim":  # the training is that of OWS, seed by seed
-            trained = state.load(self.work / f"search/ows-{seed}/state.pt")["strategy"]["training"]
+            trained = state.load(self.work / f"search/ows-{seed}/state.safetensors")["strategy"]["training"]
             strategy.training.load_state_dict(trained)
         return strategy
 
@@ -133,7 +133,7 @@ class Benchmark:
             folder.mkdir(parents=True, exist_ok=True)
             with global_seed(derive(seed, "final", "init")):
                 module = self.space.build(arch)
-            fit(module, self.task, self.recipe, seed=derive(seed, "final"), checkpoint=folder / "state.pt")
+            fit(module, self.task, self.recipe, seed=derive(seed, "final"), checkpoint=folder / "state.safetensors")
             return {**evaluate(module, self.task.test(), self.task), "macs": float(self.macs([arch])[0])}
 
         return self.once(f"final/{key}-{seed}", train)

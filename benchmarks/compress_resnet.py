@@ -231,7 +231,8 @@ class Compression:
         recipe = Recipe(epochs=self.args.epochs, lr=lr, device="cpu", distil_weight=distil, warmup=0.2, amp="bfloat16")
         teacher = self.original if distil else None
         folder.mkdir(parents=True, exist_ok=True)
-        fit(network, self.task, recipe, seed=derive(seed, "tune"), teacher=teacher, checkpoint=folder / "state.pt")
+        checkpoint = folder / "state.safetensors"
+        fit(network, self.task, recipe, seed=derive(seed, "tune"), teacher=teacher, checkpoint=checkpoint)
         macs, params = macs_params(network, self.task.example)
         accuracy = evaluate(network, self.task.test(), self.task)["accuracy"]
         return {"accuracy": accuracy, "recalibrated_only": raw, "macs": macs / self.macs, "params": params}

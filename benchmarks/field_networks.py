@@ -13,10 +13,10 @@ in odd states (compiled, reparametrised, quantised). Needs `transformers`, and f
 
 Right: the uncut built network gives what the original gives, in the same containers, for 1, 3 and 5 examples; cut
 ones run for 1, 3 and 5 examples, give what the whole network with the other channels masked gives, have fewer
-parameters, and train one step; the module itself stays as it was. Refused: an error of sartor with a one-line reason,
-or a space that says of every layer why it stays. All else is wrong. Torch-Pruning gets the same network: right if
-half its channels can go (`pruning_ratio = 0.5`, what gives the outputs ignored), and it then runs, gives outputs of
-the same shapes and has fewer parameters.
+parameters, and train one step unless all weights are frozen; the module itself stays as it was. Refused: an error of
+sartor with a one-line reason, or a space that says of every layer why it stays. All else is wrong. Torch-Pruning gets
+the same network: right if half its channels can go (`pruning_ratio = 0.5`, what gives the outputs ignored), and it
+then runs, gives outputs of the same shapes and has fewer parameters.
 """
 
 from __future__ import annotations
@@ -146,6 +146,8 @@ def cuts(space: Widths, network: nn.Module, example: Any) -> dict[str, Any]:
 
 
 def trains(module: nn.Module, example: Any) -> bool:
+    if not any(p.requires_grad for p in module.parameters()):
+        return True  # it is not meant to
     result = trees.call(module.train(), lively(example, 3, torch.Generator().manual_seed(0)))
     loss = sum(t.float().square().mean() for t in trees.leaves(result) if t.is_floating_point())
     assert isinstance(loss, Tensor)

@@ -176,7 +176,7 @@ def trained(args: argparse.Namespace, parts: Parts, seed: int, arch: Arch, scree
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "result.json").exists():
         module, title = built(parts, seed, arch), f"training a winner of seed {seed}"
-        checkpoint = folder / "checkpoint.pt"
+        checkpoint = folder / "checkpoint.safetensors"
         task = parts.task.sealed()
         bar = partial(epoch, screen, title)
         fit(module, task, parts.recipe, seed=derive(seed, "train"), checkpoint=checkpoint, on_epoch=bar)

@@ -106,7 +106,7 @@ class Numbers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn(self.first(x)))
-        x = x.view(len(x), 8, 64).view(len(x), 8, 8, 8)
+        x = x.view(x.shape[0], 8, 64).view(x.shape[0], 8, 8, 8)
         x = functional.max_pool2d(torch.relu(self.second(x)), 2) * self.scale.view(1, 12, 1, 1)
         return self.head(x.reshape(-1, 12 * 16))
 

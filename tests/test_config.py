@@ -161,7 +161,7 @@ def test_settings_whose_types_only_checkers_know_are_not_checked() -> None:
 def test_build_finds_plug_ins_by_name() -> None:
     problem = Problem(Toy(), ())
     assert config.build("evaluators", {"name": "synthetic", "metric": "x"}, problem).metric == "x"
-    with pytest.raises(ConfigError, match=r"\[evaluators\] has no name; known: .*synthetic"):
+    with pytest.raises(ConfigError, match=r"\[evaluator\] has no name; known: .*synthetic"):
         config.build("evaluators", {})
     with pytest.raises(ConfigError, match="name must be a string, got 3"):
         config.build("evaluators", {"name": 3})
@@ -411,3 +411,56 @@ def test_a_setting_of_a_table_can_be_set_alone() -> None:
     base = {"strategy": {"name": "esnac", "embedding": {"hidden": 8}}}
     merged = config.override(base, ["strategy.embedding.layers=1"])
     assert merged["strategy"]["embedding"] == {"hidden": 8, "layers": 1}
+
+
+CODE = """
+def build():
+    raise SystemExit("the code of the recipe ran")
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A recipe in another folder that names code in this one."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / "found_here.py").write_text(CODE)
+    (there / "r.toml").write_text('[space]\nname = "widths"\nnetwork = "found_here:build"\n')
+    monkeypatch.chdir(here)
+    return there / "r.toml"
+
+
+def test_code_that_a_recipe_from_elsewhere_names_needs_a_word(elsewhere):
+    line = r"r\.toml is in another folder and names code .* found_here:build \(in .*found_here\.py\).*--trust-code"
+    with pytest.raises(ConfigError, match=line):
+        config.asked(elsewhere)
+    with pytest.raises(ConfigError, match=line):
+        config.asked(elsewhere, ["space.seed=1"])
+    trusted = config.asked(elsewhere, trust_code=True)
+    assert trusted["space"]["network"] == "found_here:build"
+
+
+def test_a_recipe_of_this_folder_and_code_that_was_typed_need_none(elsewhere, monkeypatch):
+    typed = config.asked(elsewhere, ["space.network=found_here:build"])
+    assert typed["space"]["network"] == "found_here:build"
+    assert config.asked(elsewhere, ["space.network=torchvision:resnet18"])["space"]["network"] == "torchvision:resnet18"
+    assert config.asked("digits")["space"]["name"] == "mobilenet_v1"
+    here = elsewhere.parent.parent / "here" / "r.toml"
+    here.write_text(elsewhere.read_text())
+    for path in ("r.toml", here):
+        assert config.asked(path)["space"]["network"] == "found_here:build"
+    (here.parent / "a link").symlink_to(elsewhere.parent)
+    (here.parent / "linked.toml").symlink_to(elsewhere)
+    for name in ("a link/r.toml", "linked.toml"):
+        with pytest.raises(ConfigError, match="--trust-code"):
+            config.asked(name)
+
+
+def test_configs_are_bounded(tmp_path):
+    (tmp_path / "deep.toml").write_text(f"a = {'[' * 10_000}")
+    (tmp_path / "large.toml").write_bytes(b"#" * (2**22 + 1))
+    (tmp_path / "latin.toml").write_bytes(b"title = '\xe9'")
+    for name, message in {"deep": "nested too deep", "large": "more than 4.19 MB", "latin": "is not TOML"}.items():
+        with pytest.raises(ConfigError, match=message):
+            config.read(tmp_path / f"{name}.toml")

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +15,6 @@ from sartor.networks import (
     listed,
     lively,
     load_network,
-    load_weights,
     macs_params,
     shapes,
 )
@@ -149,43 +147,6 @@ def test_networks_by_name_take_a_number_of_classes() -> None:
     assert load_network("torchvision:squeezenet1_1").classifier[1].out_channels == 1000
 
 
-def test_weights_are_loaded_from_every_usual_file(tmp_path: Path) -> None:
-    source = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    state = source.state_dict()
-    save_file(state, tmp_path / "a.safetensors")
-    torch.save(state, tmp_path / "b.pt")
-    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "c.pth")
-    for name in ("a.safetensors", "b.pt", "c.pth"):
-        network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-        assert not torch.equal(network[0].weight, source[0].weight)
-        load_weights(network, tmp_path / name)
-        assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
-
-
-class Runs:
-    """A pickle of this would run code."""
-
-
-def test_files_that_hold_no_weights_of_the_network_are_refused(tmp_path: Path) -> None:
-    network = nn.Linear(2, 3)
-    torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "wider.pt")
-    torch.save(nn.Linear(2, 3, bias=False).state_dict(), tmp_path / "less.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    torch.save(Runs(), tmp_path / "code.pt")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    for name, message in {
-        "wider.pt": "does not hold the weights of Linear: size mismatch for",
-        "less.pt": "does not hold the weights of Linear: Missing key",
-        "list.pt": "does not hold the weights of Linear",
-        "code.pt": "cannot read weights from",
-        "text.safetensors": "cannot read weights from",
-        "nothing.pt": "cannot read weights from",
-    }.items():
-        with pytest.raises(ConfigError, match=message) as caught:
-            load_weights(network, tmp_path / name)
-        assert "\n" not in str(caught.value), name
-
-
 def test_inputs_as_text() -> None:
     alone = inputs_of(["1,3,8,8"])
     assert isinstance(alone, torch.Tensor)
@@ -201,6 +162,10 @@ def test_inputs_as_text() -> None:
         ("ids", (1, 6), torch.int64),
         ("mask", (1, 6), torch.bool),
     ]
+    before = inputs_of(["image=float32:1,3,8,8", "ids=int64:1,6", "mask= bool : 1x6"])
+    assert isinstance(before, dict)
+    assert [(n, x.shape, x.dtype) for n, x in before.items()] == [(n, x.shape, x.dtype) for n, x in named.items()]
+    assert inputs_of(["int64:1,128"]).dtype is torch.int64  # type: ignore[union-attr]
     one = inputs_of(["ids=1,6:int64"])
     assert isinstance(one, dict)
     assert listed(shapes(named)) == {"image": [3, 8, 8], "ids": [6], "mask": [6]}
@@ -216,7 +181,13 @@ def test_inputs_as_text() -> None:
         (["a=1,3", "a=1,10"], "all by name, each another"),
         (["a=1,3", "b=1,x"], "input b: an input shape is positive whole numbers"),
         (["1,3", "1,0"], "input number 2: an input shape is"),
-        (["ids=1,6:int65"], "input ids has the type 'int65'"),
+        (["ids=1,6:int65"], "input ids has the type 'int65'; types are float32, "),
+        (["ids=int65:1,6"], "as in ids=int64:1,16"),
+        (["1,6:"], "input number 1 has the type ''"),
+        (["1,6:nn"], "input number 1 has the type 'nn'"),
+        (["1,6:quint8"], "input number 1 has the type 'quint8'"),
+        (["int64:"], "an input shape is positive whole numbers"),
+        (["1,99999999999999999999"], "an input shape is positive whole numbers"),
         (["a b=1,6"], "is called as in the network's forward"),
         (["=1,6"], "is called as in the network's forward"),
     ],

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sartor.core import plugins
+from sartor import recipes
+from sartor.core import foreign, named_code, plugins
 from sartor.core.errors import ConfigError
 
 TABLES = (
@@ -27,6 +28,7 @@ TABLES = (
     "latency_model",
     "training",
     "verification",
+    "export",
     "limits",
 )
 """The tables of a config, beside the keys `seed` and `title`."""
@@ -45,12 +47,24 @@ def build(kind: str, table: Mapping[str, Any], *args: Any) -> Any:
         ConfigError: The plug-in or a setting is unknown, or a value has the wrong type; says what was meant, perhaps.
     """
     settings = dict(table)
-    if "name" not in settings:
-        raise ConfigError(f"[{kind}] has no name; known: {', '.join(plugins.names(kind))}")
-    name = settings.pop("name")
-    if not isinstance(name, str):
-        raise ConfigError(f"[{kind}] name must be a string, got {name!r}")
+    name = name_of(kind, settings)
+    del settings["name"]
     return call(plugins.load(kind, name), settings, *args)
+
+
+def name_of(kind: str, table: Mapping[str, Any]) -> str:
+    """The name of the plug-in that a table is for.
+
+    Raises:
+        ConfigError: There is none, or it is no string.
+    """
+    one = f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
+    if "name" not in table:
+        raise ConfigError(f"[{one}] has no name; known: {', '.join(plugins.names(kind))}")
+    name = table["name"]
+    if not isinstance(name, str):
+        raise ConfigError(f"[{one}] name must be a string, got {name!r}; known: {', '.join(plugins.names(kind))}")
+    return name
 
 
 def call(constructor: Any, settings: Mapping[str, Any], *args: Any) -> Any:
@@ -98,16 +112,40 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It does not exist, is not TOML, or has an unknown table.
     """
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error}; name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    if not path.exists():
+        raise ConfigError(f"no config at {path}; write one, or run without for the packaged recipe")
+    config = foreign.from_toml(foreign.content(path, ConfigError, most=foreign.SETTINGS), str(path), ConfigError)
     check(config)
     return config
+
+
+def asked(recipe: str | Path, assignments: Sequence[str] = (), *, trust_code: bool = False) -> dict[str, Any]:
+    """The tables of a recipe with assignments over them, as a command takes them.
+
+    Args:
+        recipe: A packaged one, or a file.
+        assignments: See `override`; code that they name is what the user has typed.
+        trust_code: Whether code that the file names may be run, wherever the file is.
+
+    Raises:
+        ConfigError: As `read` and `override`; or the file is in another folder than the command was started in, and
+            names code that is not installed.
+    """
+    path = recipes.find(recipe)
+    base = read(path)
+    settings = override(base, assignments)
+    if trust_code or str(recipe) in recipes.names() or path.resolve().parent == Path.cwd().resolve():
+        return settings
+    typed = set(named_code.named(assigned(base, assignments)))
+    for code in named_code.named(settings):
+        place = named_code.origin(code) if code not in typed else None
+        if place is not None:
+            place = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+            raise ConfigError(
+                f"{path} is in another folder and names code that is not installed, {code} (in {place}); look at both, "
+                "and agree with --trust-code"
+            )
+    return settings
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -190,8 +228,8 @@ def shortcuts(
         values = [v.strip() for v in value.split(",")]
         plain = [v if _is_number(v) else json.dumps(v) for v in values]
         found.append(f"budget.{metric.strip()}={plain[0] if len(plain) == 1 else '[' + ', '.join(plain) + ']'}")
-    found += [] if target is None else [f"target.name={target}"]
-    return found + ([] if strategy is None else [f"strategy.name={strategy}"])
+    found += [] if target is None else [f"target.name={json.dumps(target)}"]
+    return found + ([] if strategy is None else [f"strategy.name={json.dumps(strategy)}"])
 
 
 def _is_number(text: str) -> bool:
@@ -205,7 +243,7 @@ def _is_number(text: str) -> bool:
 def _data(text: str) -> list[str]:
     """`TASK` or `TASK:PLACE,PLACE`: places are the first settings of the task that take text, in order."""
     name, colon, places = text.partition(":")
-    found = [f"task.name={name}"]
+    found = [f"task.name={json.dumps(name)}"]
     if not colon:
         return found
     settings = _texts(plugins.load("tasks", name))
@@ -239,7 +277,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from sartor.core import trees
+from sartor.core import copies, trees
+from sartor.core.counting import Count, count
 from sartor.core.errors import ConfigError, MissingExtraError
 from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs
+from sartor.exporting.weights_file import load_weights
 
 Shapes: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Shapes of one example without the batch: of one input, of several by place, or by name."""
 
-_CONVS = frozenset(f"conv{transposed}{rank}d" for transposed in ("", "_transpose") for rank in "123")
+_log = logging.getLogger(__name__)
+
+TYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+)
+"""Of inputs that a command line can ask for."""
+
+LARGEST = 2**40
+"""Values of an input, at most."""
 
 
 def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.Module:
@@ -56,12 +73,31 @@ def load_network(spec: str, *, seed: int = 0, classes: int | None = None) -> nn.
     return network
 
 
-def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes: int | None = None) -> nn.Module:
-    """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file."""
-    found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else copy.deepcopy(spec)
+class Original(NamedTuple):
+    """A network to cut.
+
+    Attributes:
+        network: Belongs to nobody else; its weights are plain ones.
+        folded: Weights that were computed from others before (weight norm, pruning masks, ...), and from what.
+    """
+
+    network: nn.Module
+    folded: tuple[str, ...]
+
+
+def original(spec: str | nn.Module, weights: str = "", *, seed: int = 0, classes: int | None = None) -> Original:
+    """A network of one's own to cut: by name as in `load_network`, or a copy of a module; with weights from a file.
+
+    A network that `torch.compile` or `DataParallel` wraps is taken out of it.
+    """
+    found = load_network(spec, seed=seed, classes=classes) if isinstance(spec, str) else spec
+    found = copies.faithful(found)
     if weights:
-        load_weights(found, Path(weights))
-    return found
+        load_weights(found, Path(weights).expanduser())
+    folded = copies.fold(found)
+    if folded:
+        _log.warning("%s: folded into plain weights, which can be cut: %s", type(found).__name__, ", ".join(folded))
+    return Original(found, folded)
 
 
 def blank(network: nn.Module, like: Inputs | Shapes) -> Inputs:
@@ -72,7 +108,7 @@ def blank(network: nn.Module, like: Inputs | Shapes) -> Inputs:
         like: An example, whose whole numbers and truths are kept; or shapes without the batch: one, several by place,
             or by name.
     """
-    first = next(network.parameters(), torch.empty(0))
+    first = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
 
     def zeros(like: Tensor | Sequence[int]) -> Tensor:
         if not isinstance(like, Tensor):
@@ -130,7 +166,9 @@ def lively(like: Inputs, examples: int, generator: torch.Generator | None = None
 def untrained(spec: str, classes: int | None, *, training: bool) -> nn.Module:
     """The network by name with new weights, from torch's global generator."""
     seed = int(torch.randint(2**31, (), device="cpu"))  # a number, also where only shapes are wanted: device("meta")
-    return load_network(spec, seed=seed, classes=classes).train(training)
+    found = copies.unwrapped(load_network(spec, seed=seed, classes=classes))
+    copies.fold(found)
+    return found.train(training)
 
 
 def _torchvision(name: str, classes: int | None) -> object:
@@ -161,7 +199,9 @@ def _call(module_name: str, attribute: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # the module is there and imports something that is not
-        raise ConfigError(f"there is no module {module_name!r} to import, also not in {here}") from error
+        raise ConfigError(
+            f"there is no module {module_name!r} to import, also not in {here}; start the command where it lies"
+        ) from error
     if not hasattr(module, attribute):
         raise ConfigError(
             f"{module_name} has no {attribute!r}{_near(attribute, [n for n in dir(module) if n[0] != '_'])}"
@@ -182,38 +222,17 @@ def _near(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Fill a network with trained weights from a file: safetensors, or a state dict of torch.
-
-    Raises:
-        ConfigError: The file cannot be read without running code, or holds weights of another network.
-    """
-    try:
-        state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-    except Exception as error:  # what torch.load raises on a foreign file is not documented
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"cannot read weights from {file}: {reason}; save a state dict as safetensors") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    try:
-        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
-    except (RuntimeError, AttributeError) as error:
-        first = str(error).splitlines()[1:3] or [str(error)]
-        raise ConfigError(
-            f"{file} does not hold the weights of {type(network).__name__}: {' '.join(first).strip()}"
-        ) from error
-
-
 def input_shape(text: str) -> tuple[int, ...]:
     """`"1,3,224,224"` -> `(1, 3, 224, 224)`; `x` may stand for the comma.
 
     Raises:
-        ConfigError: not at least two positive whole numbers.
+        ConfigError: not at least two positive whole numbers, or more values than any machine holds.
     """
     try:
         shape = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1:
+    if len(shape) < 2 or min(shape) < 1 or prod(shape) > LARGEST:
         raise ConfigError(f"an input shape is positive whole numbers, batch first, like 1,3,224,224; not {text!r}")
     return shape
 
@@ -221,7 +240,7 @@ def input_shape(text: str) -> tuple[int, ...]:
 def inputs_of(texts: Sequence[str]) -> Inputs:
     """`["1,3,64,64"]` -> one input, `["1,3,64,64", "1,10"]` -> a tuple, `["a=1,3,64,64", "b=1,10"]` -> a dict.
 
-    A type may follow a colon: `ids=1,16:int64`. `x` may stand for the comma.
+    A type may stand before or behind it, with a colon between: `ids=int64:1,16`. `x` may stand for the comma.
 
     Returns:
         Tensors on the meta device: shapes, batch first, and types.
@@ -252,38 +271,44 @@ def _named_text(text: str) -> tuple[str, str]:
 
 
 def _outlined(text: str, name: str, *, several: bool) -> Tensor:
-    shape, colon, kind = text.partition(":")
+    left, colon, right = text.partition(":")
+    shape, kind = (right, left) if colon and not left.strip()[:1].isdecimal() else (left, right)
     dtype = getattr(torch, kind.strip(), None) if colon else torch.float32
-    if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"input {name} has the type {kind!r}; types are torch's, as in {name}=1,16:int64")
+    if dtype not in TYPES:
+        known = ", ".join(str(t).removeprefix("torch.") for t in TYPES)
+        raise ConfigError(f"input {name} has the type {kind!r}; types are {known}, as in {_as_in(name)}int64:1,16")
     try:
         return torch.empty(input_shape(shape), dtype=dtype, device="meta")
     except ConfigError as error:
         raise ConfigError(f"input {name}: {error}") if several else error from None
 
 
-def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
-    """Multiply-adds of one forward pass, and the number of parameters.
+def _as_in(name: str) -> str:
+    return f"{name}=" if name.isidentifier() else ""
 
-    Counted are convolutions (grouped and transposed ones too) and products with a weight matrix, wherever they are
-    called: in layers, in the projections of `nn.MultiheadAttention`, as functions; not normalisation, activations,
-    pooling, or products of two activations (the attention matrix). A layer that runs twice counts twice; a shared
-    parameter counts once.
+
+def macs_params(module: nn.Module, example: Inputs) -> tuple[int, int]:
+    """Multiply-adds with weights of one forward pass, and the number of parameters (see `counted`)."""
+    found = counted(module, example)
+    return found.macs, found.params
+
+
+def counted(module: nn.Module, example: Inputs) -> Count:
+    """Multiply-adds of one forward pass in evaluation, parameters, and what they leave out.
+
+    Counted are convolutions (grouped, transposed and deformable ones too), linear and recurrent layers and products
+    with a matrix of weights, wherever they are called: in layers, in the projections of `nn.MultiheadAttention`, as
+    functions; not normalisation, activations, pooling, or products of two activations (the attention matrix). A layer
+    that runs twice counts twice; a shared parameter counts once.
 
     Args:
-        module: The network; its training flags are left as they were.
+        module: The network; left as it was.
         example: Inputs, each `(batch, ...)`, on the network's device; the numbers are of the whole batch.
     """
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
-        with torch.no_grad(), unfused(), _Counter() as counter:
-            trees.call(module, example)
-    finally:
-        for part, training in flags:
-            part.training = training
-    return counter.macs, sum(parameter.numel() for parameter in module.parameters())
+    with copies.undisturbed(module):
+        module.eval()
+        with unfused():  # the fused attention of an eval-mode encoder layer is one call, in which no product is seen
+            return count(module, example)
 
 
 @contextmanager
@@ -295,31 +320,3 @@ def unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-class _Counter(TorchFunctionMode):
-    """Adds up the multiply-adds of all convolutions and linear layers that are called while it is on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.macs = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        given = (*args, *(kwargs or {}).values())
-        if name == "linear" or name in _CONVS:
-            self.macs += _macs(name, given[0], given[1], output)
-        elif name == "multi_head_attention_forward":  # what it calls is not seen from here
-            query, key, value, width = given[:4]
-            self.macs += int(width) * sum(int(t.numel()) for t in (query, key, value, query))
-        return output
-
-
-def _macs(name: str, x: Tensor, weight: Tensor, output: Tensor) -> int:
-    if name == "linear":
-        return int(output.numel() * weight.shape[-1])
-    # a filter meets every position of the output once; of a transposed convolution, every position of the input
-    positions = x.numel() if "transpose" in name else output.numel()
-    return int(positions * prod(weight.shape[1:]))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sartor.core import foreign
 from sartor.core.contracts import Space
 from sartor.core.errors import ConfigError, DataError, MissingExtraError
 from sartor.core.records import Arch
@@ -36,6 +37,8 @@ SETTINGS: Mapping[str, Mapping[str, int]] = {
 
 _RESULT = re.compile(r"(?P<dataset>.+)_(?P<split>train|valid|valtest|test|seconds)_(?P<epochs>\d+)")
 _COST = re.compile(r"(?P<cost>params_M|flops_M|latency_ms)_(?P<dataset>.+)")
+_UNITS = {"macs": ("flops_M", 1e6), "params": ("params_M", 1e6)}
+"""Metric -> the column of it in a table, without the data set, and its unit."""
 _LARGEST = 2**20
 _SHOWN = 3
 
@@ -126,6 +129,14 @@ class Table:
         """Metric -> column, of all that is no result: `latency_ms` is in `latency_ms_digits`."""
         ending = f"_{self.dataset}"
         return {name.removesuffix(ending): name for name in self.columns if Result.of(name) is None}
+
+    def cost(self, metric: str) -> Floats | None:
+        """A cost of every row, `(rows,)`, in its own unit: `macs` are 1e6 times `flops_M`; None if it is not listed."""
+        name, factor = self.costs().get(metric), 1.0
+        if name is None and metric in _UNITS:
+            own, factor = _UNITS[metric]
+            name = self.costs().get(own)
+        return None if name is None else self.column(name) * factor
 
     def line(self, space: Space, arch: Arch) -> int:
         """The row of a network."""
@@ -238,15 +249,12 @@ class _Sheet(NamedTuple):
 
 
 def _text(path: Path) -> str:
+    if not path.exists():
+        raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path")
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV file, plain or with gzip ({error}); fetch it again") from error
+        return foreign.text(path, DataError, most=max(foreign.ROOM, path.stat().st_size))
+    except DataError as error:
+        raise DataError(f"{path} is no CSV file, plain or with gzip: {error}") from error
 
 
 def _header(path: Path) -> list[str]:
@@ -255,7 +263,7 @@ def _header(path: Path) -> list[str]:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rt", encoding="utf-8-sig") if zipped else path.open(encoding="utf-8-sig") as lines:
-            header = next(csv.reader(lines), [])
+            header = next(csv.reader([lines.readline(foreign.SETTINGS)]), [])  # a line may have no end
     except FileNotFoundError as error:
         raise DataError(f"there is no table {path} (from {Path.cwd()}); correct the path") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
@@ -291,7 +299,9 @@ def _dataset(header: Sequence[str], path: Path, wanted: str) -> str:
             f"being train, valid or test); it has {shown}"
         )
     if wanted and wanted not in known:
-        raise ConfigError(f"{path} has no results on {wanted!r}, only on {', '.join(known)}")
+        raise ConfigError(
+            f"{path} has no results on {wanted!r}, only on {', '.join(known)}; name one of these as dataset"
+        )
     if not wanted and len(known) > 1:
         raise ConfigError(f"{path} has results on several data sets, {', '.join(known)}; name one as dataset")
     return wanted or known[0]
@@ -344,7 +354,7 @@ def _every_key(space: Space) -> list[str]:
 
 def _of_folder(path: Path, dataset: str) -> str:
     if dataset and dataset not in SETTINGS:
-        raise ConfigError(f"{path} has no results on {dataset!r}, only on {', '.join(SETTINGS)}")
+        raise ConfigError(f"{path} has no results on {dataset!r}, only on {', '.join(SETTINGS)}; name one of these")
     return dataset or "cifar10"
 
 

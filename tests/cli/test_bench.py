@@ -10,6 +10,7 @@ def test_a_table_and_four_files(tmp_path, capsys):
     table, out = written(tmp_path), tmp_path / "out"
     arguments = ["bench", "tiny", "--table", str(table), "--strategies", "random_search, uniform", "--budget"]
     arguments += ["macs=1e9", "--runs", "3", "--evaluations", "12", "--out", str(out), "--workers", "1", "--quiet"]
+    arguments += ["--space", "size=8", "--space", "classes=10"]  # sartor does not know the data set
     arguments += ["--set", "uniform.name=random_search", "--set", "uniform.trials=2"]
     assert main([*arguments, "--space", "widths=[4, 8]", "--json"]) == 2  # the table has other widths, too
     assert "toy.csv" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 from sartor.cli import main
+from sartor.core import files
 from sartor.run.result import write
 
 
@@ -42,3 +43,26 @@ def test_a_search_for_optuna(finished, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["file"] == str(out)
     assert main(["export", str(tmp_path), "--to", "optuna"]) == 2
     assert "no search has begun" in capsys.readouterr().err
+
+
+def test_sizes_by_name_and_mistakes_in_a_line(finished, tmp_path, capsys):
+    arguments = ["export", str(finished.folder), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--dynamic", "height,width", "--opset", "19", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["note"] == ""
+    assert len(found["sha256"]) == 64
+    assert main([*arguments, "--dynamic", "input.2", "--otherwise", "fixed"]) == 0
+    assert f"SHA-256: {files.sha256(tmp_path / 'out' / 'model.onnx')}" in capsys.readouterr().out
+    for wrong, words in (
+        (["--opset", "99"], "export.opset must be from 7 to"),
+        (["--opset", "-3"], "export.opset must be positive, or 0"),
+        (["--dynamic", "depth"], "have no size 'depth' beside the batch; "),
+        (["--dynamic", ""], "have no size ''"),
+        (["--otherwise", "perhaps"], "--otherwise"),
+        (["--point", "7"], "there is no 7"),
+        (["--target", "no such"], "no targets called 'no such'"),
+    ):
+        assert main([*arguments, *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert words in err

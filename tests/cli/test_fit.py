@@ -116,3 +116,28 @@ def test_help_costs_no_torch():
         )
         assert done.returncode == 0, done.stderr
         assert len(done.stdout) > 100
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["fit"], ["search"], ["compare", "--trials", "1"], ["measure", "--plan", "1", "--out", "out", "--recipe"]],
+)
+def test_a_recipe_from_another_folder_runs_no_code_of_this_one_unasked(command, tmp_path, monkeypatch, capsys):
+    name = f"code_of_{tmp_path.name}"  # imported once for each command
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / f"{name}.py").write_text("from pathlib import Path\nPath('it-ran').touch()\n")
+    recipe = there / "r.toml"
+    recipe.write_text(tomli_w.dumps(settings(space={"name": "widths", "network": f"{name}:build"})))
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main([*command, str(recipe)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{name}:build" in said
+    assert "--trust-code" in said
+    assert not (here / "it-ran").exists()
+    assert main([*command, str(recipe), "--trust-code"]) == 2  # it has no `build`
+    assert f"{name} has no 'build'" in capsys.readouterr().err
+    assert (here / "it-ran").exists()

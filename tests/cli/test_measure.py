@@ -43,6 +43,9 @@ def test_operators_of_a_space_as_json_and_text(tmp_path: Path, capsys: pytest.Ca
     recipe, out = tmp_path / "space.toml", tmp_path / "operators.json"
     recipe.write_text(tomli_w.dumps(OPERATED))
     arguments = ["measure", "--operators", "--recipe", str(recipe), "--out", str(out), "--quiet", "--sessions", "1"]
+    assert main([*arguments, "--rounds", "2"]) == 2
+    assert "names code that is not installed, operated:Operations" in capsys.readouterr().err
+    arguments.append("--trust-code")
     assert main([*arguments, "--rounds", "2"]) == 0
     text = capsys.readouterr().out
     assert f"operators   8, in {out}" in text

@@ -27,7 +27,7 @@ def test_text_and_what_to_do_next(capsys):
     assert "its own class" in out
     assert "sartor fit --network nets:residual --budget macs=50%" in out
     assert main(["space", "nets:numbers", "--input", "1,3,8,8", "--quiet"]) == 0
-    assert "a graph of its layers" in capsys.readouterr().out
+    assert "else graphs of its layers" in capsys.readouterr().out
 
 
 def test_modules_to_ignore(capsys):

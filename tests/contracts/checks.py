@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,21 @@ from sartor.core.abilities import Solvable
 from sartor.core.contracts import Evaluator, Lab, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Constraint, Trial
+from sartor.core.rng import derive
 from sartor.evaluators.synthetic import Synthetic
 from sartor.run.journal import FileJournal, read_trials
-from sartor.run.runner import Limits, run
+from sartor.run.runner import CHECKPOINT, Limits, run
+
+from strategies.searching import problem as spacious  # isort: skip
 
 MAX_TRIALS = 24
+WORDLESS = (1, 4, 9, 14)
+"""Trials in which a session ends without a last word."""
+FEW, MORE, MANY = 10, 40, 100
+"""Trials of searches: the checkpoints of the first and the last should be of one size."""
+PER_TRIAL = 3
+"""Bytes that a checkpoint may grow by per trial between the two, for numbers with more digits: a list of what was tried
+takes more, whatever it keeps of a trial."""
 
 
 class Dies(Evaluator):
@@ -44,6 +55,26 @@ class Fails(Evaluator):
 
     def __call__(self, proposal, seed):
         raise ValueError("diverged")
+
+
+class Copies(Evaluator):
+    """Keeps what is on disk at the n-th call: what a kill there would leave."""
+
+    def __init__(self, folder: Path, calls: Mapping[int, Path]) -> None:
+        self.inner, self.folder, self.calls, self.count = Synthetic(small_problem(), noise=0.01), folder, calls, 0
+
+    def __call__(self, proposal, seed):
+        self.count += 1
+        if self.count in self.calls:
+            shutil.copytree(self.folder, self.calls[self.count])
+        return self.inner(proposal, seed)
+
+
+class Near(Evaluator):
+    """The nearer to the fourth options, the better; never twice the same."""
+
+    def __call__(self, proposal, seed):
+        return {"accuracy": 1 / (1 + sum((a - 3) ** 2 for a in proposal.arch)) + derive(seed, "noise") / 2**69}
 
 
 class DiesInside(Lab):
@@ -88,21 +119,52 @@ class Through(Strategy):
         finally:
             self.calls = dying.calls
 
+    def recall(self, trials):
+        self.inner.recall(trials)
+
+
+class Remembers(Lab):
+    """Keeps all trials of a lab, as a journal does."""
+
+    def __init__(self) -> None:
+        self.lab: Lab | None = None
+        self.trials: list[Trial] = []
+
+    def evaluate(self, proposals):
+        trials = self.lab.evaluate(proposals)
+        self.trials += trials
+        return trials
+
+    def log(self, **scalars):
+        self.lab.log(**scalars)
+
+    def artifact(self, name):
+        return self.lab.artifact(name)
+
+    def progress(self, done, total, label=""):
+        self.lab.progress(done, total, label)
+
 
 class Reborn(Strategy):
-    """Rebuilds a strategy from its own state after every step."""
+    """Rebuilds a strategy from its own state, and the trials of its steps, after every step."""
 
     saved = ("inner",)
 
-    def __init__(self, cls: type[Strategy]) -> None:
-        self.cls, self.inner = cls, fresh(cls)
+    def __init__(self, make: Callable[[], Strategy]) -> None:
+        self.make, self.inner, self.memory = make, make(), Remembers()
 
     def step(self, lab):
-        going = self.inner.step(lab)
-        again = fresh(self.cls)
+        self.memory.lab = lab
+        going = self.inner.step(self.memory)
+        again = self.make()
         again.load_state_dict(self.inner.state_dict())
+        again.recall(self.memory.trials)
         self.inner = again
         return going
+
+    def recall(self, trials):
+        self.memory.trials = list(trials)
+        self.inner.recall(trials)
 
 
 def fresh(cls: type[Strategy], seed: int = 0) -> Strategy:
@@ -117,15 +179,15 @@ def search(
     return run(strategy, problem, judge, folder=folder, seed=0, limits=Limits(trials=max_trials))
 
 
-def trials(folder: Path) -> list[Trial]:
+def recorded(folder: Path) -> list[Trial]:
     return read_trials(FileJournal(folder / "journal.jsonl"))
 
 
 def saved(folder: Path) -> Any:
     """The last checkpoint, without the wrappers of these checks."""
-    if not (folder / "state.pt").exists():
+    if not (folder / CHECKPOINT).exists():
         return None
-    data = state.load(folder / "state.pt")["strategy"]
+    data = state.load(folder / CHECKPOINT)["strategy"]
     return data["inner"] if data.keys() == {"inner"} else data
 
 
@@ -146,7 +208,7 @@ def same(a: Any, b: Any) -> bool:
 
 def assert_equal(a: Path, b: Path) -> None:
     """Trials, final state and artifacts are the same, bit for bit."""
-    assert trials(a) == trials(b)
+    assert recorded(a) == recorded(b)
     assert same(saved(a), saved(b))
     assert artifacts(a) == artifacts(b)
 
@@ -167,12 +229,12 @@ def documents_every_setting(cls: type[Strategy]) -> None:
 
 def finishes_with_trials(cls: type[Strategy], tmp_path: Path) -> None:
     assert search(fresh(cls), tmp_path, max_trials=None)
-    assert trials(tmp_path)
+    assert recorded(tmp_path)
 
 
 def proposes_only_archs_of_the_space(cls: type[Strategy], whole: Path) -> None:
     problem = small_problem()
-    for t in trials(whole):
+    for t in recorded(whole):
         assert len(t.arch) == len(problem.space.choices)
         assert all(0 <= a < len(c.options) for a, c in zip(t.arch, problem.space.choices, strict=True))
         assert problem.space.canonical(t.arch) == t.arch
@@ -181,7 +243,7 @@ def proposes_only_archs_of_the_space(cls: type[Strategy], whole: Path) -> None:
 
 def stays_within_limits(cls: type[Strategy], whole: Path) -> None:
     problem = small_problem()
-    assert all(problem.feasible(t.arch) for t in trials(whole))
+    assert all(problem.feasible(t.arch) for t in recorded(whole))
 
 
 def says_whether_it_shares_weights(cls: type[Strategy], whole: Path) -> None:
@@ -219,14 +281,63 @@ def larger_budget_goes_on_exactly(cls: type[Strategy], whole: Path, tmp_path: Pa
 
 
 def saved_state_is_complete(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
-    search(Reborn(cls), tmp_path)
+    search(Reborn(lambda: fresh(cls)), tmp_path)
     assert_equal(tmp_path, whole)
+
+
+def killed_without_a_word_resumes_exactly(cls: type[Strategy], whole: Path, tmp_path: Path) -> None:
+    """Goes on from whatever a session has left on disk in the middle: its last checkpoint may be many steps old."""
+    left = {call: tmp_path / str(call) for call in WORDLESS}
+    search(fresh(cls), tmp_path / "whole", Copies(tmp_path / "whole", left))
+    assert_equal(tmp_path / "whole", whole)
+    for folder in left.values():
+        if folder.exists():
+            search(fresh(cls), folder)
+            assert_equal(folder, whole)
+
+
+def long_search(cls: type[Strategy], folder: Path, trials: int, wrap: Any = None) -> None:
+    """So many trials of a strategy that can be told so; of others what they do on the small problem."""
+    settings = inspect.signature(cls).parameters
+    counted = next((name for name in ("trials", "samples") if name in settings), None)
+    if counted == "trials":  # of more networks than the small problem has
+        problem, judge, limits = spacious(*[6] * 6, upper=20, ordered=True), Near(), Limits()
+    else:
+        problem = small_problem()
+        judge, limits = Synthetic(problem, noise=0.01), Limits(trials=None if counted or trials > FEW else trials)
+    told = {counted: trials} if counted else {}
+
+    def make() -> Strategy:
+        return cls(problem, 0, **cls.smoke | told)
+
+    strategy = make() if wrap is None else wrap(make)
+    run(strategy, problem, judge, folder=folder, seed=0, limits=limits)
+
+
+def checkpoint_does_not_grow(cls: type[Strategy], tmp_path: Path) -> None:
+    for trials in (FEW, MANY):
+        long_search(cls, tmp_path / str(trials), trials)
+    short, long = (tmp_path / str(n) for n in (FEW, MANY))
+    if not (short / CHECKPOINT).exists():
+        return  # a limit has ended its first step
+    more = len(recorded(long)) - len(recorded(short))
+    sizes = [(folder / CHECKPOINT).stat().st_size for folder in (short, long)]
+    assert sizes[1] - sizes[0] <= PER_TRIAL * more + 0.01 * sizes[0], (
+        f"{cls.__name__} saves {sizes[0]} bytes after {FEW} trials and {sizes[1]} after {MANY}; use self.trials"
+    )
+
+
+def long_search_goes_on_exactly(cls: type[Strategy], tmp_path: Path) -> None:
+    """Rebuilt from the state and the trials after every step, it proposes what it would have."""
+    long_search(cls, tmp_path / "whole", MORE)
+    long_search(cls, tmp_path / "reborn", MORE, Reborn)
+    assert_equal(tmp_path / "whole", tmp_path / "reborn")
 
 
 def survives_failed_trials(cls: type[Strategy], tmp_path: Path) -> None:
     search(fresh(cls), tmp_path, Fails())
-    assert trials(tmp_path)
-    assert all(t.error == "ValueError: diverged" for t in trials(tmp_path))
+    assert recorded(tmp_path)
+    assert all(t.error == "ValueError: diverged" for t in recorded(tmp_path))
 
 
 def leaves_global_generators_alone(cls: type[Strategy], tmp_path: Path) -> None:

@@ -75,6 +75,35 @@ class ForgetsItsWeights(Sound):
         self.best = archs.smallest(self.problem.space) if self.weights[0] > 11 else self.best
 
 
+class Hoards(Sound):
+    """Saves a number per trial.
+
+    Args:
+        problem: Any problem.
+        seed: Of the walk.
+        trials: How many networks are evaluated.
+    """
+
+    saved = (*Sound.saved, "indices")
+
+    def __init__(self, problem, seed, *, trials=12):
+        super().__init__(problem, seed, length=trials // 2)
+        self.indices = []
+
+    def tell(self, trials):
+        super().tell(trials)
+        self.indices = [*self.indices, *(t.index for t in trials)]
+
+
+class ForgetsWhatIsLong(Hoards):
+    """Its walk depends, from the fifteenth batch on, on what it does not save."""
+
+    saved = Sound.saved
+
+    def _near(self):
+        return super()._near() if len(self.indices) < 30 else archs.smallest(self.problem.space)
+
+
 class Positional(Sound):
     def __init__(self, problem, seed, length=6):
         super().__init__(problem, seed, length=length)
@@ -223,6 +252,7 @@ def every_check(cls, tmp_path):
         checks.killed_in_a_trial_resumes_exactly(cls, whole, tmp_path / f"trial{calls}", calls)
         checks.killed_in_a_step_resumes_exactly(cls, whole, tmp_path / f"step{calls}", calls)
         checks.larger_budget_goes_on_exactly(cls, whole, tmp_path / f"more{calls}", calls)
+    checks.killed_without_a_word_resumes_exactly(cls, whole, tmp_path / "silent")
     checks.saved_state_is_complete(cls, whole, tmp_path / "reborn")
     checks.survives_failed_trials(cls, tmp_path / "fails")
     checks.leaves_global_generators_alone(cls, tmp_path / "global")
@@ -302,6 +332,15 @@ def test_runs_that_differ(check, cls, tmp_path):
     checks.search(checks.fresh(cls), tmp_path / "whole")
     with pytest.raises(AssertionError):
         check(cls, tmp_path / "whole", tmp_path / "other")
+
+
+def test_a_checkpoint_with_a_number_per_trial(tmp_path):
+    checks.long_search_goes_on_exactly(Hoards, tmp_path / "long")
+    with pytest.raises(AssertionError, match="Hoards saves"):
+        checks.checkpoint_does_not_grow(Hoards, tmp_path / "hoards")
+    checks.checkpoint_does_not_grow(ForgetsWhatIsLong, tmp_path / "forgets")
+    with pytest.raises(AssertionError):
+        checks.long_search_goes_on_exactly(ForgetsWhatIsLong, tmp_path / "far")
 
 
 @pytest.mark.parametrize("cls", [SeedsGlobally, SeedsNumpyGlobally, ReadsGlobalRandomness])

@@ -483,7 +483,7 @@ def surfaces(folder, out, capsys):
     out.mkdir()
     (out / "recipe.toml").write_bytes((folder / "config.toml").read_bytes())
     asked = {
-        "fit": [str(out / "recipe.toml"), str(folder)],
+        "fit": [str(out / "recipe.toml"), str(folder), "--trust-code"],
         "report": [str(folder)],
         "verify": [str(folder), "--quiet"],
         "compare": [str(folder), "--out", str(out / "compared")],

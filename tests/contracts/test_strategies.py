@@ -76,6 +76,18 @@ def test_saved_state_is_complete(cls, whole, tmp_path):
     checks.saved_state_is_complete(cls, whole, tmp_path)
 
 
+def test_killed_without_a_word_resumes_exactly(cls, whole, tmp_path):
+    checks.killed_without_a_word_resumes_exactly(cls, whole, tmp_path)
+
+
+def test_a_checkpoint_does_not_grow_with_the_trials(cls, tmp_path):
+    checks.checkpoint_does_not_grow(cls, tmp_path)
+
+
+def test_a_long_search_goes_on_exactly_after_every_step(cls, tmp_path):
+    checks.long_search_goes_on_exactly(cls, tmp_path)
+
+
 def test_survives_failed_trials(cls, tmp_path):
     checks.survives_failed_trials(cls, tmp_path)
 

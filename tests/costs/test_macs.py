@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sartor.core.contracts import Space
-from sartor.core.errors import ConfigError
+from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Axis, Choice, Layer, LayerKey
 from sartor.costs.macs import _VALUES, Macs
 
@@ -73,3 +73,59 @@ def test_a_network_that_keeps_its_mode():
     assert len(networks) == 1  # remembered
     assert networks[0].training
     assert not networks[0][0]._forward_hooks
+
+
+@torch.library.custom_op("sartor_tests::secret", mutates_args=())
+def secret(x: Tensor, w: Tensor) -> Tensor:
+    """What nobody can look into."""
+    return x @ w
+
+
+@secret.register_fake
+def _(x: Tensor, w: Tensor) -> Tensor:
+    return x @ w
+
+
+class Secretive(Space):
+    """A linear layer, a table of words, and an operator that nobody knows."""
+
+    choices = (Choice("hidden", (64, 128), ordered=True),)
+
+    def __init__(self, secrets: int) -> None:
+        self.secrets = secrets
+
+    def build(self, arch):
+        class Network(nn.Module):
+            def __init__(self, hidden: int, secrets: int) -> None:
+                super().__init__()
+                self.words, self.head = nn.Embedding(1000, hidden), nn.Linear(hidden, hidden)
+                self.hidden = nn.Module()
+                self.hidden.weight = nn.Parameter(torch.randn(hidden, secrets))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.ops.sartor_tests.secret(self.head(self.words(x.long())), self.hidden.weight)
+
+        return Network(self.choices[0].options[arch[0]], self.secrets)
+
+
+def test_a_budget_is_refused_where_nobody_knows_the_work():
+    Macs(Secretive(10), input_shape=(4,)).check()  # 1280 of 145 thousand parameters
+    with pytest.raises(BudgetError, match=r"nobody knows those of hidden \(secret\), which have 12,800 of") as caught:
+        Macs(Secretive(100), input_shape=(4,)).check()
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "set a budget on latency_ms or params instead" in said
+
+
+def test_tables_of_words_are_no_secret():
+    class Wordy(Secretive):
+        def build(self, arch):
+            return nn.Sequential(nn.Embedding(10_000, 8), nn.Linear(8, self.choices[0].options[arch[0]]))
+
+        example = torch.zeros(1, 4, dtype=torch.int64)
+
+    Macs(Wordy(0)).check()
+
+
+def test_a_space_that_says_no_input_cannot_be_judged():
+    Macs(Widths()).check()

@@ -1,11 +1,13 @@
 import gzip
 import io
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sartor.core.errors import DataError, MissingExtraError
+from sartor.data import pictures
 from sartor.data.archives import categories, finite, joined, open_archive
 
 TABLE = "height,age,name\n1.5,3,ann\n2.5,4,bob\n"
@@ -67,7 +69,7 @@ def test_pyarrow_is_an_extra(tmp_path, monkeypatch):
         ("a.csv", "x,x\n3,4\n", "must name every column once"),
         ("a.csv", "x,y\n", "a header and at least one row"),
         ("a.csv", "x,y\n1,2\n1,2,3\n", "row 1 of .* has 3 cells, the header has 2"),
-        ("a.npz", "hello", "not a readable .npz"),
+        ("a.npz", "hello", r"cannot read .*a\.npz as an archive"),
         ("a.parquet", "hello", "not a readable .parquet"),
         ("a.txt", "hello", r"must be a folder or end in \.npz"),
     ],
@@ -82,8 +84,95 @@ def test_a_folder_without_arrays_and_a_file_of_objects(tmp_path):
     with pytest.raises(DataError, match="holds no arrays"):
         open_archive(tmp_path)
     np.save(tmp_path / "o.npy", np.array([{}, []], dtype=object))
-    with pytest.raises(DataError, match=r"'o' of .* cannot be read"):
+    with pytest.raises(DataError, match=r"o\.npy holds Python objects, pickles that would run code; save it as plain"):
         open_archive(tmp_path / "o.npy").array("o", "data")
+    with pytest.raises(DataError, match=r"o\.npy holds Python objects"):
+        open_archive(tmp_path)
+    np.savez(tmp_path / "o.npz", x=np.arange(3), o=np.array([{}, []], dtype=object))
+    with pytest.raises(DataError, match=r"array 'o' of .*o\.npz holds Python objects"):
+        open_archive(tmp_path / "o.npz").array("o", "data")
+    assert open_archive(tmp_path / "o.npz").array("x", "data").tolist() == [0, 1, 2]
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """A stored array with a header of one's own."""
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+LONG = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(LONG, bytes(80)), "is cut off: it is to hold 8,000,000,000,000 bytes and has 80"),
+        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-3,)}"), "is cut off"),
+        (npy("__import__('os').mkdir('it-ran')"), "is no array of numpy"),
+        (npy("{'descr': '|O', 'fortran_order': False, 'shape': ()}", b"\x80"), "holds Python objects"),
+        (b"", "is no array of numpy"),
+        (b"\x93NUMPY\x09\x09", "is no array of numpy"),
+    ],
+    ids=["long", "negative", "code", "objects", "empty", "version"],
+)
+def test_a_header_is_not_believed(data, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.npy").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", data)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(DataError, match=message) as caught:
+            open_archive(tmp_path / name).array("a", "data")
+        assert str(tmp_path / name) in str(caught.value)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_damaged_members_and_doubled_names_are_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "a.npy", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000,)}", bytes(range(250)) * 32)
+        )
+    whole = bytearray((tmp_path / "a.npz").read_bytes())
+    whole[150:170] = bytes(20)
+    (tmp_path / "a.npz").write_bytes(whole)
+    with pytest.raises(DataError, match=r"array 'a' of .*a\.npz"):
+        open_archive(tmp_path / "a.npz").array("a", "data")
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.arange(3))
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(folder / "a.png")
+    with pytest.raises(DataError, match=r"a\.npy and .*a\.png are arrays of one name"):
+        open_archive(folder)
+    (folder / "a.png").unlink()
+    (folder / "b.npy").write_bytes(b"")
+    (folder / "c.png").write_bytes(b"no")
+    (folder / "._d.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"2 of 3 files cannot be used, .*b\.npy, .*c\.png; the first"):
+        open_archive(folder)
+
+
+def test_tables_of_too_many_rows_are_not_read(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"a": [1] * 11}), tmp_path / "t.parquet")
+    monkeypatch.setattr(pictures, "ROWS", 10)
+    with pytest.raises(DataError, match=r"t\.parquet has 11 rows, more than the 10 that are read"):
+        open_archive(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet has 11 rows"):
+        pictures.columns(tmp_path / "t.parquet", "a")
+
+
+def test_all_images_of_a_column_are_looked_at(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    whole = io.BytesIO()
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(whole, "PNG")
+    cells = [whole.getvalue(), b"no", None, whole.getvalue()[:40]]
+    parquet.write_table(pyarrow.table({"a": cells}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"3 of 4 images cannot be used, row 1 of column 'a' of .*t\.parquet, row 2"):
+        open_archive(tmp_path / "t.parquet").array("a", "data")
 
 
 def test_a_missing_name_lists_what_is_there(tmp_path):

@@ -91,7 +91,7 @@ def test_what_is_missing_is_told(tmp_path):
     with pytest.raises(DataError, match=r"must hold train\.parquet, train/images .*; it holds nothing"):
         found(tmp_path)
     write(tmp_path / "images", ["a", "b"])
-    with pytest.raises(DataError, match=r"no folder .*labels beside it"):
+    with pytest.raises(DataError, match=r"needs a folder .*labels beside it"):
         found(tmp_path)
     write(tmp_path / "labels", ["a"])
     with pytest.raises(DataError, match=r"images/b\.png has no .*labels/b\.png"):

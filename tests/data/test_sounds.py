@@ -1,4 +1,5 @@
 import warnings
+import wave
 
 import numpy as np
 import pytest
@@ -122,3 +123,39 @@ def test_files_that_are_no_sound(tmp_path):
         assert len(read_takes(tmp_path)) == 1  # a remark in the file does no harm
     with pytest.raises(DataError, match="leave the setting 'label' empty"):
         read_takes(tmp_path, "word")
+
+
+def test_24_bits_and_stereo_and_resampling_give_the_sound(tmp_path):
+    tone = np.sin(np.arange(800) / 9)
+    samples = (np.stack([tone, tone], 1) * (2**23 - 1)).astype("<i4")
+    (tmp_path / "a").mkdir()
+    with wave.open(str(tmp_path / "a" / "1.wav"), "wb") as file:
+        file.setparams((2, 3, 16000, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+    write(tmp_path / "b" / "1.wav", tone.astype(np.float32), 16000)
+    found = read_takes(tmp_path)
+    left, right = found.cut(torch.arange(2), 800)
+    torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+    torch.testing.assert_close(left, torch.from_numpy(tone).float(), atol=1e-4, rtol=0)
+    half = read_takes(tmp_path, rate=8000)
+    assert half.rate == 8000
+    assert half.offsets.tolist() == [0, 400, 800]
+
+
+def test_all_recordings_that_cannot_be_read_are_named(tmp_path):
+    for name in ("a/1", "a/2", "b/1", "b/2", "b/3"):
+        write(tmp_path / f"{name}.wav", np.arange(100, dtype=np.int16))
+    (tmp_path / "b" / "._1.wav").write_bytes(b"left behind")
+    (tmp_path / "__MACOSX").mkdir()
+    assert len(read_takes(tmp_path)) == 5
+    whole = (tmp_path / "a" / "1.wav").read_bytes()
+    broken = {"a/2": b"", "b/1": whole[:60], "b/2": b"no sound", "b/3": whole[:24] + bytes(4) + whole[28:]}
+    for name, data in broken.items():
+        (tmp_path / f"{name}.wav").write_bytes(data)
+    with pytest.raises(
+        DataError, match=r"4 of 5 recordings cannot be used, .*a/2\.wav.*; the first: .*\(it is empty\)"
+    ):
+        read_takes(tmp_path)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match="has classes without wav files: c"):
+        read_takes(tmp_path)

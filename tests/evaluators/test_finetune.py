@@ -56,7 +56,7 @@ def test_it_is_heritable_and_without_a_parent_a_plain_evaluator(problem, tmp_pat
     plain = evaluator(Proposal(WIDE), 3)
     assert plain == evaluator.inherit(Proposal(WIDE), 3, parent=None, keep=tmp_path / "weights" / "000.safetensors")
     with safe_open(tmp_path / "weights" / "000.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["arch"]) == list(WIDE)
+        assert json.loads(file.metadata()["sartor"])["arch"] == list(WIDE)
 
 
 def test_it_costs_its_share_of_an_epoch(problem):
@@ -204,7 +204,11 @@ def search(problem, folder, *, calls=10**9, after=False, limits=None, on_step=No
 
 def outcome(folder: Path):
     files = {p.name: p.read_bytes() for p in (folder / "artifacts" / "weights").iterdir()}
-    return read_trials(FileJournal(folder / "journal.jsonl")), states.load(folder / "state.pt")["strategy"], files
+    return (
+        read_trials(FileJournal(folder / "journal.jsonl")),
+        states.load(folder / "state.safetensors")["strategy"],
+        files,
+    )
 
 
 @pytest.fixture
@@ -231,12 +235,12 @@ def test_killed_between_any_checkpoint_and_its_clean_up_is_uninterrupted(problem
     from sartor.run.lab import JournaledLab
 
     with monkeypatch.context() as patch:
-        patch.setattr(JournaledLab, "forget", lambda self, parents: None)
+        patch.setattr(JournaledLab, "forget", lambda self, parents, count=None: None)
         while True:
             try:
                 search(problem, tmp_path / "again", on_step=stop)
             except KeyboardInterrupt:
-                if states.load(tmp_path / "again" / "state.pt")["finished"]:
+                if states.load(tmp_path / "again" / "state.safetensors")["finished"]:
                     break
     assert len(outcome(tmp_path / "again")[2]) == len(whole[0])  # nothing was removed yet
     assert search(problem, tmp_path / "again")
@@ -252,7 +256,7 @@ def test_a_larger_limit_goes_on_with_the_parents_weights(problem, tmp_path, whol
 
 def test_only_the_networks_accepted_keep_their_weights(whole):
     trials, state, files = whole
-    accepted = {t["__trial__"]["index"] for t in state["trail"]}
+    accepted = set(state["accepted"])
     assert set(files) == {f"{i:03}.safetensors" for i in accepted}
     assert {t.parent for t in trials if t.parent is not None} <= accepted
     assert len(accepted) < len(trials)

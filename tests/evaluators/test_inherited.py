@@ -83,10 +83,10 @@ def test_fewer_validation_batches(problem, path):
 def test_what_is_wrong_is_told(problem, path, tmp_path):
     with pytest.raises(ConfigError, match="needs a trained supernet"):
         Inherited(problem)(Proposal((0, 0, 0)), 0)
-    with pytest.raises(StateError, match=r"cannot read the supernet .*nothing"):
+    with pytest.raises(StateError, match=r"cannot read the weights .*nothing"):
         Inherited(problem, supernet=tmp_path / "nothing")(Proposal((0, 0, 0)), 0)
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(StateError, match="cannot read the supernet"):
+    with pytest.raises(StateError, match="cannot read the weights"):
         Inherited(problem, supernet=tmp_path / "text")(Proposal((0, 0, 0)), 0)
     with pytest.raises(StateError, match="another supernet"):
         Inherited(replace(problem, space=Tiny(classes=3, size=8)), supernet=path)(Proposal((0, 0, 0)), 0)

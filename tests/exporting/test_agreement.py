@@ -62,6 +62,18 @@ def test_relative_errors_of_constants() -> None:
     assert relative_error(ones, zeros) == float("inf")
 
 
+def test_infinities_that_are_the_same_are_no_difference() -> None:
+    low, high = float("-inf"), float("inf")
+    assert relative_error(torch.tensor([1.0, low, 3.0]), torch.tensor([1.0, low, 3.0])) == 0
+    assert relative_error(torch.tensor([1.0, low, 3.5]), torch.tensor([1.0, low, 3.0])) == 0.25
+    for other in (
+        torch.tensor([1.0, high, 3.0]),
+        torch.tensor([1.0, 2.0, 3.0]),
+        torch.tensor([1.0, float("nan"), 3.0]),
+    ):
+        assert relative_error(torch.tensor([1.0, low, 3.0]), other) == high
+
+
 class Several(nn.Module):
     def forward(self, image: Tensor, label: Tensor) -> Tree:
         return {"main": image.mean((2, 3)), "aux": [image + label[:, :, None, None], label]}
@@ -115,5 +127,9 @@ def test_whole_numbers_are_drawn_from_the_examples_own() -> None:
     assert trees.shapes(found) == {"image": (64, 3, 8, 8), "label": (64, 2), "mask": (64, 1)}
     assert set(found["label"].flatten().tolist()) == {3, 7}
     assert found["mask"].all()
+    assert (found["label"].sort(1).values == torch.tensor([3, 7])).all()  # a mask always has what the example's has
+    longer = drawn(example, torch_rng(0, "test"), 2, [(1, 3, 4, 4), (1, 5), (1, 3)])
+    assert trees.shapes(longer) == {"image": (2, 3, 4, 4), "label": (2, 5), "mask": (2, 3)}
+    assert drawn(torch.tensor([4, 5, 6]), torch_rng(0, "test"), 2).shape == (2,)  # type: ignore[union-attr]
     assert found["image"].dtype is torch.float16
     assert found["image"].float().std() == pytest.approx(1, abs=0.1)

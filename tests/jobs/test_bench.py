@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+from math import prod
 
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
+from sartor import config
 from sartor.core import plugins
 from sartor.core.contracts import AskTell
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Proposal
+from sartor.costs.macs import Macs
+from sartor.costs.params import Params
 from sartor.jobs.bench import Bench, Stand, bench, over_time
+from sartor.tabular import SETTINGS as KNOWN
 from sartor.tabular import networks_of
 from tables import SETTINGS, timed, values, written
 
@@ -185,3 +190,86 @@ def test_mistakes_are_named_before_anything_runs(table, changes, error, message)
     settings = {"space": SETTINGS, "table": str(table), "strategies": STRATEGIES, "budget": {"macs": 20e3}, **changes}
     with pytest.raises(error, match=message):
         bench(Bench(**settings), show=lambda *_: pytest.fail("something ran"))
+
+
+def told_of_data():
+    """Spaces that a table can list all networks of, and whose costs depend on the data set."""
+    keys = {key for facts in KNOWN.values() for key in facts}
+    for name in plugins.names("spaces"):
+        kind = plugins.load("spaces", name)
+        if keys & set(config.keywords(kind)) and name not in ("widths", "compression"):  # these need a network
+            space = kind()
+            if space.moves.members or prod(len(c.options) for c in space.choices) <= 2**16:
+                yield name
+
+
+TOLD = tuple(told_of_data())
+
+
+def listed(folder, name, dataset, *, scale=None, settings=None):
+    """A table of all networks, all equally good, with the space's costs times `scale`; None lists no costs."""
+    space = plugins.load("spaces", name)(**(settings or {}))
+    archs = networks_of(space)
+    head = f"arch_str,{dataset}_test_90" + (f",flops_M_{dataset},params_M_{dataset}" if scale else "")
+    lines = [head]
+    costs = zip(*(cost(space)(archs).tolist() for cost in (Macs, Params)), strict=True)
+    for arch, (macs, params) in zip(archs, costs, strict=True):
+        lines.append(f"{space.key(arch)},50" + (f",{scale * macs / 1e6!r},{params / 1e6!r}" if scale else ""))
+    path = folder / f"{name}.csv"
+    path.write_text("\n".join(lines))
+    return path, space
+
+
+def stand_of(path, space, **budget):
+    return Stand(Bench(space, str(path), {"random_search": {}}, budget=budget or {"macs": 1e12}, evaluations=1, runs=1))
+
+
+def test_spaces_are_found_whose_costs_depend_on_the_data():
+    assert {"nats_size", "nats_topology", "digits_widths", "tiny"} <= set(TOLD)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "nats_topology" else n for n in TOLD])
+class TestCostsOnADataSet:
+    def test_of_one_that_nobody_knows_are_those_of_the_table(self, tmp_path, name):
+        path, space = listed(tmp_path, name, "plankton", scale=4)
+        stand = stand_of(path, name, macs=1e12, params=1e12)
+        found, own = stand.cost(space.reference), [space.reference]
+        assert found["macs"] == pytest.approx(4 * float(Macs(space)(own)[0]))
+        assert found["params"] == pytest.approx(float(Params(space)(own)[0]))
+        with pytest.raises(ConfigError, match="nobody knows memory_bytes on the data set 'plankton'"):
+            stand_of(path, name, memory_bytes=1e12)
+
+    def test_are_refused_where_the_table_lists_none(self, tmp_path, name):
+        path, space = listed(tmp_path, name, "plankton")
+        with pytest.raises(ConfigError, match=r"nobody knows macs on the data set 'plankton'.*say classes and size"):
+            stand_of(path, name)
+        told = {"name": name, "classes": 7, "size": 32}
+        other = plugins.load("spaces", name)(classes=7, size=32)
+        assert stand_of(path, told).cost(space.reference)["macs"] == float(Macs(other)([space.reference])[0])
+
+    def test_are_the_spaces_own_where_the_table_says_the_same(self, tmp_path, name):
+        path, space = listed(tmp_path, name, "plankton", scale=1.001)
+        stand = stand_of(path, name, macs=1e12, memory_bytes=1e12)
+        assert stand.cost(space.reference)["macs"] == float(Macs(space)([space.reference])[0])
+
+    def test_that_contradict_what_the_space_was_told_are_refused(self, tmp_path, name):
+        path, _ = listed(tmp_path, name, "cifar100", scale=4, settings=dict(KNOWN["cifar100"]))
+        with pytest.raises(ConfigError, match=r"contradicts .* on the data set 'cifar100': macs of"):
+            stand_of(path, name)
+        path, _ = listed(tmp_path, name, "plankton", scale=4)
+        with pytest.raises(ConfigError, match="on the data set 'plankton'"):
+            stand_of(path, {"name": name, "classes": 10, "size": 32})
+
+
+def test_numbers_that_are_rounded_contradict_nothing(tmp_path):
+    path, space = listed(tmp_path, "tiny", "cifar10", scale=1, settings=dict(KNOWN["cifar10"]))
+    head, *rows = (line.split(",") for line in path.read_text().splitlines())
+    rows = [[n, a, f"{float(m):.2f}", f"{float(p):.3f}"] for n, a, m, p in rows]
+    path.write_text("\n".join(",".join(row) for row in (head, *rows)))
+    assert stand_of(path, "tiny").cost(space.reference)["macs"] == float(Macs(space)([space.reference])[0])
+
+
+def test_rewards_of_compression_are_by_the_tables_parameters(tmp_path):
+    path, _ = listed(tmp_path, "tiny", "plankton")
+    with pytest.raises(ConfigError, match="nobody knows params on the data set 'plankton'"):
+        Stand(Bench("tiny", str(path), {"random_search": {}}, evaluations=1, runs=1, objective="compression"))

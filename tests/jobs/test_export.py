@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors.torch import load_file
 
+from sartor.core import files
 from sartor.core.errors import ConfigError, StateError
 from sartor.jobs.export import export
 from sartor.run.result import write
@@ -58,3 +59,24 @@ def test_mistakes_are_named(finished, tmp_path):
         export(finished.folder, "torch_cpu", tmp_path, point=3)
     with pytest.raises(StateError, match="finish the run first"):
         export(tmp_path, "torch_cpu", tmp_path / "out")
+
+
+def test_sizes_and_opset_are_those_of_the_run_unless_given(finished, tmp_path):
+    found = export(finished.folder, "onnxruntime", tmp_path, wishes={"opset": 18, "dynamic": ("height", "width")})
+    assert (found.note, found.sha256) == ("", files.sha256(Path(found.file)))
+    model = onnx.load(found.file)
+    assert model.opset_import[0].version == 18
+    names = [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert names == ["batch", "", "height", "width"]
+    plain = onnx.load(export(finished.folder, "onnxruntime", tmp_path).file)
+    assert [d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim] == [0, 1, 16, 16]
+    with pytest.raises(ConfigError, match="did you mean 'width'"):
+        export(finished.folder, "torch_cpu", tmp_path, wishes={"dynamic": ("widht",)})
+
+
+def test_other_weights_than_the_runs_are_not_exported(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    (folder / finished.result.reference.weights).write_bytes(b"others")
+    with pytest.raises(StateError, match="has SHA-256"):
+        export(folder, "torch_cpu", tmp_path / "out", network="reference")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from nets import Branches, Numbers, Residual
 from sartor import archs
@@ -59,7 +60,9 @@ def test_the_share_of_a_group_is_what_cutting_it_alone_saves(space):
 
 
 def test_a_graph_says_so():
-    assert not describe_space(Widths(network=Numbers(), size=8))["keeps_class"]
+    graph = describe_space(Widths(network=Numbers(), size=8))
+    assert not graph["keeps_class"]
+    assert "graphs of the original's layers" in graph["notes"][0]
     assert describe_space(Widths(network=Branches(), size=8))["keeps_class"]
 
 
@@ -70,3 +73,19 @@ def test_with_a_target_both_ends_are_timed(space):
         times = found[end]["latency_ms"]
         assert 0 < times["low"] <= times["value"] <= times["high"]
     assert seen
+
+
+def test_what_the_macs_leave_out_is_told():
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.head = nn.Embedding(9, 8), nn.Linear(8, 3)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.layer(self.words(ids)).mean(1))
+
+    found = describe_space(Widths(network=Words(), example=torch.zeros(1, 5, dtype=torch.int64), divisor=1))
+    left = {(u["layer"], u["why"]): (u["macs"], u["params"]) for u in found["uncounted"]}
+    assert left == {("words", "lookup"): (0, 72), ("layer.self_attn", "activations"): (2 * 5 * 5 * 8, 0)}
+    assert describe_space(Widths(network=Residual(), size=8))["uncounted"] == []

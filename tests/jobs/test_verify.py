@@ -99,3 +99,13 @@ def test_an_unfinished_run_or_a_missing_file_says_so(finished, tmp_path):
     shutil.rmtree(folder / "artifacts" / "uniform_0")
     with pytest.raises(StateError, match="is missing"):
         verify(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "model.safetensors", "artifacts/reference/model.onnx"])
+def test_a_changed_file_is_refused_before_it_is_loaded(finished, tmp_path, name):
+    folder = copy(finished, tmp_path / "run")
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(StateError, match=f"{name} has SHA-256 .*, it was delivered with .*; restore it"):
+        verify(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from report.fixture import mirrored, store, synthetic, write_run
 from sartor.core.errors import StateError
-from sartor.report.page import ABSENT, write_page
+from sartor.report.page import ABSENT, render, write_page
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 FLAGS = (
@@ -225,3 +225,11 @@ def test_an_unreadable_result_is_one_clear_error(tmp_path):
         with pytest.raises(StateError, match=words):
             write_page(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_of_twenty_thousand_trials_is_small_and_says_what_it_leaves_out(tmp_path):
+    result, trace = synthetic()
+    trials = tuple(replace(trace.trials[i % 120], index=i) for i in range(20_000))
+    page = render(result, replace(trace, trials=trials, logs=()), tmp_path)
+    assert len(page.encode()) < 10e6
+    assert page.count("Drawn: one in 5 of 20,000 candidates") == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from report.fixture import LAYERS, mirrored, outdone, synthetic
@@ -109,6 +110,30 @@ def test_many_trials_are_thinned_but_the_best_are_kept(run):
     found = traces(trade_off(run[0], many))
     assert len(found["candidates (estimates)"].x) <= SHOWN
     assert len(found["best estimates"].x) == 3 * SHOWN
+
+
+def test_what_is_thinned_is_said_and_the_staircase_is_of_all(run):
+    rng = np.random.default_rng(0)
+    values = [{"accuracy": float(v), "latency_ms": float(c)} for v, c in rng.random((2 * SHOWN, 2))]
+    many = Trace(tuple(Trial(i, (0,), 1.0, m) for i, m in enumerate(values)))
+    figure, found = progress(run[0], many), traces(progress(run[0], many))
+    limit = max(p.budget["latency_ms"] for p in run[0].points)
+    inside = [(i, m["accuracy"]) for i, m in enumerate(values) if m["latency_ms"] <= limit]
+    best = [(i, a) for k, (i, a) in enumerate(inside) if a > max((b for _, b in inside[:k]), default=-1.0)]
+    line = found["best within the budget"]
+    assert [*zip(line.x, line.y, strict=True)][: len(best)] == best
+    assert line.x[-1] == 2 * SHOWN - 1
+    assert len(found["candidates"].x) == SHOWN
+    assert figure.layout.meta == f"Drawn: one in 2 of {2 * SHOWN:,} candidates; the line is of all."
+    assert progress(run[0], Trace(many.trials[:SHOWN])).layout.meta is None
+
+
+def test_many_records_are_thinned(run):
+    logs = tuple({"step": i, "loss": float(i)} for i in range(3 * SHOWN))
+    figure = progress(run[0], Trace((), logs))
+    assert len(figure.data[0].x) == SHOWN
+    assert figure.data[0].x[-1] == 3 * SHOWN - 1
+    assert f"one in 3 of {3 * SHOWN:,} records" in figure.layout.meta
 
 
 def test_widths_compare_layer_by_layer(run):

@@ -60,3 +60,16 @@ def test_long_lists_are_cut():
 
 def test_where_nothing_is_fixed_there_is_no_table_of_it():
     assert "Layers whose outputs stay" not in text({**found(), "fixed": []})
+
+
+def test_what_the_macs_leave_out_is_a_line_each():
+    left = [{"layer": "attention", "operator": "matmul", "why": "activations", "macs": 4096, "params": 0}]
+    assert "Not in the MACs: 4,096 multiply-adds of two activations (attention)" in text({**found(), "uncounted": left})
+    assert "Not in the MACs" not in text(found())
+
+
+def test_notes_are_shown():
+    assert "Note: part is left as it is: mul at net.py:3." in text(
+        {**found(), "notes": ["part is left as it is: mul at net.py:3"]}
+    )
+    assert "Note" not in text(found())

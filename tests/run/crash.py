@@ -18,7 +18,7 @@ import numpy as np
 
 import sartor
 from run.toys import Score, Walk, outcome, problem, same
-from sartor.run.runner import run
+from sartor.run import runner
 
 Line = tuple[str, int]
 
@@ -45,7 +45,7 @@ def session(folder: Path, kill_at: tuple[Line, int] | None) -> Counter[Line]:
     p = problem()
     sys.settrace(trace)
     try:
-        assert run(Walk(p, 0), p, Score(), folder=folder, seed=0)
+        assert runner.run(Walk(p, 0), p, Score(), folder=folder, seed=0)
     finally:
         sys.settrace(None)
     return lines
@@ -65,14 +65,17 @@ def child(folder: Path, kill_at: tuple[Line, int] | None) -> int:
 
 
 def main(folder: Path, runs: int, seed: int) -> None:
-    import torch.utils.tensorboard  # imported once, not by every child
+    import tensorboard.summary.writer.record_writer  # noqa: F401 - imported once, not by every child
+    import torch
 
     torch.set_num_threads(1)
+    usual, runner.LAG = runner.LAG, 0.0  # of which a short search reaches a checkpoint after every step
     counts = session(folder / "whole", None)
     wanted = outcome(folder / "whole")
     lines, rng = sorted(counts), np.random.default_rng(seed)
     kills, different = 0, []
     for i in range(runs):
+        runner.LAG = 0.0 if i % 2 else usual
         points = []
         for _ in range(3):  # every line is as likely as any other, however often it runs
             line = lines[int(rng.integers(len(lines)))]

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import tomllib
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def test_two_processes_cannot_have_one_folder_and_a_killed_one_lets_it_go(tmp_pa
     holder.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(StateError, match="another process works in"):
+        who = rf"another process works in .* \(process {holder.pid} on {socket.gethostname()}, since 20\d\d-.*\); wait"
+        with pytest.raises(StateError, match=who):
             RunFolder(tmp_path, CONFIG)
     finally:
         assert holder.pid is not None

@@ -71,6 +71,18 @@ def test_after_a_kill_only_the_time_since_the_last_booking_is_lost(tmp_path: Pat
     assert agree(summary)
 
 
+def test_many_small_units_of_work_are_few_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = MemoryJournal()
+    ledger = Ledger(journal)
+    for _ in range(50):
+        ledger.count(trained=1)
+        ledger.tick()
+    assert len(journal.records) == 1
+    monkeypatch.setattr("sartor.run.ledger.EVERY", 0.0)
+    ledger.tick()
+    assert [r["trained"] for r in journal.records] == [0, 50]
+
+
 def test_a_stage_that_raises_is_booked_and_closed() -> None:
     ledger = Ledger(MemoryJournal())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from report.fixture import outdone, store, synthetic
+from sartor.core import files
 from sartor.core.errors import StateError
 from sartor.core.records import Choice, Estimate, Trial
 from sartor.run.journal import FileJournal
@@ -54,7 +55,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_search_alone_comes_back_as_it_was(tmp_path: Path) -> None:
     write(tmp_path, SEARCHED)
-    assert [p.name for p in tmp_path.iterdir()] == ["search.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal.jsonl", "search.json"]
     back = read_searched(tmp_path)
     assert back == SEARCHED
     assert [repr(o) for o in back.search.choices[1].options] == ["True", "0.5", "'x'"]
@@ -205,3 +206,35 @@ def test_the_narrowing_is_what_was_written_along_the_search_or_else_its_end(tmp_
 def test_a_result_needs_nothing_of_what_has_defaults() -> None:
     bare = Result("t", "digits", RESULT.metrics, RESULT.reference, RESULT.points[:1], RESULT.search)
     assert (bare.latency_model, bare.spent, bare.environment) == (None, Spent(), {})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_result_that_is_not_what_the_run_has_written_is_refused(tmp_path: Path, kept: bool) -> None:
+    """A run of before has written no digest: it is read as it is."""
+    write(tmp_path, SEARCHED)
+    path = tmp_path / "search.json"
+    path.write_text(path.read_text() + " ")
+    if not kept:
+        (tmp_path / "journal.jsonl").unlink()
+        assert read_searched(tmp_path) == SEARCHED
+        return
+    with pytest.raises(StateError, match=r"search\.json is not what the run in this folder has written; restore it"):
+        read_searched(tmp_path)
+
+
+def test_files_that_are_not_as_delivered_are_found_and_the_first_one_named(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    result = replace(RESULT, files={name: files.sha256(tmp_path / name) for name in ("a", "b", "c")})
+    assert result.changed(tmp_path) == {}
+    result.check(tmp_path)
+    (tmp_path / "b").write_text("other")
+    (tmp_path / "c").unlink()
+    found = result.changed(tmp_path)
+    assert list(found) == ["b", "c"]
+    assert found["c"] == "is missing"
+    with pytest.raises(StateError, match=r"b has SHA-256 [0-9a-f]{16}\.\.\., it was .* \(and 1 more\); restore it"):
+        result.check(tmp_path)
+    result.check(tmp_path, ["a", "unknown"])
+    with pytest.raises(StateError, match="c is missing; restore it"):
+        result.check(tmp_path, ["c"])

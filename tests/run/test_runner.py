@@ -19,6 +19,8 @@ from sartor.core.errors import ConfigError, StateError
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.runner import Limits, restore, run
 
+CRASHES = 8
+"""Searches, each killed three times."""
 CRASH = Path(__file__).with_name("crash.py")
 
 
@@ -54,13 +56,17 @@ def stop_at(call: int) -> Score:
 
 def test_killed_at_random_lines_and_resumed_is_uninterrupted() -> None:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # syncs a thousand times: slow on a disk
-    environment = {**os.environ, "PYTHONPATH": str(CRASH.parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(CRASH.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "OMP_NUM_THREADS": "1",
+    }
     with TemporaryDirectory(dir=memory) as folder:
-        command = [sys.executable, "-W", "ignore", str(CRASH), folder, "8", "0"]
+        command = [sys.executable, "-W", "ignore", str(CRASH), folder, str(CRASHES), "0"]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
     assert result["different"] == []
-    assert result["kills"] >= 8, result
+    assert result["kills"] >= CRASHES, result
     assert result["trials"] == 10
 
 
@@ -91,7 +97,7 @@ def test_the_strategy_may_finish_with_the_last_allowed_trial(tmp_path: Path) -> 
 
 def test_no_time_left_makes_no_step_and_more_goes_on_exactly(tmp_path: Path) -> None:
     assert not walk(tmp_path / "parts", limits=Limits(hours=0))
-    assert not (tmp_path / "parts" / "state.pt").exists()
+    assert not (tmp_path / "parts" / "state.safetensors").exists()
     assert walk(tmp_path / "parts", limits=Limits(hours=1))
     assert walk(tmp_path / "whole")
     assert same(list(outcome(tmp_path / "whole")), list(outcome(tmp_path / "parts")))
@@ -121,7 +127,7 @@ def test_restore_loads_the_last_checkpoint_and_runs_nothing(tmp_path: Path) -> N
     strategy = Walk(problem(), 9)
     assert restore(strategy, tmp_path)
     assert strategy.done == 3
-    assert same(strategy.state_dict(), state.load(tmp_path / "state.pt")["strategy"])
+    assert same(strategy.state_dict(), state.load(tmp_path / "state.safetensors")["strategy"])
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 
@@ -155,7 +161,7 @@ def test_a_kill_between_checkpoint_and_journal_loses_and_doubles_no_log(tmp_path
 def test_without_its_checkpoint_a_run_is_replayed_from_the_journal(tmp_path: Path) -> None:
     walk(tmp_path)
     wanted = outcome(tmp_path)
-    (tmp_path / "state.pt").unlink()
+    (tmp_path / "state.safetensors").unlink()
     evaluator = Score()
     assert walk(tmp_path, evaluator=evaluator)
     assert evaluator.calls == []
@@ -164,9 +170,9 @@ def test_without_its_checkpoint_a_run_is_replayed_from_the_journal(tmp_path: Pat
 
 def test_an_older_copy_of_the_checkpoint_goes_on_exactly(tmp_path: Path) -> None:
     copies: list[bytes] = []
-    walk(tmp_path, on_step=lambda _: copies.append((tmp_path / "state.pt").read_bytes()))
+    walk(tmp_path, on_step=lambda _: copies.append((tmp_path / "state.safetensors").read_bytes()))
     wanted = outcome(tmp_path)
-    (tmp_path / "state.pt").write_bytes(copies[1])
+    (tmp_path / "state.safetensors").write_bytes(copies[1])
     assert walk(tmp_path)
     assert same(list(outcome(tmp_path)), list(wanted))
 
@@ -211,12 +217,13 @@ def test_a_full_disk_stops_the_search_and_space_lets_it_go_on_exactly(tmp_path: 
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    assert walk(tmp_path / "whole")
+    size = (tmp_path / "whole" / "journal.jsonl").stat().st_size
     assert not walk(tmp_path, limits=Limits(trials=6))
-    before = state.load(tmp_path / "state.pt")
-    size = (tmp_path / "journal.jsonl").stat().st_size
-    with largest_file(size + 400), pytest.raises(StateError, match=r"state\.pt"):
+    before = state.load(tmp_path / "state.safetensors")
+    with largest_file(size + 10), pytest.raises(StateError, match=r"state\.safetensors"):
         walk(tmp_path)
-    assert same(state.load(tmp_path / "state.pt"), before)
+    assert same(state.load(tmp_path / "state.safetensors"), before)
     assert walk(tmp_path)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from disk import FaultyDisk
+from run.toys import largest_file
 from sartor.run.scalars import Scalars
 
 
@@ -30,8 +32,26 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
 def test_without_tensorboard_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what an import of a missing module does
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)  # as if it were missing
     with Scalars(tmp_path) as scalars:
         scalars.write(1, [{"step": 1, "loss": 0.5}])
         scalars.write(2, [{"step": 2, "loss": 0.5}])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_points_ends_the_points_and_not_the_search(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with FaultyDisk(tmp_path, "folder", 1, "readonly") as disk, Scalars(tmp_path / "run") as scalars:
+        for step in range(1, 4):
+            scalars.write(step, [{"step": step, "loss": 0.5}])
+    assert disk.struck
+
+
+def test_a_disk_that_becomes_full_ends_the_points_and_not_the_search(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with Scalars(tmp_path) as scalars:
+        scalars.write(1, [{"step": 1, "loss": 0.5}])
+        with largest_file(10):
+            for step in range(2, 50):
+                scalars.write(step, [{"step": step, "loss": 0.5}])
+            scalars.__exit__(None, None, None)

@@ -113,7 +113,7 @@ class Walk(Strategy):
 def outcome(folder: Path) -> tuple[list[Trial], list[dict[str, Any]], Any]:
     """Trials, logs and the final checkpoint of a run: what a kill must not change."""
     journal = FileJournal(folder / "journal.jsonl")
-    return read_trials(journal), read_logs(journal), state.load(folder / "state.pt")
+    return read_trials(journal), read_logs(journal), state.load(folder / "state.safetensors")
 
 
 def same(a: Any, b: Any) -> bool:

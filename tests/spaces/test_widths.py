@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 
 import pytest
@@ -16,7 +17,6 @@ from sartor.core.contracts import Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng
 from sartor.networks import macs_params
-from sartor.spaces import widths
 from sartor.spaces.widths import Widths
 from sartor.tasks.loaders import loaders
 
@@ -348,20 +348,6 @@ def test_shapes_come_from_a_config_or_an_example():
             config.build("spaces", {**table, "input_shape": wrong})
 
 
-def test_containers_and_values_must_be_the_same():
-    a, b = torch.randn(2, 3), torch.randn(2, 4)
-    assert widths._same_kind({"a": a, "b": [b, None]}, {"a": a + 1, "b": [b, None]})
-    for other in ({"a": a}, OrderedDict(a=a, b=[b, None]), {"b": [b, None], "a": a}, {"a": a, "b": (b, None)}, a):
-        assert not widths._same_kind(other, {"a": a, "b": [b, None]})
-    assert not widths._same_kind({"a": a, "b": [b, 1]}, {"a": a, "b": [b, None]})
-    assert not widths._same_kind(a, b)
-    assert not widths._same_kind(a.double(), a)
-    assert widths._near(a + 1e-5, a)
-    assert not widths._near(a + 0.1, a)
-    assert not widths._near(torch.full((), 1.1), torch.ones(()))
-    assert widths._near(a.argmax(1), a.argmin(1))
-
-
 @pytest.mark.parametrize("kind", ["dict", "plain"])
 def test_a_network_that_answers_otherwise_when_it_is_narrow_is_a_graph(kind):
     class Vain(nn.Module):
@@ -377,3 +363,45 @@ def test_a_network_that_answers_otherwise_when_it_is_narrow_is_a_graph(kind):
     space = Widths(network=random_(Vain()), input_shape=(4,), divisor=1)
     assert space.plain == (kind == "plain")
     assert type(space.build((0,))(torch.zeros(2, 4))) is dict
+
+
+class Ordered(nn.Module):
+    """Several reasons, none of which leaves anything to cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x).softmax(-1)).softmax(-1))
+
+
+def test_what_cannot_be_cut_at_all_says_why():
+    with pytest.raises(CapabilityError) as caught:
+        Widths(network=Ordered(), input_shape=(4,), divisor=1)
+    said = str(caught.value)
+    assert re.match(r"Ordered has no channels that can be cut \(", said)
+    assert "softmax" in said
+    assert "c: it is an output of the network" in said
+    assert "sartor space" not in said
+    assert "\n" not in said
+    with pytest.raises(CapabilityError, match="no convolution and no linear layer"):
+        Widths(network=nn.Sequential(nn.ReLU(), nn.Flatten()), input_shape=(4,))
+
+
+def test_a_network_that_does_not_run_is_told():
+    class Narrow(nn.Module):
+        """Its table is too short, which shapes alone do not show."""
+
+        def __init__(self):
+            super().__init__()
+            self.places, self.a, self.b = nn.Embedding(2, 4), nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.b(self.a(x + self.places(torch.arange(3))).relu())
+
+    with pytest.raises(
+        ConfigError, match=r"Narrow does not run on inputs of the shapes .*index out of range"
+    ) as caught:
+        Widths(network=Narrow(), input_shape=(3, 4), divisor=1)
+    assert "\n" not in str(caught.value)

@@ -103,5 +103,5 @@ def test_norms_of_operations_may_learn_no_scales():
 
 
 def test_there_is_no_third_order():
-    with pytest.raises(ConfigError, match="order 1 or 2"):
+    with pytest.raises(ConfigError, match="order must be 1 or 2"):
         setting(order=3)

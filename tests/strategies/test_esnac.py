@@ -190,7 +190,7 @@ def test_an_embedding_for_other_searches(tmp_path):
     before = [{n: t.clone() for n, t in e.state_dict().items()} for e in strategy.frozen]
     written = path.read_bytes()
     checks.search(strategy, tmp_path / "second")
-    assert len(checks.trials(tmp_path / "second")) == 9
+    assert len(checks.recorded(tmp_path / "second")) == 9
     assert checks.same(before, [e.state_dict() for e in strategy.frozen])
     assert not (tmp_path / "second" / "artifacts").exists()
     assert path.read_bytes() == written

@@ -126,9 +126,9 @@ def test_a_budget_that_the_policy_hardly_ever_meets():
 def test_the_removal_stage_resumes_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "small_problem", students)
     checks.search(checks.fresh(N2n), tmp_path / "whole", _Judge())
-    checks.search(checks.Reborn(N2n), tmp_path / "again", _Judge())
+    checks.search(checks.Reborn(lambda: checks.fresh(N2n)), tmp_path / "again", _Judge())
     checks.assert_equal(tmp_path / "whole", tmp_path / "again")
-    archs = [t.arch for t in checks.trials(tmp_path / "whole")]
+    archs = [t.arch for t in checks.recorded(tmp_path / "whole")]
     assert len({a[:3] for a in archs}) > 1
     assert len({a[3:] for a in archs}) > 1
 

@@ -131,6 +131,7 @@ def test_a_resumed_search_has_not_forgotten_its_rounds(tmp_path):
         strategy.step(lab)
     again, count = setting(refine=1, samples=4), len(lab.trials)
     again.load_state_dict(strategy.state_dict())
+    again.recall(lab.trials)
     assert count > 4
     assert not again.step(lab)
     assert len(lab.trials) == count

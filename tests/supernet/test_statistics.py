@@ -152,7 +152,7 @@ def test_images_count_half_after_the_half_life():
 
 
 def test_statistics_without_images_are_an_error():
-    with pytest.raises(StateError, match="train at least one epoch"):
+    with pytest.raises(StateError, match="train for one before solving"):
         statistics().tables("mean")
 
 

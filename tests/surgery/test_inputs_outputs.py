@@ -77,7 +77,7 @@ def test_the_list_is_whole():
 def test_uncut_it_is_the_original(case, made):
     network, space = made
     supernet, uncut = space.supernet().eval(), space.build(space.reference).eval()
-    engine = supernet._engine
+    engine = supernet.engine
     graph = as_graph(engine, supernet.part(space.reference)).eval()
     for examples in BATCHES:
         inputs = case.batch(examples, torch.double)
@@ -98,7 +98,7 @@ def test_cut_it_is_the_original_without_the_other_channels(case, made, zeroed):
                 wanted = zeroed(space.coupling, supernet.network, supernet.kept(arch), inputs)
                 assert_same(supernet(inputs, hot(space, arch)), wanted)
                 assert_same(trees.call(supernet.extract(arch).eval(), inputs), wanted)
-                assert_same(trees.call(as_graph(supernet._engine, supernet.part(arch)).eval(), inputs), wanted)
+                assert_same(trees.call(as_graph(supernet.engine, supernet.part(arch)).eval(), inputs), wanted)
                 assert_same(trees.call(space.build(arch).eval(), inputs), wanted)
 
 
@@ -150,7 +150,7 @@ def test_inputs_by_name_come_in_any_order(made, case):
     backwards = dict(reversed(inputs.items()))
     with torch.no_grad():
         assert_same(supernet(backwards, gates), supernet(inputs, gates))
-        graph = as_graph(supernet._engine, supernet.part(space.reference)).eval()
+        graph = as_graph(supernet.engine, supernet.part(space.reference)).eval()
         assert_same(graph(**backwards), graph(**inputs))
 
 

@@ -78,7 +78,7 @@ def test_pyarrow_is_an_extra(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"x": np.zeros((4, 8, 8), np.uint8)}, "no array y or labels, only x"),
+        ({"x": np.zeros((4, 8, 8), np.uint8)}, "needs an array y or labels, and has only x"),
         ({"x": np.zeros((4, 8, 8)), "y": np.zeros(4, int)}, "must be uint8"),
         ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.zeros(3, int)}, "must be 4 integers"),
         ({"x": np.zeros((4, 8, 8, 5), np.uint8), "y": np.zeros(4, int)}, "must be 1 or 3"),
@@ -138,3 +138,24 @@ def test_a_trained_network_gets_the_normalisation_it_knows(tmp_path):
 def test_normalisation_has_one_number_per_channel(tmp_path, wrong):
     with pytest.raises(ConfigError, match="needs one number per channel"):
         arrays(train=write_npz(tmp_path / "a.npz", 60), **wrong)
+
+
+def test_one_class_is_none(tmp_path):
+    np.savez(tmp_path / "one.npz", x=np.zeros((9, 8, 8), np.uint8), y=np.zeros(9, int))
+    with pytest.raises(DataError, match=r"all labels of .*one\.npz are 0: a classification needs two classes"):
+        arrays(train=tmp_path / "one.npz")
+
+
+def test_arrays_whose_names_differ_in_capitals_are_two(tmp_path):
+    write_npz(tmp_path / "a.npz", 40)
+    with np.load(tmp_path / "a.npz") as found:
+        np.savez(tmp_path / "b.npz", x=found["x"], y=found["y"], X=np.zeros(3), Y=np.zeros(3))
+    assert arrays(train=tmp_path / "b.npz").classes == 2
+
+
+def test_classes_without_examples_are_said(tmp_path, caplog):
+    write_npz(tmp_path / "a.npz", 40)
+    arrays(train=tmp_path / "a.npz")
+    assert not caplog.records
+    assert arrays(train=tmp_path / "a.npz", classes=4).classes == 4
+    assert "has no example of class 2, 3; of 4 classes" in caplog.text

@@ -69,7 +69,7 @@ def test_the_unit_follows_the_format_unless_given(tmp_path, dtype, ending, unit)
         (tmp_path / kind).mkdir()
     values = (np.arange(12).reshape(3, 4) * (20.5 if dtype == np.float32 else 20)).astype(dtype)
     for i in range(8):
-        Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).save(tmp_path / "images" / f"{i}.png")
         Image.fromarray(values).save(tmp_path / "depths" / f"{i}.{ending}")
     for settings, wanted in (({}, unit), ({"per_metre": 7}, 7)):
         _, y = next(iter(depth(root=tmp_path, **settings).test()))
@@ -177,3 +177,13 @@ def test_what_is_wrong_is_told(settings):
         path.unlink()
     with pytest.raises(DataError, match=r"\d\d\.tiff has negative or infinite depths; write 0"):
         depth(**settings)
+
+
+def test_grey_pictures_for_a_network_of_one_channel(settings):
+    task = depth(**settings, channels=1)
+    inputs, _ = next(iter(task.train(torch_rng(0))))
+    assert inputs.shape[1] == task.example.shape[1] == 1
+    colour, _ = next(iter(depth(**settings).valid()))
+    assert colour.shape[1] == 3
+    with pytest.raises(ConfigError, match=r"mean needs one number per channel \(1\)"):
+        depth(**settings, channels=1, mean=[0.5, 0.5, 0.5])

@@ -102,7 +102,7 @@ def test_a_network_of_another_shape_is_told_before_training(tmp_path):
     task = regression(data=table(tmp_path / "a.csv"))
     check_fits(task, mlp())
     check_fits(task, nn.Sequential(mlp(), nn.Flatten(0)))
-    with pytest.raises(DataError, match=r"gives \(2, 3\), the target is \(2, 1\)"):
+    with pytest.raises(DataError, match=r"gives \(8, 3\), the target is \(8, 1\)"):
         check_fits(task, mlp(2, 3))
 
 

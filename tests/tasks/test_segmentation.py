@@ -11,6 +11,7 @@ from torch import nn
 from pictures import png
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import global_seed, numpy_rng, torch_rng
+from sartor.data import survey as surveys
 from sartor.tasks.segmentation import segmentation
 from sartor.training import Recipe, check_fits, evaluate, fit, score
 
@@ -228,3 +229,49 @@ def test_an_unlabelled_picture_is_no_error(settings):
     assert all(map(math.isfinite, evaluate(network, task.test(), task).values()))
     for x, y in task.train(torch_rng(0)):
         assert task.loss(network(x), y).isfinite().all()
+
+
+def test_grey_pictures_for_a_network_of_one_channel(settings):
+    task = segmentation(**settings, channels=1)
+    inputs, _ = next(iter(task.train(torch_rng(0))))
+    assert inputs.shape[1] == task.example.shape[1] == 1
+    colour, _ = next(iter(segmentation(**settings).valid()))
+    assert colour.shape[1] == 3
+    with pytest.raises(ConfigError, match=r"mean needs one number per channel \(1\)"):
+        segmentation(**settings, channels=1, mean=[0.5, 0.5, 0.5])
+
+
+def test_all_pairs_that_do_not_fit_are_named(settings):
+    root = settings["root"]
+    for name, label in (("03", 7), ("11", 9)):
+        Image.fromarray(np.full((16, 20), label, np.uint8)).save(root / "labels" / f"{name}.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "labels" / "20.png")
+    with pytest.raises(DataError, match=r"^3 of 48 pairs cannot be used, ") as caught:
+        segmentation(**settings)
+    for name in ("labels/03.png", "labels/11.png", "images/20.png"):
+        assert str(root / name) in str(caught.value)
+    for name in ("03", "11"):
+        (root / "labels" / f"{name}.png").unlink()
+    with pytest.raises(
+        DataError, match=r"^2 of 48 pictures cannot be used, .*03\.png, .*11\.png; .*03\.png has no .*03"
+    ):
+        segmentation(**settings)
+
+
+def test_labels_of_a_large_data_set_are_all_looked_at_for_the_classes(settings, monkeypatch):
+    monkeypatch.setattr(surveys, "LOOKED", 0)
+    root = settings["root"]
+    for name in ("03", "11"):
+        (root / "labels" / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"cannot be used, .*\d\d\.png"):
+        segmentation(**{k: v for k, v in settings.items() if k != "classes"})
+    task = segmentation(**settings)
+    with pytest.raises(DataError, match=r"^2 of 48 pairs cannot be used, .*03\.png.*11\.png"):
+        [list(batches) for batches in (task.valid(), task.test(), task.train(torch_rng(0)))]
+
+
+def test_two_answers_to_one_picture(settings):
+    root = settings["root"]
+    (root / "labels" / "03.tif").write_bytes((root / "labels" / "03.png").read_bytes())
+    with pytest.raises(DataError, match=r"03\.tif and .*03\.png are answers to one picture"):
+        segmentation(**settings)

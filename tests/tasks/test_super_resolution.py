@@ -205,6 +205,7 @@ def test_what_is_wrong_is_told(settings, tmp_path):
     for wrong in ({"scale": 5}, {"channels": 2}, {"patch": 0}, {"batch": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             super_resolution(**settings | wrong)
-    Image.fromarray(np.zeros((32, 36), np.uint16)).save(settings["test"] / "00.png")
-    with pytest.raises(DataError, match=r"00\.png holds 16-bit"):
-        list(super_resolution(**settings).test())
+    Image.fromarray(np.zeros((32, 36), np.float32)).save(settings["test"] / "float.tiff")
+    (settings["test"] / "empty.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of \d+ pictures cannot be used, .*empty\.png, .*float\.tiff; the first"):
+        super_resolution(**settings)

@@ -24,6 +24,11 @@ def test_a_data_set_with_train_and_test(tmp_path):
     bigger = torchvision_dataset(dataset="MNIST", root=tmp_path, size=16, subset=40)
     assert [bigger.describe[k] for k in ("train", "valid", "test")] == [36, 4, 30]
     assert bigger.example.shape == (1, 1, 16, 16)
+    colour = torchvision_dataset(dataset="MNIST", root=tmp_path, channels=3).example
+    assert colour.shape == (1, 3, 8, 8)
+    assert torch.equal(colour[:, 0], colour[:, 2])
+    with pytest.raises(ConfigError, match="channels must be 3 for colour, 1 for grey, or absent, got 2"):
+        torchvision_dataset(dataset="MNIST", root=tmp_path, channels=2)
 
 
 def test_a_data_set_with_split_and_images_of_all_sizes(tmp_path):

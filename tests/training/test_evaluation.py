@@ -4,15 +4,13 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from torch import nn
-from torchmetrics import MeanSquaredError
 
 from cnn import small_cnn, small_task
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError, DivergedError
-from sartor.core.metrics import Metric
 from sartor.data.losses import squared
 from sartor.data.quality import mean_of
-from sartor.training import check_fits, evaluate, score, score_outputs
+from sartor.training import evaluate, score, score_outputs
 from sartor.training.evaluation import resolve
 
 
@@ -109,34 +107,6 @@ def test_outputs_one_by_one_give_the_same_scores():
 
     assert score_outputs(session, task.valid(), task) == score(module, task.valid(), task)
     assert set(shapes) == {1}
-
-
-def test_losses_and_metrics_that_do_not_take_the_output_are_found_before_training():
-    task, network = small_task(), small_cnn()
-    mean = replace(task, loss=nn.functional.cross_entropy)
-    with pytest.raises(DataError, match=r"the loss of the task \w+ gives \(\) .* use reduction = 'none'"):
-        check_fits(mean, network)
-    with pytest.raises(DataError, match=r"the loss of the task .* fails for an output of"):
-        check_fits(replace(task, loss=lambda o, y: o[:, 5]), network)
-    with pytest.raises(DataError, match="the distance of the task"):
-        check_fits(replace(task, distance=lambda a, b: (a - b).square().mean()), network)
-    mse = Metric("mse", "min", make=MeanSquaredError)
-    with pytest.raises(DataError, match="metric 'mse' fails for an output of"):
-        check_fits(replace(task, metrics=(mse,)), network)
-    with pytest.raises(DataError, match="metric 'nothing' needs `make`"):
-        check_fits(replace(task, metrics=(Metric("nothing", "max"),)), network)
-
-
-def test_check_fits():
-    task = small_task()
-    check_fits(task, small_cnn())
-    with pytest.raises(DataError, match=r"\(1, 5\), the task has 2 classes"):
-        check_fits(task, small_cnn(classes=5))
-    with pytest.raises(DataError, match="expects images of 3 channels, the task gives 1"):
-        check_fits(task, small_cnn(channels=3))
-    with pytest.raises(DataError, match=r"Sequential cannot take .* shape \(1, 1, 8, 8\)"):
-        check_fits(task, nn.Sequential(nn.Flatten(), nn.Linear(5, 2)))
-    check_fits(replace(task, classes=None), small_cnn(classes=5))
 
 
 def test_devices():

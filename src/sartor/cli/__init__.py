@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
 
@@ -14,27 +17,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from sartor import __version__
-from sartor.core.errors import SartorError
+from sartor.core.errors import SartorError, StateError
 from sartor.core.plugins import names, purpose
 
 OK, MISSED, MISTAKE, STOPPED = 0, 1, 2, 130
 """Exit codes: all well; a budget or a check is not met; a deliberate error; stopped by the user (it can go on)."""
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of the system that are no mistake of the program: full, read-only, forbidden and broken disks."""
+LONGEST = 800
+"""Characters of a message, at most."""
+
 INPUT_HELP = (
     "Shape of the input, batch first: 1,3,224,224 unless given. Repeatable: in order, or by name, with a type if need "
-    "be: --input image=1,3,64,64 --input ids=1,16:int64."
+    "be: --input image=1,3,64,64 --input ids=int64:1,16."
 )
+
+TRUST_HELP = "Run code that a recipe from another folder names, as in network = my_net:build."
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: deliberate errors become one line on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        _overview()
-        return OK
-    if arguments[0] == "--version":
-        sys.stdout.write(f"sartor {__version__}\n")
+    if not arguments or arguments[0] in ("--help", "-h", "help", "--version"):
+        _overview(version="--version" in arguments[:1])
         return OK
     name = arguments[0]
     if name not in names("cli"):
@@ -44,15 +51,27 @@ def main(arguments: list[str] | None = None) -> int:
         return MISTAKE
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(name, arguments[1:])
+        with _disk_in_words():
+            return _run(name, arguments[1:])
     except SartorError as error:
-        sys.stderr.write(f"sartor: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"sartor: {_short(str(error))}\n")
         return MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(
             f"sartor: stopped; nothing is lost. To go on, run the same again: sartor {' '.join(arguments)}\n"
         )
         return STOPPED
+
+
+@contextmanager
+def _disk_in_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = error.filename or "its files"
+        raise StateError(f"cannot read or write {place}: {error.strerror}; mend that and run the same again") from error
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -66,14 +85,21 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         code = command(arguments, prog_name=f"sartor {name}", standalone_mode=False)
     except Exception as error:
-        # typer's own mistakes (a missing argument, an unknown option) know how to show themselves
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+        # typer's own mistakes: a missing argument, an unknown option
+        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
-        error.show()
+        said = error.format_message().rstrip().rstrip(".")
+        sys.stderr.write(f"sartor: {_short(said)}; sartor {name} --help lists what there is\n")
         return MISTAKE
     if code == STOPPED:  # typer has caught the interrupt
         raise KeyboardInterrupt
     return int(code or OK)
+
+
+def _short(text: str) -> str:
+    """One line without what a terminal would obey (names of files may hold it), nor the middle of a value of pages."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -81,7 +107,10 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _overview() -> None:
+def _overview(*, version: bool) -> None:
+    if version:
+        sys.stdout.write(f"sartor {__version__}\n")
+        return
     console = Console()
     console.print("sartor fits a neural network to a budget: measured latency, MACs, parameters or memory.\n")
     table = Table(box=None, padding=(0, 2), show_header=False)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from sartor.cli import TRUST_HELP
+
 
 def run(
     what: Annotated[
@@ -24,6 +26,7 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting: training.epochs=5, layernas.buckets=50.")
     ] = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST_HELP)] = False,
     point: Annotated[int, typer.Option(help="Of runs with several budgets: which, counted from 0.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -53,6 +56,7 @@ def run(
             given={"trials": trials, "epochs": epochs, "seconds": seconds},
             seeds=seeds,
             assignments=set_ or [],
+            trust_code=trust_code,
             display=display(quiet=quiet),
             age=process_age(),
             command=" ".join(["sartor", *sys.argv[1:]]),

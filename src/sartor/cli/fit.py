@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sartor.cli import TRUST_HELP
+
 Config = Annotated[
     str, typer.Argument(help="A TOML file, or a packaged recipe; `sartor list recipes` names them.", show_default=False)
 ]
@@ -39,6 +41,7 @@ def run(
     target: Target = None,
     strategy: Strategy = None,
     set_: Set = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST_HELP)] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -58,12 +61,13 @@ def run(
 
     if network is not None and folder is None and recipe and recipe not in recipes.names():
         recipe, folder = "", Path(recipe)  # with a network, what follows is the folder
-    path = recipes.find(recipe or ("digits" if network is None else "network"))
     named = config.shortcuts(
         network=network, weights=weights, data=data, budget=budget or (), target=target, strategy=strategy
     )
-    settings = config.override(config.read(path), [*named, *(set_ or [])])
-    place = folder or Path("runs") / (path.stem if network is None else network.rpartition(":")[2])
+    settings = config.asked(
+        recipe or ("digits" if network is None else "network"), [*named, *(set_ or [])], trust_code=trust_code
+    )
+    place = folder or Path("runs") / (Path(recipe or "digits").stem if network is None else network.rpartition(":")[2])
     if (place / "result.json").exists() and not quiet:
         sys.stderr.write(f"finished: {place} holds the result of this run\n")
     fit = fit_config(settings, place, display=display(quiet=quiet), age=process_age())

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sartor.cli import INPUT_HELP
+from sartor.cli import INPUT_HELP, TRUST_HELP
 from sartor.core.errors import ConfigError
 
 
 def run(
     network: Annotated[
-        str | None, typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx file.")
+        str | None,
+        typer.Argument(help="torchvision:NAME, timm:NAME, package.module:callable, or a .onnx or .pt2 file."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="`sartor list targets` names them; default onnxruntime.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", help=INPUT_HELP)] = None,
@@ -36,6 +37,7 @@ def run(
         typer.Option(help="Folder for --plan (ONNX files, manifest.csv); file for --operators (.json, .yaml)."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="With --recipe: override a setting.")] = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
@@ -53,10 +55,10 @@ def run(
     _check(network, plan, operators, check)
     try:
         if plan:
-            return _plan(plan, recipe, out, set_ or [], screen)
+            return _plan(plan, recipe, out, _asked(recipe, set_, trust_code), screen)
         if operators:
             wish = {"sessions": sessions, "check": check, **({} if rounds is None else {"rounds": rounds})}
-            found = _operators(recipe, _target(target, threads), out, set_ or [], wish, screen)
+            found = _operators(_asked(recipe, set_, trust_code), _target(target, threads), out, wish, screen)
         else:
             assert network is not None
             where = _target(target, threads) or {"name": "onnxruntime"}
@@ -111,14 +113,18 @@ def _measure(
     )
 
 
-def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], screen: Any) -> int:
-    from sartor import config, recipes  # noqa: PLC0415 - torch is slow to import: not for --help
+def _asked(recipe: str, assignments: list[str] | None, trust_code: bool) -> dict[str, Any]:
+    from sartor import config  # noqa: PLC0415 - not for --help
+
+    return config.asked(recipe, assignments or [], trust_code=trust_code)
+
+
+def _plan(count: int, recipe: str, out: Path | None, settings: dict[str, Any], screen: Any) -> int:
+    # torch is slow to import: not for --help
     from sartor.jobs.measure.network import write_plan  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--plan needs --out DIR, the folder for the networks")
-    path = recipes.find(recipe)
-    settings = config.override(config.read(path), assignments)
     manifest, number = write_plan(
         settings, count, out, show=lambda done, total: screen.bar(done, total, "exporting networks")
     )
@@ -130,15 +136,14 @@ def _plan(count: int, recipe: str, out: Path | None, assignments: list[str], scr
 
 
 def _operators(
-    recipe: str, target: dict[str, Any], out: Path | None, assignments: list[str], wish: dict[str, int], screen: Any
+    settings: dict[str, Any], target: dict[str, Any], out: Path | None, wish: dict[str, int], screen: Any
 ) -> dict[str, Any]:
     # torch is slow to import: not for --help
-    from sartor import config, recipes  # noqa: PLC0415
+    from sartor import config  # noqa: PLC0415
     from sartor.jobs.measure.operators import Wish, measure_operators, space_of  # noqa: PLC0415
 
     if out is None:
         raise ConfigError("--operators needs --out FILE, the table, as in --out operators.json")
-    settings = config.override(config.read(recipes.find(recipe)), assignments)
     asked = Wish(**wish, seed=int(settings.get("seed", 0)))
     where = config.build("targets", target or settings.get("target") or {"name": "onnxruntime"})
     return measure_operators(space_of(settings), where, out, asked, show=screen.bar)
@@ -162,6 +167,8 @@ def _table_text(found: dict[str, Any]) -> str:
 
 
 def _text(found: dict[str, Any]) -> str:
+    from sartor.report import uncounted  # noqa: PLC0415 - not for --help
+
     times, ratio = found["latency_ms"], found["relative"]
     rows = [
         (
@@ -170,6 +177,7 @@ def _text(found: dict[str, Any]) -> str:
         ),
         ("relative", f"{ratio['value']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f}) x the yardstick network"),
         ("MACs", _count(found["macs"])),
+        *(("not counted", line) for line in uncounted.lines(found["uncounted"])),
         ("parameters", _count(found["params"])),
         ("peak memory", _count(found["memory_bytes"]) + "B"),
         ("target", ", ".join(f"{k} {v}" for k, v in found["target"].items())),

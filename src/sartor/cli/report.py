@@ -19,10 +19,12 @@ def run(
     from sartor.run.progress import console  # noqa: PLC0415 - slow to import: not for --help
     from sartor.run.result import read_result  # noqa: PLC0415
 
-    page = write_page(folder)
+    page, result = write_page(folder), read_result(folder)
     if as_json:
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
     else:
-        console().print(summary(read_result(folder)))
+        console().print(summary(result))
         sys.stdout.write(f"{page}\n")
+    for name, how in result.changed(folder).items():
+        sys.stderr.write(f"not as delivered: {folder / name} {how}\n")
     return 0

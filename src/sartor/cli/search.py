@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from sartor.cli import TRUST_HELP
+
 MANY = 30
 """Choices beyond which only those that differ from the reference's are printed."""
 
@@ -17,6 +19,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or a packaged recipe.")] = "digits",
     folder: Annotated[Path | None, typer.Argument(help="The run folder [default: runs/NAME].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a setting: strategy.epochs=20.")] = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print search.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
@@ -25,16 +28,15 @@ def run(
     The costs are modelled, the networks untrained: only `sartor fit` measures and verifies.
     """
     # torch is slow to import: not for --help
-    from sartor import config, recipes  # noqa: PLC0415
+    from sartor import config  # noqa: PLC0415
     from sartor.jobs.fit.budget import human, words  # noqa: PLC0415
     from sartor.jobs.search import search  # noqa: PLC0415
     from sartor.run.ledger import process_age  # noqa: PLC0415
     from sartor.run.progress import display  # noqa: PLC0415
     from sartor.run.schema import encode  # noqa: PLC0415
 
-    path = recipes.find(recipe)
-    settings = config.override(config.read(path), set_ or [])
-    place = folder or Path("runs") / path.stem
+    settings = config.asked(recipe, set_ or [], trust_code=trust_code)
+    place = folder or Path("runs") / Path(recipe).stem
     command = " ".join(["sartor", *sys.argv[1:]])
     result = search(settings, place, command=command, display=display(quiet=quiet), age=process_age())
     if as_json:

@@ -48,5 +48,5 @@ def run(
 
 
 def _next(network: str, found: dict[str, Any]) -> str:
-    kind = "its own class" if found["keeps_class"] else "a graph of its layers (its code holds numbers of channels)"
+    kind = "its own class" if found["keeps_class"] else "its own class where its code allows, else graphs of its layers"
     return f"\nResults are networks of {kind}. Fit it to a budget: sartor fit --network {network} --budget macs=50%\n"

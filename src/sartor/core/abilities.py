@@ -267,5 +267,7 @@ def require(thing: object, ability: type[T], by: object) -> T:
     """`thing` as an `ability`, or an error that says who needs what of whom."""
     if not isinstance(thing, ability):
         who = by if isinstance(by, str) else type(by).__name__
-        raise CapabilityError(f"{who} needs {ability.__name__}, which {type(thing).__name__} does not offer")
+        raise CapabilityError(
+            f"{who} needs {ability.__name__}, which {type(thing).__name__} does not offer; take one that does"
+        )
     return thing

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sartor.core.errors import CapabilityError, ConfigError, LeakError
 from sartor.core.metrics import Metric
 from sartor.core.moves import Moves
-from sartor.core.records import Arch, Choice, Constraint, Objective, Proposal, Trial
+from sartor.core.records import Arch, Choice, Constraint, ExportSettings, Objective, Proposal, Trial
 from sartor.core.state import pack, unpack
 from sartor.core.trees import Inputs, Tree
 
@@ -72,6 +72,13 @@ class CostModel(ABC):
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         """Costs of `n` architectures, shape `(n,)`, float64."""
 
+    def check(self) -> None:  # noqa: B027 - most costs are fit to be bounded
+        """Refuse to be bounded: called once where a budget names this metric.
+
+        Raises:
+            BudgetError: It does not know enough of the space's networks for a limit to mean anything.
+        """
+
 
 class Evaluator(ABC):
     """An expensive metric of an architecture (its quality after training, say)."""
@@ -102,8 +109,13 @@ class Target(ABC):
     """Where a network will run."""
 
     @abstractmethod
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
-        """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`."""
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
+        """Make `module` (set to eval mode) ready for inputs shaped like `example`; files go to `folder`.
+
+        What `settings` asks for beside that is tried by the caller (`sartor.exporting.written`).
+        """
 
     @abstractmethod
     def load(self, artifact: Path) -> Session:
@@ -134,7 +146,10 @@ class Strategy(ABC):
     """A resumable search. The runner calls `step` until it returns False."""
 
     saved: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that a checkpoint holds."""
+    """Names of the attributes that a checkpoint holds; `trials` is none of them, as the journal has them."""
+
+    trials: list[Trial]
+    """What `recall` gives back: those that want their trials keep them here, oldest first."""
 
     smoke: ClassVar[Mapping[str, Any]] = {}
     """Settings for a run of seconds that still reaches every phase; the contract tests use them."""
@@ -151,6 +166,14 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, lab: Lab) -> bool:
         """Do one unit of work (a batch of trials, an epoch); False when finished."""
+
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """Take back all trials of the steps done so far, oldest first, when a run goes on.
+
+        Called once, after `load_state_dict`. What follows from the trials is neither saved nor rebuilt here, but when
+        it is next asked for; a strategy around another one hands them on.
+        """
+        self.trials = list(trials)
 
     def parents(self) -> Collection[int]:
         """Trials that a later proposal may name as its parent; after a step the weights of all others are removed."""
@@ -303,7 +326,7 @@ class Problem:
         for constraint in self.constraints:
             if constraint.metric == metric:
                 return constraint
-        raise CapabilityError(f"no constraint on {metric!r}; add one, for example [budget] {metric} = ...")
+        raise CapabilityError(f"no constraint on {metric!r}; add one, as in [budget] {metric} = '50%'")
 
     def limits(self) -> dict[str, float]:
         """Every bound, metric -> upper."""

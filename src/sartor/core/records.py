@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from sartor.core.errors import ConfigError
 
@@ -12,6 +12,12 @@ Arch: TypeAlias = tuple[int, ...]
 """One option index per choice of the space; hashable and JSON-able."""
 
 Scalar: TypeAlias = bool | int | float | str
+
+Otherwise: TypeAlias = Literal["refuse", "fixed"]
+"""What happens to a file that cannot be as it was asked for."""
+
+Batches: TypeAlias = Literal["open", "fixed"]
+"""Whether a file takes any number of examples."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,33 @@ class Choice:
             raise ConfigError(f"choice {self.name!r} has no options; give it at least one")
         if len(set(self.options)) != len(self.options):
             raise ConfigError(f"choice {self.name!r} has duplicate options {self.options}; keep one of each")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How the files of a network are written: the `[export]` table.
+
+    Attributes:
+        opset: Of ONNX files; 0 leaves it to the exporter.
+        dynamic: Sizes that stay open beside the batch, which always does where the network allows it: `height` and
+            `width` of inputs `(batch, channels, height, width)`, `length` of inputs `(batch, length)`, or the axis of
+            one input by name, as in `ids.1` or `image.width`.
+        otherwise: What happens if the network cannot take other sizes: `refuse`, or `fixed` writes a file of the
+            example's sizes, and says so.
+        batch: `open` where the network allows it, or `fixed` to the example's.
+    """
+
+    opset: int = 0
+    dynamic: tuple[str, ...] = ()
+    otherwise: Otherwise = "refuse"
+    batch: Batches = "open"
+
+    def __post_init__(self) -> None:
+        for name, known in (("otherwise", get_args(Otherwise)), ("batch", get_args(Batches))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"export.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.opset < 0:
+            raise ConfigError(f"export.opset must be positive, or 0 for the exporter's own; got {self.opset}")
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,15 @@ def combined(function: Callable[[list[Tensor]], Any], trees: Sequence[Tree]) -> 
     first = trees[0]
     if isinstance(first, Tensor):
         if not all(isinstance(tree, Tensor) for tree in trees):
-            raise DataError(f"trees of tensors differ: {[type(t).__name__ for t in trees]} stand at one place")
+            kinds = [type(t).__name__ for t in trees]
+            raise DataError(f"trees of tensors differ: {kinds} stand at one place; give each the same structure")
         return function(list(trees))
     inside = [children(tree) for tree in trees]
     if inside[0] is None:
         return first
     keys = [None if c is None else [k for k, _ in c] for c in inside]
     if any(k != keys[0] for k in keys):
-        raise DataError(f"trees of tensors differ: their parts are called {keys[0]} and {keys[1:]}")
+        raise DataError(f"trees of tensors differ: their parts are called {keys[0]} and {keys[1:]}; give each the same")
     parts = zip(*([v for _, v in c or ()] for c in inside), strict=True)
     return _rebuilt(first, [(k, combined(function, p)) for k, p in zip(keys[0] or (), parts, strict=True)])
 

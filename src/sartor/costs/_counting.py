@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from sartor import networks
 from sartor.core import trees
 from sartor.core.abilities import Accounted, Layered
 from sartor.core.contracts import Space
+from sartor.core.counting import Count
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, LayerKey
 from sartor.core.rng import global_seed
@@ -18,6 +20,7 @@ from sartor.core.tables import Tables
 from sartor.core.trees import Inputs
 from sartor.networks import Shapes, blank
 
+T = TypeVar("T")
 Values = Mapping[str, Callable[[LayerKey], float]]
 """Kind of layer -> the number of one such layer."""
 
@@ -60,16 +63,8 @@ class Counted:
     def _of(self, arch: Arch) -> float:
         if arch not in self._known:
             with global_seed(0):  # building draws initial weights; a cost must not disturb the caller's randomness
-                self._known[arch] = self._measure(arch)
+                self._known[arch] = _built(self._space, arch, self._count)
         return self._known[arch]
-
-    def _measure(self, arch: Arch) -> float:
-        try:
-            with torch.device("meta"):
-                module = self._space.build(arch)
-            return self._count(module)
-        except (NotImplementedError, RuntimeError):  # the network needs real tensors
-            return self._count(self._space.build(arch))
 
 
 class Tallied:
@@ -90,6 +85,28 @@ def counted(space: Space, metric: str, count: Callable[[nn.Module], float], fact
     if isinstance(space, Accounted) and space.tally(metric, []) is not None:
         return Tallied(space, metric, factor)
     return Counted(space, count)
+
+
+def reference_count(space: Space, given: Shapes | None, by: object) -> Count | None:
+    """What is counted, and what not, of the reference network; None if nobody says the shape of an input."""
+    if given is None and space.example is None and space.input_shape is None:
+        return None
+
+    def measured(module: nn.Module) -> Count:
+        return networks.counted(module, one_example(space, given, module, by))
+
+    with global_seed(0):
+        return _built(space, space.reference, measured)
+
+
+def _built(space: Space, arch: Arch, measure: Callable[[nn.Module], T]) -> T:
+    """`measure` of a network, without weights where that is enough."""
+    try:
+        with torch.device("meta"):
+            module = space.build(arch)
+        return measure(module)
+    except (NotImplementedError, RuntimeError):  # the network needs real tensors
+        return measure(space.build(arch))
 
 
 def one_example(space: Space, given: Shapes | None, module: nn.Module, by: object) -> Inputs:

@@ -22,7 +22,8 @@ class Tabular(CostModel):
     Args:
         space: Whose networks the table lists.
         table: A CSV file, also with gzip (see sartor.tabular).
-        metric: The cost, named with its unit: the column `METRIC_DATASET` (`latency_ms_digits`), or `METRIC`.
+        metric: The cost, named with its unit: the column `METRIC_DATASET` (`latency_ms_digits`), or `METRIC`; `macs`
+            and `params` may be in `flops_M_DATASET` and `params_M_DATASET`, in millions.
         dataset: Which one, if the table has several.
 
     Raises:
@@ -44,7 +45,8 @@ class Tabular(CostModel):
 
     def _prepare(self, space: Space, table: Table, metric: str) -> None:
         self.metric, self._key, self._rows = metric, space.key, table.rows
-        self._values = table.column(table.costs().get(metric, f"{metric}_{table.dataset}")).tolist()
+        listed = table.cost(metric)
+        self._values = (table.column(f"{metric}_{table.dataset}") if listed is None else listed).tolist()
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
         return torch.tensor([self._values[self._rows[self._key(arch)]] for arch in archs], dtype=torch.float64)

@@ -6,20 +6,23 @@ Nothing is unpickled. A name that is not there, a cell that is no number, NaN an
 from __future__ import annotations
 
 import csv
-import gzip
 import importlib
 import io
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from sartor.core.errors import DataError, MissingExtraError
+from sartor.core.errors import DataError, MissingExtraError, SartorError
+from sartor.core.foreign import ROOM, first_line, members, text
+from sartor.data.folders import is_hidden
+from sartor.data.pictures import check_rows, opened
+from sartor.data.survey import early, survey
 
 Array: TypeAlias = NDArray[Any]
 
@@ -53,10 +56,12 @@ class Archive:
             raise DataError(f"{self.path} has no {self.word} {name!r}, only {known}; correct the setting {setting!r}")
         try:
             return self.read(name)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{self.where(name)} cannot be read ({error}); write it again as plain numbers") from error
+        except SartorError:
+            raise
+        except Exception as error:  # what readers raise on damaged files is not documented
+            raise DataError(
+                f"{self.where(name)} cannot be read ({first_line(error)}); write it again as plain numbers"
+            ) from error
 
     def numbers(self, name: str, setting: str) -> Array:
         """The same, of numbers; NaN and infinity are refused."""
@@ -81,7 +86,7 @@ def open_archive(path: Path) -> Archive:
         return _folder(path)
     openers: Mapping[str, Callable[[Path], Archive]] = {
         ".npz": _npz,
-        ".npy": lambda p: Archive(p, (p.stem,), "array", lambda _: np.load(p, allow_pickle=False)),
+        ".npy": lambda p: Archive(p, (p.stem,), "array", lambda _: _npy(p)),
         ".csv": _csv,  # also .csv.gz
         ".parquet": _parquet,
     }
@@ -145,52 +150,81 @@ def _at(place: tuple[int, ...]) -> str:
 
 
 def _npz(path: Path) -> Archive:
+    listed = {name.removesuffix(".npy"): entry for name, entry in members(path, DataError).items()}
+
     def read(name: str) -> Array:
-        with np.load(path, allow_pickle=False) as archive:
-            found: Array = archive[name]
+        entry = listed[name]
+        with zipfile.ZipFile(path) as archive:
+            with archive.open(entry) as file:
+                _check_header(file, entry.file_size, f"array {name!r} of {path}")
+            with archive.open(entry) as file:
+                found: Array = np.lib.format.read_array(file, allow_pickle=False)
         return found
 
+    return Archive(path, tuple(listed), "array", read)
+
+
+def _npy(path: Path) -> Array:
+    with path.open("rb") as file:
+        _check_header(file, path.stat().st_size, str(path))
+    found: Array = np.load(path, allow_pickle=False)
+    return found
+
+
+def _check_header(file: IO[bytes], size: int, where: str) -> None:
+    """Refuse a stored array of Python objects, or one that claims more than there is, which numpy makes room for."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = tuple(archive)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error})") from error
-    return Archive(path, names, "array", read)
+        major, _ = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(file)
+    except Exception as error:  # numpy parses it as Python's literals, which may be anything
+        raise DataError(f"{where} is no array of numpy ({first_line(error)}); write it again") from error
+    if kind.hasobject:
+        raise DataError(
+            f"{where} holds Python objects, pickles that would run code; save it as plain numbers or strings, as in "
+            "x.astype(float)"
+        )
+    claimed = math.prod(shape) * kind.itemsize
+    if min(shape, default=0) < 0 or claimed > size - file.tell():
+        raise DataError(f"{where} is cut off: it is to hold {claimed:,} bytes and has {size - file.tell():,}")
 
 
 def _folder(path: Path) -> Archive:
-    files = {p.stem: p for p in sorted(path.iterdir()) if p.suffix.lower() in (".npy", *RASTERS)}
+    files: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() in (".npy", *RASTERS) and not is_hidden(file.name):
+            other = files.setdefault(file.stem, file)
+            if other != file:
+                raise DataError(f"{other} and {file} are arrays of one name; rename one")
     if not files:
         raise DataError(f"{path} holds no arrays; it needs files that end in .npy, {', '.join(RASTERS)}")
 
     def read(name: str) -> Array:
         file = files[name]
-        return np.load(file, allow_pickle=False) if file.suffix.lower() == ".npy" else decoded(file, str(file))
+        return _npy(file) if file.suffix.lower() == ".npy" else decoded(file, str(file))
 
-    return Archive(path, tuple(files), "file", read)
+    archive = Archive(path, tuple(files), "file", read)
+    names = list(map(str, files.values()))
+    early(list(files.values()), lambda: survey(names, lambda i: archive.array(list(files)[i], "data"), "files"), names)
+    return archive
 
 
-def decoded(file: Path | io.BytesIO, where: str) -> Array:
-    """The pixels of an image as they are stored, `(H, W)` or `(H, W, C)`.
+def decoded(file: Path | bytes, where: str) -> Array:
+    """The pixels of an image as they are stored, `(H, W)` or `(H, W, C)`; of a palette, the indices.
 
     Raises:
         DataError: It is no image that Pillow can read.
     """
-    try:
-        with Image.open(file) as opened:
-            pixels: Array = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError, TypeError) as error:
-        raise DataError(f"{where} is not a readable image ({error}); remove or convert it") from error
+    pixels: Array = np.array(opened(file, where))  # a copy: torch warns of arrays that it must not write to
     return pixels
 
 
 def _csv(path: Path) -> Archive:
+    found = text(path, DataError, most=max(ROOM, path.stat().st_size))
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a readable .csv file ({error})") from error
+        lines = [line for line in csv.reader(io.StringIO(found, newline="")) if line]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a readable .csv file ({error}); write it again") from error
     if len(lines) < 2:
         raise DataError(f"{path} has {len(lines)} lines; it needs a header and at least one row")
     header = [name.strip() for name in lines[0]]
@@ -226,22 +260,22 @@ def _parquet(path: Path) -> Archive:
     except ImportError as error:
         raise MissingExtraError(f"reading {path} needs pyarrow; pip install 'sartor[parquet]'") from error
     try:
-        names = tuple(parquet.read_schema(path).names)
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} is not a readable .parquet file ({error})") from error
+        names, rows = tuple(parquet.read_schema(path).names), parquet.read_metadata(path).num_rows
+    except Exception as error:  # pyarrow's own, and whatever a damaged file makes it raise
+        raise DataError(f"{path} is not a readable .parquet file ({first_line(error)}); write it again") from error
+    check_rows(rows, path)
 
     def read(name: str) -> Array:
         column = parquet.read_table(path, columns=[name])[name]
         if not (arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type)):
-            values: Array = column.to_numpy()
+            values: Array = np.array(column.to_numpy())  # a copy, as above
             return values.astype(str) if values.dtype.kind == "O" else values
-        return _stacked([_image(cell, f"row {i} of column {name!r}", path) for i, cell in enumerate(column)], path)
+        where, cells = [f"row {i} of column {name!r} of {path}" for i in range(len(column))], column.to_pylist()
+        images: list[Array] = []
+        survey(where, lambda i: images.append(decoded(cells[i] or b"", where[i])), "images")
+        return _stacked(images, path)
 
     return Archive(path, names, "column", read)
-
-
-def _image(cell: Any, place: str, path: Path) -> Array:
-    return decoded(io.BytesIO(cell.as_py() or b""), f"{place} of {path}")
 
 
 def _stacked(images: Sequence[Array], path: Path) -> Array:

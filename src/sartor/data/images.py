@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +18,19 @@ from torchvision.transforms import v2
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.rng import derive, global_seed, numpy_rng
+from sartor.data.folders import shown
 from sartor.data.losses import cross_entropy, imitation
 from sartor.data.quality import accuracy
+
+log = logging.getLogger(__name__)
 
 Augmentation: TypeAlias = Literal["", "shift", "flip", "shift_flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("", "shift", "flip", "shift_flip")
 
 # Of ImageNet, as every pretrained network of torchvision expects them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)
+"""How much red, green and blue count in a grey picture (ITU-R 601-2, as Pillow converts)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
         DataError: One is not, or there are none.
     """
     if not len(labels):
-        raise DataError(f"{source} has no examples")
+        raise DataError(f"{source} has no examples; it needs one at least")
     low, high = int(labels.min()), int(labels.max())
     classes = high + 1 if classes is None else classes
     if low < 0 or high >= classes:
@@ -88,7 +94,7 @@ def check_labels(labels: Tensor, classes: int | None, source: str) -> int:
     return classes
 
 
-def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+def split(labels: Tensor, fraction: float, seed: int, name: str, classes: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Indices of the rest and of a stratified held-out part, `fraction` of every class but at least one example.
 
     Args:
@@ -96,25 +102,28 @@ def split(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor
         fraction: Size of the part, in (0, 1).
         seed: Where the draw comes from.
         name: Of the part; names the random stream too, and is the setting that an error points to.
+        classes: What the classes are called, for messages.
 
     Raises:
         ConfigError: The fraction is not in (0, 1).
-        DataError: A class is too small to be in both parts.
+        DataError: Classes are too small to be in both parts.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"{name} must be in (0, 1), got {fraction}; 0.1 holds out a tenth")
     rng = numpy_rng(seed, "split", name)
-    rest, part = [], []
+    rest, part, small = [], [], []
     for label in torch.bincount(labels).nonzero().flatten().tolist():
         index = _shuffled(labels, label, rng)
         cut = max(1, round(fraction * len(index)))
         if cut >= len(index):
-            raise DataError(
-                f"class {label} has {len(index)} examples left, too few to hold out {name} = {fraction}; "
-                "add examples, or hold out less"
-            )
+            small.append(f"class {classes[label] if classes else label} has {len(index)} examples left")
         part.append(index[:cut])
         rest.append(index[cut:])
+    if small:
+        more = f", and {len(small) - 10} more classes as few" if len(small) > 10 else ""
+        raise DataError(
+            f"{', '.join(small[:10])}{more}, too few to hold out {name} = {fraction}; add examples, or hold out less"
+        )
     return torch.cat(rest).sort().values, torch.cat(part).sort().values
 
 
@@ -150,6 +159,20 @@ def fingerprint(parts: Iterable[Images]) -> str:
         digest.update(part.pixels.contiguous().numpy().data)
         digest.update(part.labels.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def imagenet(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of ImageNet per channel; of one channel, its colours weighted as in the conversion.
+
+    Raises:
+        ConfigError: There are neither three channels, for colour, nor one, for grey.
+    """
+    if channels not in {1, 3}:
+        raise ConfigError(f"channels must be 3 for colour or 1 for grey, got {channels}")
+    if channels == len(IMAGENET_MEAN):
+        return IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (sum(w * v for w, v in zip(LUMA, values, strict=True)) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (mean,), (std,)
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -255,6 +278,9 @@ def image_task(
     splits = {"train": train, "valid": valid, "test": test}
     for split_name, part in splits.items():
         check_labels(part.labels, classes, f"the {split_name} split of {source}")
+    empty = [str(c) for c, count in enumerate(torch.bincount(train.labels, minlength=classes).tolist()) if not count]
+    if empty:
+        log.warning("the train split of %s has no example of class %s; of %d classes", source, shown(empty), classes)
     own = train.statistics()
     mean = per_channel(mean, own[0], "mean")
     std = per_channel(std, own[1], "std")

@@ -89,5 +89,5 @@ def _over_tensors(output: Tree, teacher: Tree, error: Callable[[Tensor, Tensor, 
         )
     pairs = [(a, theirs[k].to(a.dtype), k) for k, a in ours.items() if a.is_floating_point()]
     if not pairs:
-        raise DataError(f"an output of {trees.shapes(output)} holds no floating-point tensor to imitate")
+        raise DataError(f"an output of {trees.shapes(output)} holds no floating-point tensor to imitate; return scores")
     return torch.stack([error(a, b, k) for a, b, k in pairs]).mean(0)

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from sartor.core.contracts import Batch
 from sartor.core.errors import ConfigError, DataError
-from sartor.data.pictures import Source, columns, decoded, drawn, picture_files
+from sartor.data.pictures import Source, columns, decoded, drawn, numbers, picture_files, say_turned
+from sartor.data.survey import early, survey, together
 
 Transform: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Changes a picture, `(C, H, W)`, and its answer, `(..., H, W)`, in step; all chance comes from the generator."""
@@ -97,15 +98,26 @@ def _table(path: Path, column: str) -> list[Pair]:
 
 def _folders(pictures: Path, answers: Path) -> list[Pair]:
     if not answers.is_dir():
-        raise DataError(f"{pictures} has no folder {answers} beside it, with one file of an equal name per picture")
-    known = {p.relative_to(answers).with_suffix(""): p for p in picture_files(answers)}
-    found = []
+        raise DataError(f"{pictures} needs a folder {answers} beside it, with one file of an equal name per picture")
+    known: dict[Path, Path] = {}
+    for path in picture_files(answers):
+        other = known.setdefault(path.relative_to(answers).with_suffix(""), path)
+        if other != path:
+            raise DataError(f"{path} and {other} are answers to one picture; remove one of them")
+    found, alone = [], []
     for path in picture_files(pictures):
         name = path.relative_to(pictures).with_suffix("")
-        if name not in known:
-            raise DataError(f"{path} has no {answers / name}.png (or another ending); add it, or remove the picture")
-        found.append(Pair(path, known[name], (str(path), str(known[name]))))
+        if name in known:
+            found.append(Pair(path, known[name], (str(path), str(known[name]))))
+        else:
+            alone.append((str(path), _alone(path, answers / name)))
+    if alone:
+        raise together(alone, len(alone) + len(found), "pictures")
     return found
+
+
+def _alone(picture: Path, answer: Path) -> DataError:
+    return DataError(f"{picture} has no {answer}.png (or another ending); add it, or remove the picture")
 
 
 def fingerprint(splits: Mapping[str, Sequence[Pair]]) -> str:
@@ -132,16 +144,28 @@ class Decoded:
         read: `index -> (picture (C, H, W), answer (..., H, W))`.
         count: Number of pairs.
         room: Bytes that may be kept.
+
+    Attributes:
+        check_all: Called before a pair is refused: to name all others that are wrong, too.
     """
 
     def __init__(self, read: Callable[[int], tuple[Tensor, Tensor]], count: int, room: float) -> None:
         self.read, self.count, self.room = read, count, room
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.check_all: Callable[[], None] = _nothing
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        try:
+            return self.load(index)
+        except DataError:
+            self.check_all()
+            raise
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """A pair, or what is wrong with this one alone."""
         if index in self.kept:
             return self.kept[index]
         pair = self.read(index)
@@ -277,10 +301,59 @@ def sized(size: Sequence[int] | int | None) -> tuple[int, int] | None:
     return both[0], both[1]
 
 
-def size_of(pair: Pair) -> tuple[int, int]:
+def size_of(pair: Pair, *, upright: bool = False) -> tuple[int, int]:
     """Height and width of its picture."""
-    _, height, width = decoded(pair.picture, pair.names[0]).shape
+    _, height, width = decoded(pair.picture, pair.names[0], upright=upright).shape
     return height, width
+
+
+def check_pairs(splits: Mapping[str, Sequence[Pair]], setting: str, *, upright: bool = False) -> None:
+    """Decode the pairs of a small data set, and say if pictures are stored turned.
+
+    Args:
+        splits: All pairs.
+        setting: What turns pictures upright.
+        upright: Whether they are.
+
+    Raises:
+        DataError: Pictures or answers cannot be decoded; the message names them.
+    """
+    sources, names = _apart([pair for part in splits.values() for pair in part])
+
+    def picture(index: int) -> Tensor | None:
+        if index % 2:
+            numbers(sources[index], names[index])
+            return None
+        return decoded(sources[index], names[index], upright=upright)
+
+    early(sources, lambda: survey(names, picture, "files", picture), names)
+    if not upright:
+        say_turned(sources[::2], names[::2], setting)
+
+
+def _apart(pairs: Sequence[Pair]) -> tuple[list[Source], list[str]]:
+    """Pictures and answers by turns, and their names."""
+    return [s for pair in pairs for s in (pair.picture, pair.answer)], [name for pair in pairs for name in pair.names]
+
+
+def checked(data: Mapping[str, Decoded], splits: Mapping[str, Sequence[Pair]]) -> None:
+    """Read the pairs of a small data set; of all, make a pair that is refused name the others that are wrong, too.
+
+    Raises:
+        DataError: Pairs cannot be used; the message names them.
+    """
+    pairs = [(pair, data[split], i) for split, part in splits.items() for i, pair in enumerate(part)]
+
+    def check_all() -> None:
+        survey([pair.names for pair, _, _ in pairs], lambda k: pairs[k][1].load(pairs[k][2]), "pairs")
+
+    for part in data.values():
+        part.check_all = check_all
+    sources, names = _apart([pair for pair, _, _ in pairs])
+    early(sources, check_all, names)
+
+
+def _nothing() -> None: ...
 
 
 def fitting(picture: Tensor, answer: Tensor, pair: Pair, wanted: tuple[int, int]) -> None:
@@ -326,6 +399,7 @@ class PairSplits:
         """Of `read(pairs, index)`, kept in memory up to `cache_gb`, and `finish(pictures, answers)` of a batch."""
         room = rooms(cache_gb, splits)
         data = {name: Decoded(partial(read, pairs), len(pairs), room[name]) for name, pairs in splits.items()}
+        checked(data, splits)
         picture, answer = data["valid"][0]
         example, _ = finish(picture[None], answer[None])
         assert isinstance(example, Tensor)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from sartor.data.pictures import decoded
+from sartor.core.errors import DataError
+from sartor.data.pictures import decoded, say_turned
+from sartor.data.survey import early, survey
 
 
 @dataclass
@@ -21,12 +23,14 @@ class Photographs:
         files: Where they are.
         size: Height and width.
         room: Bytes that decoded images may still take.
+        upright: Whether they are turned as their EXIF data says.
         kept: Index -> image.
     """
 
     files: Sequence[Path]
     size: int
     room: int
+    upright: bool = False
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -39,20 +43,46 @@ class Photographs:
     def _image(self, index: int) -> Tensor:
         image = self.kept.get(index)
         if image is None:
-            image = square(self.files[index], self.size)
+            try:
+                image = square(self.files[index], self.size, upright=self.upright)
+            except DataError:
+                self.check_all()
+                raise
             if image.numel() <= self.room:
                 self.kept[index] = image
                 self.room -= image.numel()
         return image
 
+    def check(self) -> None:
+        """Decode all of a small data set, and say if images are stored turned.
 
-def square(path: Path, size: int) -> Tensor:
+        Raises:
+            DataError: Some cannot be; the message names them.
+        """
+        names = list(map(str, self.files))
+        early(self.files, self.check_all, names)
+        if not self.upright:
+            say_turned(self.files, names, "task.upright")
+
+    def check_all(self) -> None:
+        """Decode all.
+
+        Raises:
+            DataError: Some cannot be; the message names them.
+        """
+        survey(list(map(str, self.files)), self._whole, "images", self._whole)
+
+    def _whole(self, index: int) -> Tensor:
+        return decoded(self.files[index], str(self.files[index]), upright=self.upright)
+
+
+def square(path: Path, size: int, *, upright: bool = False) -> Tensor:
     """The middle of one image file, `(3, size, size)`, uint8.
 
     Raises:
-        DataError: It cannot be decoded, or has no 8 bits per channel.
+        DataError: It cannot be decoded (see `sartor.data.pictures.decoded`).
     """
-    image = decoded(path, str(path))
+    image = decoded(path, str(path), upright=upright)
     if min(image.shape[1:]) != size:
         image = v2.functional.resize(image, [size], antialias=True)
     middle: Tensor = v2.functional.center_crop(image, [size, size])

@@ -17,7 +17,10 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from sartor.core.errors import DataError
+from sartor.core.foreign import first_line
 from sartor.data.archives import Archive, finite, open_archive
+from sartor.data.folders import class_names, is_hidden
+from sartor.data.survey import survey
 
 LABELS = ("label", "digit", "word", "class", "y")
 """What the column of the classes may be called if nobody says."""
@@ -115,11 +118,19 @@ def _of_folder(path: Path, label: str, rate: int | None) -> Takes:
         raise DataError(
             f"{path} is a folder: the class of a take is its folder's name; leave the setting 'label' empty"
         )
-    files = sorted(p for p in path.glob("*/*") if p.suffix.lower() == ".wav")
-    if not files:
-        raise DataError(f"{path} holds no CLASS/*.wav; it needs one folder of wav files per class")
+    classes = class_names(
+        path,
+        lambda place: any(_waves(place)),
+        "wav files",
+        f"{path} holds no CLASS/*.wav; it needs one folder per class",
+    )
+    files = [file for name in classes for file in _waves(path / name)]
     audio, offsets, found = _of_files(files, rate)
     return Takes(audio, offsets, found, np.array([p.parent.name for p in files]))
+
+
+def _waves(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and not is_hidden(p.name))
 
 
 def _of_arrays(archive: Archive, rate: int | None) -> tuple[Tensor, Tensor, int]:
@@ -138,8 +149,9 @@ def _of_arrays(archive: Archive, rate: int | None) -> tuple[Tensor, Tensor, int]
 
 
 def _of_files(files: Sequence[Path], rate: int | None) -> tuple[Tensor, Tensor, int]:
-    read = [_wav(file) for file in files]
-    return _packed([audio for _, audio in read], [found for found, _ in read], rate, [str(f) for f in files])
+    names, read = [str(file) for file in files], list[tuple[int, NDArray[Any]]]()
+    survey(names, lambda i: read.append(_wav(files[i])), "recordings")
+    return _packed([audio for _, audio in read], [found for found, _ in read], rate, names)
 
 
 def _packed(
@@ -172,8 +184,11 @@ def _wav(path: Path) -> tuple[int, NDArray[Any]]:
             warnings.simplefilter("error", wavfile.WavFileWarning)
             warnings.filterwarnings("ignore", message="Chunk", category=wavfile.WavFileWarning)
             rate, audio = wavfile.read(path)
-    except (OSError, ValueError, EOFError, wavfile.WavFileWarning) as error:
-        raise DataError(f"{path} is not a readable wav file ({error}); remove or convert it") from error
+    except Exception as error:  # what SciPy raises on damaged files is not documented
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else first_line(error)
+        raise DataError(f"{path} is not a readable wav file ({reason}); remove or convert it") from error
+    if rate < 1:
+        raise DataError(f"{path} has {rate} samples per second; remove or convert it")
     if not audio.size:
         raise DataError(f"{path} holds no samples; remove it")
     return int(rate), _scaled(audio, str(path))

@@ -16,6 +16,7 @@ from sartor.core.trees import Inputs
 from sartor.data.archives import Archive, Array, joined, open_archive
 from sartor.data.batches import Splits, divide
 from sartor.data.images import existing
+from sartor.data.survey import survey
 
 FORMS = ("", "apart", "named", "stacked")
 SPLITS = ("", "official", "group", "random")
@@ -46,7 +47,9 @@ class Sources:
             DataError: A file is missing, or is none of arrays.
         """
         files = [existing(data, "data"), *([] if isinstance(test, int | float) else [existing(test, "test")])]
-        return cls(tuple(map(open_archive, files)), float(test) if isinstance(test, int | float) else 0.1)
+        archives: list[Archive] = []
+        survey(list(map(str, files)), lambda i: archives.append(open_archive(files[i])), "files")
+        return cls(tuple(archives), float(test) if isinstance(test, int | float) else 0.1)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import DataError
 from sartor.core.metrics import SHARE, Metric
@@ -37,7 +36,7 @@ class Teacher:
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.device = device
-        self.network = copy.deepcopy(network).eval().requires_grad_(False).to(device)
+        self.network = copies.faithful(network).eval().requires_grad_(False).to(device)
 
     def __call__(self, inputs: Inputs) -> Tree:
         """The outputs, on the CPU."""
@@ -74,7 +73,9 @@ def scales_of(teacher: Teacher, batches: Iterable[Batch]) -> dict[str, float]:
         if seen >= SCALED:
             break
     if not sums:
-        raise DataError(f"nothing to imitate: {seen} training examples, and no output of floating-point numbers")
+        raise DataError(
+            f"nothing to imitate: {seen} training examples, and no output of floating-point numbers; it needs both"
+        )
     return {name: _scale(name, *part.tolist()) for name, part in sums.items()}
 
 

@@ -35,6 +35,7 @@ class Look:
         augment: Of training images, see `sartor.data.images.augmenter`.
         form: How the network gets several inputs, see `sartor.data.sources.arranged`.
         room: Bytes that decoded images may take.
+        upright: Whether images from files are turned as their EXIF data says.
     """
 
     size: int = 224
@@ -43,6 +44,7 @@ class Look:
     augment: str = ""
     form: str = "apart"
     room: int = 0
+    upright: bool = False
 
     def normalisation(self, channels: int) -> tuple[Sequence[float], Sequence[float]]:
         """Mean and standard deviation of so many channels.
@@ -170,7 +172,9 @@ def _of_files(place: Path, test: float | str | Path, look: Look, valid: float, s
     flags = np.arange(len(files)) >= len(parts[0]) if len(parts) > 1 else None
     share = float(test) if isinstance(test, int | float) else 0.1
     splits = divide(len(files), valid=valid, test=share, seed=seed, flags=flags)
-    return _examples({"images": Photographs(files, look.size, look.room)}, ["images"], look), splits
+    photographs = Photographs(files, look.size, look.room, look.upright)
+    photographs.check()
+    return _examples({"images": photographs}, ["images"], look), splits
 
 
 def _found(place: Path) -> list[Path]:

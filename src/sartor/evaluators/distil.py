@@ -27,10 +27,11 @@ from sartor.core.metrics import Metric
 from sartor.core.records import Arch, Proposal
 from sartor.core.rng import derive, global_seed
 from sartor.data.losses import apart
-from sartor.networks import load_weights
+from sartor.exporting.weights_file import load_weights
 from sartor.supernet.lineage import check_parent, keep_weights, kept_weights
 from sartor.training import Recipe, evaluate, fit
-from sartor.training.evaluation import check_fits, mode, resolve
+from sartor.training.evaluation import mode, resolve
+from sartor.training.fitting import check_fits
 
 __all__ = ["Distil"]
 

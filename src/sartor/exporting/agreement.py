@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -73,32 +76,46 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
         return float((found != expected).double().mean()) if expected.numel() else 0.0
     wide = torch.complex128 if expected.is_complex() else torch.float64
     a, b = found.detach().to(wide), expected.detach().to(wide)
-    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return float("inf")
-    if not b.numel():
+    known = a != b  # infinities that are the same on both sides (of what a mask excludes, say) are no difference
+    if not bool(known.any()):
         return 0.0
-    difference, largest = float((a - b).abs().max()), float(b.abs().max())
+    if not bool(torch.isfinite(a[known]).all() and torch.isfinite(b[known]).all()):
+        return float("inf")
+    difference, b = float((a - b)[known].abs().max()), b[torch.isfinite(b)]
+    largest = float(b.abs().max())
     span = largest if expected.is_complex() else float(b.max() - b.min())
     scale = span or largest
     return 0.0 if difference == 0 else difference / scale if scale else float("inf")
 
 
-def drawn(example: Inputs, rng: torch.Generator, batch: int | None = None) -> Inputs:
+def drawn(
+    example: Inputs, rng: torch.Generator, batch: int | None = None, shapes: Sequence[Sequence[int]] | None = None
+) -> Inputs:
     """Random inputs like `example`: standard normal, or drawn from the example's own values if those are no floats.
 
-    Whole numbers are indices or lengths more often than not: any other value might not be allowed.
+    Whole numbers are indices, lengths or masks more often than not: any other value might not be allowed, nor might a
+    row without any of them. So a row is the example's first one in another order, repeated where it is longer.
 
     Args:
         example: Each `(batch, ...)`.
         rng: All randomness.
         batch: Size of the batch; as in the example by default.
+        shapes: Of all tensors in order, whatever their batch; those of the example by default.
     """
+    wanted = iter(shapes or [t.shape for t in trees.leaves(example)])
 
     def like(tensor: Tensor) -> Tensor:
-        shape = tensor.shape if batch is None or not tensor.dim() else (batch, *tensor.shape[1:])
+        shape = tuple(next(wanted))
+        shape = shape if batch is None or not shape else (batch, *shape[1:])
         if tensor.is_floating_point() or tensor.is_complex():
             return torch.randn(shape, generator=rng).to(tensor.dtype)
-        values = tensor.detach().cpu().reshape(-1)
-        return values[torch.randint(len(values), shape, generator=rng)] if len(values) else values.new_zeros(shape)
+        if not tensor.numel():
+            return torch.zeros(shape, dtype=tensor.dtype)
+        own = tensor.detach().cpu()
+        row = own[0].reshape(-1) if own.dim() > 1 else own.reshape(-1)
+        count = math.prod(shape[1:]) if own.dim() > 1 else math.prod(shape)
+        line = row.repeat(-(-count // len(row)))[:count]
+        rows = [line[torch.randperm(count, generator=rng)] for _ in range(shape[0] if own.dim() > 1 else 1)]
+        return torch.stack(rows).reshape(shape)
 
     return trees.mapped(like, example)  # type: ignore[no-any-return]

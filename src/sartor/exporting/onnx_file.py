@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,22 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from sartor.core import trees
-from sartor.core.errors import TargetError
+from sartor.core import copies, trees
+from sartor.core.errors import ConfigError, TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs
-from sartor.exporting.signature import BATCH, ENTRY, Port, Signature
+from sartor.exporting.pt2_file import obstacle
+from sartor.exporting.signature import ENTRY, Port, Signature
+from sartor.exporting.sizes import Axes, NarrowError, axes, batched
 from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
 
 LARGEST = 2**31 - 2**20
 """A protobuf file cannot hold more bytes; weights go to a second file from here on."""
+
+OLDEST = 7
+"""The first opset that the exporter knows."""
+
+FIXED = ExportSettings(batch="fixed")
 
 DTYPES: Mapping[str, torch.dtype] = {
     "FLOAT": torch.float32,
@@ -42,7 +50,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 """ONNX's types of elements in PyTorch's words."""
 
 
-def export_onnx(module: nn.Module, example: Inputs, path: Path) -> Signature:
+def export_onnx(module: nn.Module, example: Inputs, path: Path, settings: ExportSettings | None = None) -> Signature:
     """Write `module`, in eval mode, to `path`.
 
     The batch dimension, which all inputs share, is left open where the module allows it (ONNX Runtime is not slower for
@@ -53,15 +61,26 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path) -> Signature:
         module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
         example: What it is called with, each `(batch, ...)`.
         path: The file; below 2 GB it is the only one.
+        settings: Which opset, and which sizes are open beside the batch.
 
     Returns:
         What enters and leaves, in the module's own classes.
 
     Raises:
+        ConfigError: there is no such opset, or no such size.
+        NarrowError: the module cannot be exported with these sizes open.
         TargetError: the exporter cannot express the module; the message names the operator where it is known.
     """
+    settings = settings or ExportSettings()
+    check_opset(settings.opset)
     signature = Signature.of(module, example)
-    program = trace_onnx(module, example, batch="open", signature=signature)
+    program = trace_onnx(module, example, settings=settings, signature=signature)
+    written = program.model.opset_imports[""]
+    if settings.opset not in {0, written}:
+        raise TargetError(
+            f"export.opset {settings.opset}: {type(module).__name__} has no form in it, only in opset {written}; ask "
+            "for that, or leave the setting out"
+        )
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path, external_data=weights > LARGEST)
@@ -72,7 +91,7 @@ def trace_onnx(
     module: nn.Module,
     example: Inputs,
     *,
-    batch: str = "fixed",
+    settings: ExportSettings = FIXED,
     optimize: bool = True,
     signature: Signature | None = None,
 ) -> Any:
@@ -81,13 +100,13 @@ def trace_onnx(
     Args:
         module: The network.
         example: What it is called with, each `(batch, ...)`.
-        batch: "open" (falls back to fixed if the module's code fixes it) or "fixed".
+        settings: Which opset, and what is open: the batch falls back to fixed if the module's code fixes it.
         optimize: Whether the exporter rewrites the graph (folds constants and batch norms).
         signature: Of the module; found by a call if not given.
     """
     signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
-        program = _exported(module, example, signature, batch == "open", optimize)
+        program = _exported(copies.ready(module, example), example, signature, settings, optimize)
     _rename(program.model.graph, signature)
     program.model.metadata_props[ENTRY] = signature.text()
     return program
@@ -102,7 +121,7 @@ def onnx_signature(data: bytes) -> Signature:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:
-        raise TargetError(f"this is no ONNX model: {error}") from error
+        raise TargetError(f"this is no ONNX model: {error}; export it again") from error
     graph = model.graph
     weights = {tensor.name for tensor in chain(graph.initializer, (s.values for s in graph.sparse_initializer))}
     ports = [_port(value) for value in graph.input if value.name not in weights]
@@ -113,21 +132,56 @@ def onnx_signature(data: bytes) -> Signature:
     return Signature.read(text, ports, [value.name for value in graph.output])
 
 
-def _exported(module: nn.Module, example: Inputs, signature: Signature, open_batch: bool, optimize: bool) -> Any:
+def check_opset(opset: int) -> None:
+    """Whether ONNX has it; 0 is none in particular.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if opset and not OLDEST <= opset <= newest:
+        raise ConfigError(
+            f"export.opset must be from {OLDEST} to {newest}, the newest of the ONNX that is installed, or 0 for the "
+            f"exporter's own; got {opset}"
+        )
+
+
+def _exported(
+    module: nn.Module, example: Inputs, signature: Signature, settings: ExportSettings, optimize: bool
+) -> Any:
     def forward(*values: Tensor) -> tuple[Tensor, ...]:
         output = trees.call(module, signature.packed(values))
         return tuple(leaf.clone() for leaf in trees.leaves(output))  # each a value of its own, to be given a name
 
-    flat = Adapted(module, forward)
+    flat, who = Adapted(module, forward), type(module).__name__
     options: dict[str, Any] = {"dynamo": True, "verbose": False, "optimize": optimize}
-    if open_batch:
-        shapes = (tuple({0: torch.export.Dim(BATCH)} for _ in signature.inputs),)
-        with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
-            return torch.onnx.export(flat, _values(several(example)), dynamic_shapes=shapes, **options)
+    options |= {"opset_version": settings.opset} if settings.opset else {}
+    open_ = axes(example, [port.name for port in signature.inputs], settings.dynamic)
+    if settings.batch == "open":
+        open_ = batched(open_, example)
+        example_ = several(example)
+    else:
+        example_ = example
     try:
-        return torch.onnx.export(flat, _values(example), **options)
+        if not any(open_):
+            return torch.onnx.export(flat, _values(example), **options)
+        program: Any = torch.onnx.export(flat, _values(example_), dynamic_shapes=(tuple(open_),), **options)
+        _check_open(program.model.graph, open_)
     except Exception as error:
-        raise TargetError(f"cannot export {type(module).__name__} to ONNX: {reason(error)}") from error
+        if settings.dynamic:
+            raise NarrowError(obstacle(module, example, open_) or reason(error)) from error
+        if not any(open_):
+            raise TargetError(f"cannot export {who} to ONNX: {reason(error)}") from error
+        return _exported(module, example, signature, replace(settings, batch="fixed"), optimize)  # or stopped again
+    return program
+
+
+def _check_open(graph: Any, open_: Axes) -> None:
+    """The exporter may have given up on open sizes by itself."""
+    for value, found in zip(graph.inputs, open_, strict=True):
+        fixed = [symbol for axis, symbol in found.items() if isinstance(value.shape[axis], int)]
+        if fixed:
+            raise NarrowError(f"the network's code fixes the size {fixed[0]!r}")
 
 
 def _values(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -1,9 +1,8 @@
-"""Write a PyTorch module as a `torch.export` file, which loads without the module's code and without pickle."""
+"""Write a PyTorch module as a `torch.export` file, which loads without the module's code; read one that runs none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting.signature import BATCH, ENTRY, Kind, Port, Signature
+from sartor.exporting.pt2_check import check_pt2
+from sartor.exporting.signature import ENTRY, Kind, Port, Signature
+from sartor.exporting.sizes import BATCH, Axes, NarrowError, axes, batched
 from sartor.exporting.structure import plain
-from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
+from sartor.exporting.tracing import Adapted, evaluating, first_line, quiet, reason, several
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Program:
     module: Callable[..., Tree]
     signature: Signature | None
 
+    def __call__(self, inputs: Inputs) -> Tree:
+        """The network's output, in its structure.
+
+        Raises:
+            TargetError: see `Signature.ordered` and `run`.
+        """
+        return self.restored(self.run(self.accepted(inputs)))
+
     def accepted(self, inputs: Inputs) -> Inputs:
         """The inputs in the form that `module` takes.
 
@@ -41,9 +51,17 @@ class Program:
         return self.signature.packed(self.signature.ordered(inputs)) if self.signature else inputs
 
     def run(self, inputs: Inputs) -> Tree:
-        """The output of `module` as it comes."""
+        """The output of `module` as it comes.
+
+        Raises:
+            TargetError: it cannot take the inputs: a program has rules of its own on sizes that are open.
+        """
         args, kwargs = trees.arguments(inputs)
-        return self.module(*args, **kwargs)
+        try:
+            return self.module(*args, **kwargs)
+        except Exception as error:
+            shapes = trees.shapes(inputs)
+            raise TargetError(f"the program cannot run inputs of shapes {shapes}: {first_line(error)}") from error
 
     def giving(self, tree: Tree) -> Program:
         """The same with outputs in the structure of `tree`."""
@@ -56,7 +74,7 @@ class Program:
         return self.signature.rebuilt(trees.leaves(output))
 
 
-def export_pt2(module: nn.Module, example: Inputs, path: Path) -> Signature:
+def export_pt2(module: nn.Module, example: Inputs, path: Path, settings: ExportSettings | None = None) -> Signature:
     """Write `module`, in eval mode, to `path`; the batch dimension stays open where the module allows it.
 
     The file's own program gives dicts for dataclasses, and plain tuples for named ones, since it knows no classes.
@@ -65,16 +83,21 @@ def export_pt2(module: nn.Module, example: Inputs, path: Path) -> Signature:
         module: Takes tensors and returns a tree of tensors; its training flags are left as they were.
         example: What it is called with, each `(batch, ...)`, on the module's device.
         path: The file, `.pt2` by custom.
+        settings: Which sizes are open beside the batch; an opset means nothing here.
 
     Returns:
         What enters and leaves, in the module's own classes.
 
     Raises:
+        ConfigError: there is no such size.
+        NarrowError: the module cannot be traced with these sizes open.
         TargetError: the module cannot be traced.
     """
+    settings = settings or ExportSettings()
     signature = Signature.of(module, example)
+    open_ = axes(example, [port.name for port in signature.inputs], settings.dynamic)
     with evaluating(module), quiet():
-        program = _traced(module, example)
+        program = _traced(copies.ready(module, example), example, settings, open_)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:  # a path would have to end with .pt2
             torch.export.save(program, file, extra_files={ENTRY: signature.text()})
@@ -85,10 +108,11 @@ def load_pt2(path: Path, device: str = "cpu") -> Program:
     """The network in a `.pt2` file, on `device`.
 
     Raises:
-        TargetError: there is no such file, or it is damaged.
+        TargetError: there is no such file, it is damaged, or it could run code (see `sartor.exporting.pt2_check`).
     """
     if not path.is_file():
         raise TargetError(f"no file {path}; prepare the network first, or give the path of a .pt2 file")
+    check_pt2(path)
     extra = {ENTRY: ""}
     with quiet():
         try:
@@ -98,22 +122,47 @@ def load_pt2(path: Path, device: str = "cpu") -> Program:
         return Program(program.module().to(device), _signature(program, str(extra[ENTRY]) or None))
 
 
-def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+def obstacle(module: nn.Module, example: Inputs, open_: Axes | None = None) -> str:
+    """Why a module cannot be traced with an open batch, and with further open sizes; "" if it can."""
+    wanted = batched(open_ or [{} for _ in trees.leaves(example)], example)
+    with evaluating(module), quiet():
+        try:
+            _program(module, several(example), wanted, torch.export.Dim.DYNAMIC)
+        except Exception as error:  # noqa: BLE001 - whatever stops a trace
+            return reason(error)
+    return ""
+
+
+def _traced(module: nn.Module, example: Inputs, settings: ExportSettings, open_: Axes) -> torch.export.ExportedProgram:
+    if settings.batch == "open":
+        example_, open_ = several(example), batched(open_, example)
+    else:
+        example_ = example
+    batch, error = torch.export.Dim(BATCH), None
+    for dimension in (batch, torch.export.Dim.DYNAMIC) if any(open_) else ():  # the second allows rules on the batch
+        try:
+            return _program(module, example_, open_, dimension)
+        except Exception as found:  # noqa: BLE001 - whatever stops an open batch is found again, or gone, below
+            error = found
+    if settings.dynamic and error is not None:
+        raise NarrowError(reason(error)) from error
+    try:
+        return _program(module, example, [{} for _ in open_], None)
+    except Exception as error:
+        raise TargetError(f"cannot trace {type(module).__name__}: {reason(error)}") from error
+
+
+def _program(module: nn.Module, example: Inputs, open_: Axes, batch: Any) -> torch.export.ExportedProgram:
     @wraps(module.forward)  # names of parameters are taken from it
     def forward(*args: Tensor, **kwargs: Tensor) -> Tree:
         return plain(module(*args, **kwargs))
 
-    flat = Adapted(module, forward)
-    with suppress(Exception):  # whatever stops an open batch is found again, or gone, below
-        args, kwargs = trees.arguments(several(example))
-        batch = torch.export.Dim(BATCH)
-        shapes: Any = {name: {0: batch} for name in kwargs} if kwargs else tuple({0: batch} for _ in args)
-        return torch.export.export(flat, args, kwargs, dynamic_shapes=shapes, strict=False)
-    try:
-        args, kwargs = trees.arguments(example)
-        return torch.export.export(flat, args, kwargs, strict=False)
-    except Exception as error:
-        raise TargetError(f"cannot trace {type(module).__name__}: {reason(error)}") from error
+    args, kwargs = trees.arguments(example)
+    found = [{axis: torch.export.Dim.DYNAMIC if axis else batch for axis in symbols} for symbols in open_]
+    shapes: Any = dict(zip(kwargs, found, strict=True)) if kwargs else tuple(found)
+    if not any(found):
+        shapes = None
+    return torch.export.export(Adapted(module, forward), args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _signature(program: torch.export.ExportedProgram, text: str | None) -> Signature | None:

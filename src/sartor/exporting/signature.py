@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from sartor.core import trees
 from sartor.core.errors import TargetError
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting.structure import decoded, encoded
-from sartor.exporting.tracing import evaluating
+from sartor.exporting.sizes import BATCH
+from sartor.exporting.structure import decoded, encoded, names
+from sartor.exporting.tracing import evaluating, first_line
 
 ENTRY = "sartor"
 """The key in the metadata of a file."""
 VERSION = 1
 """Of the JSON text."""
-BATCH = "batch"
-"""The symbol of the dimension that all inputs share."""
 
 Kind: TypeAlias = Literal["tensor", "tuple", "dict"]
 Shape: TypeAlias = tuple[int | str | None, ...]
@@ -85,7 +84,8 @@ class Signature:
         """Of a module, which is run once in eval mode.
 
         Inputs are called by the keys of a dict or the parameters of `forward`, `input` if there is one only; outputs
-        as in `trees.named`, `output` if there is one only. Names in a file differ by underscores where they are taken.
+        by keys and fields, `output` if there is one only (`structure.names`). Names in a file differ by underscores
+        where they are taken.
 
         Args:
             module: The network.
@@ -95,12 +95,17 @@ class Signature:
             TargetError: the module cannot run the example, or returns no tensors.
         """
         who = type(module).__name__
+        if any(t.is_meta for _, t in _state(module)):
+            raise TargetError(
+                f"{who} is on the meta device, so it has no weights to write; fill it with some (to_empty, then "
+                "load_state_dict)"
+            )
         try:
             with evaluating(module):
                 output = trees.call(module, example)
         except Exception as error:
             raise TargetError(
-                f"{who} cannot run inputs of shapes {trees.shapes(example)}: {_first_line(error)}"
+                f"{who} cannot run inputs of shapes {trees.shapes(example)}: {first_line(error)}"
             ) from error
         if not trees.leaves(output):
             raise TargetError(f"{who} returns a {type(output).__name__} without tensors; a network must return tensors")
@@ -110,7 +115,7 @@ class Signature:
             Port(name, _free(name, taken), (BATCH, *t.shape[1:]) if t.dim() else (), t.dtype)
             for name, t in given.items()
         ]
-        outputs = [_free(name, taken) for name, _ in _outputs(output)]
+        outputs = [_free(name, taken) for name in names(output, "output")]
         return cls(kind_of(example), tuple(ports), tuple(outputs), output)
 
     @classmethod
@@ -188,6 +193,11 @@ class Signature:
         raise TargetError(f"the network needs inputs {'; '.join(map(str, self.inputs))}; got {got}")
 
 
+def input_names(module: nn.Module, example: Inputs) -> list[str]:
+    """What a caller calls the inputs of a network, in the order of the example's tensors."""
+    return list(_named(module, example))
+
+
 def kind_of(inputs: Inputs) -> Kind:
     """What a module is called with."""
     return "tensor" if isinstance(inputs, Tensor) else "dict" if isinstance(inputs, Mapping) else "tuple"
@@ -199,20 +209,13 @@ def _named(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
     values = [example] if isinstance(example, Tensor) else list(example)
     if len(values) == 1:
         return {"input": values[0]}
-    names: list[str] = []
+    found: list[str] = []
     for parameter in inspect.signature(module.forward).parameters.values():
         if parameter.kind not in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
             break
-        names.append(parameter.name)
-    names += [f"input_{i}" for i in range(len(names), len(values))]  # of `*args`
-    return dict(zip(names[: len(values)], values, strict=True))
-
-
-def _outputs(tree: Tree) -> list[tuple[str, Tensor]]:
-    """As `trees.named`, with equal names kept apart by their places."""
-    named = list(trees.named(tree, "output").items())
-    leaves = trees.leaves(tree)
-    return named if len(named) == len(leaves) else [(f"output_{i}", leaf) for i, leaf in enumerate(leaves)]
+        found.append(parameter.name)
+    found += [f"input_{i}" for i in range(len(found), len(values))]  # of `*args`
+    return dict(zip(found[: len(values)], values, strict=True))
 
 
 def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -224,11 +227,6 @@ def _free(name: str, taken: set[str]) -> str:
         name += "_"
     taken.add(name)
     return name
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _parsed(text: str, inputs: int, outputs: int) -> tuple[Kind, list[str], Tree]:

@@ -45,6 +45,24 @@ def plain(tree: Tree) -> Tree:
     return values if kind == "list" else tuple(values)
 
 
+def names(tree: Tree, alone: str, path: str = "") -> list[str]:
+    """One name per tensor, in order: keys and fields, `alone_0`, ... of a tuple or list, nested ones joined by dots.
+
+    Args:
+        tree: An output.
+        alone: The name of the only tensor.
+        path: The name of what `tree` is a part of.
+    """
+    kind, items = _taken_apart(tree)
+    if kind == "tensor":
+        return [path or alone]
+    found: list[str] = []
+    for key, value in items:
+        name = f"{alone}_{key}" if isinstance(key, int) and not path else str(key)
+        found += names(value, alone, f"{path}.{name}" if path else name)
+    return found
+
+
 def encoded(tree: Tree) -> list[Any]:
     """The tree as plain data for JSON, without the values of its tensors.
 
@@ -91,7 +109,7 @@ def _taken_apart(tree: Tree) -> tuple[str, list[tuple[Any, Any]]]:
             raise TargetError(f"keys of outputs must be strings or integers to be written to a file, not {odd!r}")
         return "record" if dataclasses.is_dataclass(tree) else "dict", list(tree.items())
     if isinstance(tree, tuple | list):
-        named = getattr(tree, "_fields", None)
+        named = getattr(tree, "_fields", None) or getattr(tree, "__match_args__", None)  # of `torch.return_types`
         kind = "namedtuple" if named else "tuple" if isinstance(tree, tuple) else "list"
         return kind, list(zip(named or range(len(tree)), tree, strict=True))
     if dataclasses.is_dataclass(tree):

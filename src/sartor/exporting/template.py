@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +25,7 @@ from torch import Tensor, fx, nn
 
 from sartor.core import trees
 from sartor.core.contracts import Session
+from sartor.core.copies import faithful
 from sartor.core.errors import TargetError
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs
@@ -271,12 +271,12 @@ class _Formulas:
 
 def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `module` (on the meta device, maybe) on the CPU, with these parameters and buffers, in eval mode."""
-    copy = deepcopy(module)
+    copy = faithful(module)
     if any(t.is_meta for t in (*copy.parameters(), *copy.buffers())):
         copy = copy.to_empty(device="cpu")
         for buffer in copy.buffers():  # those that no state dict holds
             buffer.zero_()
-    copy.load_state_dict(dict(weights))
+    copy.load_state_dict({name.replace("_orig_mod.", ""): value for name, value in weights.items()})
     copy.cpu().eval()
     return copy
 
@@ -307,7 +307,7 @@ def sane_weights(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
         norm.momentum = 1.0
     with torch.no_grad():
         trees.call(copy, drawn(example, rng, batch=8))
-    calibrated: dict[str, Tensor] = {name: value.detach().clone() for name, value in copy.state_dict().items()}
+    calibrated = {name: value.detach().clone() for name, value in copy.state_dict().items() if name in state}
     for name, value in calibrated.items():
         if name.endswith("running_var"):
             value.clamp_(min=1e-3)

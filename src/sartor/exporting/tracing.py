@@ -7,12 +7,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.trees import Inputs
 
 
@@ -32,15 +33,10 @@ class Adapted(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside the block; every submodule's own flag comes back after it."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
+    """Eval mode and no gradients inside the block; the module is as it was after it."""
+    with copies.undisturbed(module), torch.no_grad():
+        module.eval()
+        yield
 
 
 def several(example: Inputs) -> Inputs:
@@ -61,6 +57,18 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def device_of(module: nn.Module, inputs: Inputs) -> torch.device:
+    """Where a network computes: the device of its first parameter or buffer, else that of its inputs."""
+    state = chain(module.parameters(), module.buffers(), trees.leaves(inputs))
+    return next((tensor.device for tensor in state), torch.device("cpu"))
+
+
+def first_line(error: BaseException) -> str:
+    """Of an exception's message, with its type."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+
+
 def reason(error: BaseException) -> str:
     """The operator that the exporter stumbled over, else the first line of the innermost cause."""
     lines = []
@@ -68,8 +76,14 @@ def reason(error: BaseException) -> str:
     while cause is not None:
         lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
         cause = cause.__cause__
+    fixed = re.search(r"specialized it to be a constant \((\d+)\)", "\n".join(lines))
+    if fixed:
+        return f"its code turns a size that is to be open into the number {fixed[1]}"
     for line in lines:
         found = re.search(r"(?:no decompositions? registered|no onnx function|not supported|unsupported).*", line, re.I)
+        called = re.match(r"Error calling function '(\w+)'", line)
+        if called:
+            return f"its exporter fails on operator {called[1].replace('_', '.', 1)}; replace it by other operators"
         operator = re.search(r"[a-z_]\w*(?:\.|::)[a-z_]\w*(?:\.\w+)?", found[0] if found else "", re.I)
         if operator:
             return f"no ONNX form of operator {operator[0]}; replace it by operators that ONNX has"

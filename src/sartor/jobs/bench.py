@@ -156,6 +156,7 @@ class Stand:
         self.task = task
         self.space = _space(task)
         self.table = Table.read(task.file, self.space, task.dataset)
+        self._priced = Priced(self.space, self.table, told=_is_told(task))
         costs = self._costs()
         self.prices = {m: Price(cost) for m, cost in costs.items()}
         self.problem = Problem(
@@ -166,17 +167,16 @@ class Stand:
         )
         signal = task.signal or self.table.best_signal()
         tabular = Tabular.of(self.problem, self.table, signal=signal, noise=task.noise, curve=True)
-        self.evaluator = Compressed(tabular, self.space) if task.objective == "compression" else tabular
+        self.evaluator = Compressed(tabular, self._priced) if task.objective == "compression" else tabular
         self.signal, self.timed = signal, "seconds" in tabular(Proposal(self.space.reference), 0)
 
     def _costs(self) -> dict[str, CostModel]:
-        """What there may be budgets on: costs of the space, else those that the table lists."""
-        costs, listed = analytic_costs(self.space), self.table.costs()
+        """What there are budgets on."""
+        known = [*analytic_costs(self.space), *self.table.costs()]
         for metric in self.task.budget:
-            if metric not in costs and metric not in listed:
-                known = ", ".join([*costs, *(m for m in listed if m not in costs)])
-                raise ConfigError(f"no budget on {metric!r} here; it may be one of {known}")
-        return {m: costs[m] if m in costs else LookedUp.of(self.space, self.table, m) for m in self.task.budget}
+            if metric not in known:
+                raise ConfigError(f"no budget on {metric!r} here; it may be one of {', '.join(dict.fromkeys(known))}")
+        return {metric: self._priced.model(metric) for metric in self.task.budget}
 
     def cost(self, arch: Arch) -> Mapping[str, float]:
         """Metric -> cost of a network."""
@@ -233,24 +233,92 @@ class Stand:
         return max(self.evaluator.true(tuple(a)) for a in index[inside].tolist())
 
 
+class Priced:
+    """What the networks of a table cost on its data set: by its own columns, else as the space counts them.
+
+    Where both say the same, the space's costs are taken, which have tables for strategies that need them.
+
+    Args:
+        space: Of the networks.
+        table: With their results.
+        told: Whether the space has been told what its costs depend on (classes, size), by the user or because the data
+            set is known.
+    """
+
+    def __init__(self, space: Space, table: Table, *, told: bool) -> None:
+        self.space, self._table, self._told = space, table, told
+        self._counted = analytic_costs(space)
+        self._archs = networks_of(space)
+        self._lines = [table.line(space, arch) for arch in self._archs]
+
+    def model(self, metric: str) -> CostModel:
+        """The cost model of a metric.
+
+        Raises:
+            ConfigError: The table contradicts the space, or has no such column and its data set is not known.
+        """
+        if metric not in self._counted:
+            return LookedUp.of(self.space, self._table, metric)
+        differs = self._differs(metric)
+        if differs is None and not self._is_certain():
+            raise ConfigError(
+                f"nobody knows {metric} on the data set {self._table.dataset!r}: {self._table.path} has no such column "
+                f"and to {type(self.space).__name__} the data set is unknown; add the column, or say classes and size, "
+                "as in --space classes=10 --space size=32"
+            )
+        if differs and self._told:
+            raise ConfigError(
+                f"{self._table.path} contradicts {type(self.space).__name__} on the data set {self._table.dataset!r}: "
+                f"{differs}; correct the table, its data set's name, or classes and size of the space"
+            )
+        return LookedUp.of(self.space, self._table, metric) if differs else self._counted[metric]
+
+    def _is_certain(self) -> bool:
+        """Whether the space counts what the data set costs: it was told, or the table lists the same multiply-adds."""
+        return self._told or self._differs("macs") == ""
+
+    def _differs(self, metric: str) -> str | None:
+        """Where the table and the space say different things, "" if nowhere; None if the table does not list it."""
+        listed = self._table.cost(metric)
+        if listed is None:
+            return None
+        have, counted = listed[self._lines], self._counted[metric](self._archs).numpy()
+        off = np.abs(have - counted) > _CLOSE * counted + _rounding(have)
+        if not off.any():
+            return ""
+        k = int(np.argmax(off))
+        return f"{metric} of {self.space.key(self._archs[k])!r} are {have[k]:g} there and {counted[k]:g} here"
+
+
+_CLOSE = 0.01
+"""Relative differences between tables that count the same."""
+
+
+def _rounding(values: Floats) -> float:
+    """Half of the last decimal that numbers in millions are given with."""
+    digits = next((d for d in range(7) if np.allclose(values, np.round(values / 1e6, d) * 1e6, rtol=1e-12)), 7)
+    return 0.5 * 10.0 ** (6 - digits)
+
+
 class Compressed(Evaluator):
     """A table's accuracies as rewards of compression, in per cent: `compression`, `compression_1`, ...
 
     Args:
         inner: The table.
-        space: Its reference is the teacher, with its accuracies in the table.
+        priced: Tells the parameters; the reference of its space is the teacher, with its accuracies in the table.
 
     Raises:
         ConfigError: The parameters of the space's networks are not known, or the teacher's accuracy is 0.
     """
 
-    def __init__(self, inner: Tabular, space: Space) -> None:
-        costs, teacher = analytic_costs(space), space.canonical(space.reference)
-        if "params" not in costs:
+    def __init__(self, inner: Tabular, priced: Priced) -> None:
+        space = priced.space
+        if "params" not in analytic_costs(space):
             raise ConfigError(
                 f"nobody knows the parameters of {type(space).__name__}; take objective = {METRIC.name!r}"
             )
-        self.inner, self._price = inner, Price(costs["params"])
+        teacher = space.canonical(space.reference)
+        self.inner, self._price = inner, Price(priced.model("params"))
         self._whole = self._price(teacher)
         self._seen = float(inner.table.column(inner.signal)[inner.table.line(space, teacher)])
         self._true = inner.true(teacher)
@@ -268,6 +336,14 @@ class Compressed(Evaluator):
     def true(self, arch: Arch) -> float:
         """The reward of what is reported of a network."""
         return 100 * compression(self._price(arch) / self._whole, self.inner.true(arch), self._true)
+
+
+def _is_told(task: Bench) -> bool:
+    """Whether the space knows what its costs depend on: by the data set, by the settings, or because it is nothing."""
+    table: dict[str, Any] = {"name": task.space} if isinstance(task.space, str) else dict(task.space)
+    keys = {key for facts in SETTINGS.values() for key in facts}
+    needed = keys & set(config.keywords(plugins.load("spaces", table["name"])))
+    return dataset_of(task.file, task.dataset) in SETTINGS or needed <= table.keys()
 
 
 def _space(task: Bench) -> Space:

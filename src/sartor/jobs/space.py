@@ -33,7 +33,9 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
     Returns:
         `groups` (each `name`, `layers`, `options`, `macs_share`: what cutting it alone takes off the MACs), `fixed`
         (each `layer`, `reason`), `floor` and `full` (each `macs`, `params`, `memory_bytes`, and with a target
-        `latency_ms`), `keeps_class` (whether results are of the network's own class).
+        `latency_ms`), `uncounted` (what the MACs leave out: each `layer`, `operator`, `why`, `macs`, `params`),
+        `keeps_class` (whether results are of the network's own class, as far as was tried), `notes` (what else one must
+        know: what was folded, left alone, or is lost).
     """
     full, floor = space.reference, archs.smallest(space)
     models = [Macs(space), Params(space), Memory(space)]
@@ -54,7 +56,9 @@ def describe_space(space: Widths, target: Target | None = None, *, show: Show | 
         "fixed": [{"layer": f.layer, "reason": f.reason} for f in space.coupling.fixed],
         "floor": ends["floor"],
         "full": ends["full"],
+        "uncounted": [entry._asdict() for entry in networks.counted(space.whole, space.example).uncounted],
         "keeps_class": space.plain,
+        "notes": list(space.notes),
         "input": networks.listed(networks.shapes(space.example)),
     }
 

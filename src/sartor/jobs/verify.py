@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from safetensors.torch import load_file
-
 from sartor import training
 from sartor.core import trees
 from sartor.core.contracts import Session
 from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble
 from sartor.jobs.fit.verify import judge, latencies
 from sartor.networks import macs_params
@@ -78,10 +77,11 @@ def verify(folder: Path, *, display: Display | None = None, objects: Objects | N
         objects: `space`, `task`, `target` if the run was given objects instead of names.
 
     Raises:
-        StateError: The run is not finished, or a file of it is missing.
+        StateError: The run is not finished, or a file of it is missing or not the one that was delivered.
     """
     display = display or Silent()
     result = read_result(folder)
+    result.check(folder)
     parts = assemble(read_config(folder / "config.toml"), **(objects or Objects()))
     entries = result.networks
     subjects = {role: _subject(parts, folder, entry) for role, entry in entries.items()}
@@ -119,7 +119,7 @@ def _again(parts: Parts, entry: Entry, session: Session, folder: Path, latency: 
     if _fits_session(parts):
         scores = training.score_outputs(session, parts.task.test(), parts.task)
     else:  # pictures of other sizes than the exported network takes: its weights are what can be tested
-        module.load_state_dict(load_file(folder / entry.weights))
+        load_own(module, folder / entry.weights)
         scores = training.score(module, parts.task.test(), parts.task)
     return Again(latency, macs, params, scores)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sartor.core import files
+from sartor.core import files, foreign
 from sartor.core.abilities import Operated
 from sartor.core.errors import DataError, MissingExtraError
 from sartor.core.records import Choice, Operator, Operators
@@ -134,17 +134,17 @@ def _entry(path: Path, key: str, value: Any) -> Entry:
 
 
 def _parsed(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    data = foreign.content(path, DataError)
     if path.suffix not in YAML:
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}; name YAML files .yaml") from error
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} is not JSON: {foreign.first_line(error)}; name YAML files .yaml") from error
     yaml = _yaml(path)
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not YAML: {error}; give another table") from error
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not YAML: {foreign.first_line(error)}; give another table") from error
 
 
 def _yaml(path: Path) -> Any:

@@ -7,6 +7,7 @@ A line that a crash has torn is skipped when it is the last one, and cut off bef
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import statistics
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
+from sartor.core import foreign
 from sartor.core.contracts import Space
 from sartor.core.errors import DataError
 from sartor.core.records import Arch
@@ -120,7 +122,7 @@ def read(path: Path, space: Space | None = None) -> tuple[Header, list[Sample]]:
     """
     if not path.is_file():
         raise DataError(f"no samples file {path}; measure some networks into it first")
-    content = path.read_bytes()
+    content = foreign.content(path, DataError)
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     if not lines:
         raise DataError(f"samples file {path} is empty; delete it and measure again")
@@ -188,12 +190,14 @@ def read_manifest(path: Path, space: Space) -> list[Sample]:
     """
     if not path.is_file():
         raise DataError(f"no manifest {path}; write one with a plan, time its networks, fill in latency_ms")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        needed = [*(c.name for c in space.choices), "latency_ms"]
+    reader = csv.DictReader(io.StringIO(foreign.text(path, DataError), newline=""))
+    needed = [*(c.name for c in space.choices), "latency_ms"]
+    try:
         if missing := [n for n in needed if n not in (reader.fieldnames or ())]:
             raise DataError(f"{path} lacks the columns {missing}; keep the header that the plan wrote")
         samples = [_row(path, number, row, space) for number, row in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file ({error}); keep the form that the plan wrote") from error
     if not samples:
         raise DataError(f"{path} has no rows; time the planned networks and fill in latency_ms")
     return samples
@@ -238,7 +242,7 @@ def _header(path: Path, line: bytes) -> Header:
         fields = json.loads(line)
         version = fields.pop("sartor_samples")
         header = Header(**{**fields, "options": tuple(fields["options"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} does not begin with the header of a samples file; give another path") from error
     if version != 1:
         raise DataError(f"{path} is of format {version!r}, this version reads 1; upgrade sartor")
@@ -258,7 +262,7 @@ def _sample(path: Path, number: int, line: bytes, options: tuple[int, ...]) -> S
         sample = Sample(**{**fields, "arch": tuple(int(a) for a in fields["arch"])})
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{where} is not a sample; delete the line") from error
     if len(sample.arch) != len(options) or any(not 0 <= a < k for a, k in zip(sample.arch, options, strict=True)):
         raise DataError(f"{where}: {sample.arch} is no arch of choices with {options} options; delete the line")

@@ -30,7 +30,7 @@ class PolicyGradient(AskTell):
         autoregressive: Whether a choice may depend on the earlier ones.
     """
 
-    saved = ("rng", "trials", "policy", "baseline")
+    saved = ("rng", "policy", "baseline")
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class Knockout(AskTell):
         batch: How many are proposed at a time.
     """
 
-    saved = ("rng", "trials", "brackets")
+    saved = ("rng", "brackets")
 
     def __init__(
         self, problem: Problem, seed: int, brackets: Sequence[Sequence[Rung]], *, trials: int, batch: int

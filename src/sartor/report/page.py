@@ -17,6 +17,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from sartor.core.files import atomically
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Estimate
 from sartor.report.format import (
@@ -96,15 +97,13 @@ def write_page(folder: Path) -> Path:
     Raises:
         StateError: There is no result, or it cannot be read.
     """
-    page = folder / "report.html"
-    part = folder / "report.html.part"
-    part.write_text(render(*read(folder), folder), encoding="utf-8")
-    part.replace(page)
+    page, whole = folder / "report.html", render(*read(folder), folder)
+    atomically(page, lambda part: part.write_text(whole, encoding="utf-8"))
     return page
 
 
 def render(result: Result, trace: Trace, folder: Path) -> str:
-    """The page as text; `folder` is only asked which files of the winners it holds."""
+    """The page as text; `folder` is only asked which files it holds, and whether they are those of the result."""
     figures = draw(result, trace)
     sections = [
         _head(result),
@@ -269,10 +268,11 @@ def _plot(name: str, figures: Mapping[str, go.Figure], result: Result, more: str
     plain = json.loads(figure.to_json())
     title = plain["layout"].pop("title")["text"]
     plain["layout"]["margin"]["t"] = 40
+    thinned = " " + plain["layout"].pop("meta", "")
     wide = " wide" if name in (*CHOSEN, "narrowing") else ""
     about = ABOUT[name].format(metric=result.metric.name, better="up" if result.metric.goal == "max" else "down")
     return (
-        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc(about)}</p>'
+        f'<section><div class="whole"><h2>{_esc(title)}</h2><p class="soft">{_esc((about + thinned).strip())}</p>'
         f'<div class="scroll"><div class="plot{wide}" id="{name}"></div></div></div>'
         f"{data_of(name, plain)}\n{more}</section>"
     )
@@ -352,7 +352,9 @@ def _spent(result: Result) -> str:
 def _use(result: Result, folder: Path) -> str:
     many = len(result.points) > 1
     places = [(where, budget, held) for where, budget in _places(result) if (held := _held(folder / where))]
-    found = "".join(_files_table(where, budget if many else "", held) for where, budget, held in places)
+    digests = {name: (digest, "") for name, digest in result.files.items()}
+    digests |= {name: (result.files[name], how) for name, how in result.changed(folder).items()}
+    found = "".join(_files_table(where, budget if many else "", held, digests) for where, budget, held in places)
     if places:
         where, _, held = places[0]
         code = "\n\n".join(_code(held, f"{where}/" if where else ""))
@@ -377,11 +379,21 @@ def _held(place: Path) -> list[str]:
     return [name for name in FILES if (place / name).is_file()]
 
 
-def _files_table(where: str, budget: str, held: Sequence[str]) -> str:
+def _files_table(where: str, budget: str, held: Sequence[str], digests: Mapping[str, tuple[str, str]]) -> str:
+    """Per file what it is, and whether it is still the one that was delivered."""
     prefix = f"{where}/" if where else ""
     title = f"<p><b>{_esc(budget)}</b></p>" if budget else ""
-    body = [f"<tr><th><code>{_esc(prefix + name)}</code></th><td>{_esc(FILES[name])}</td></tr>" for name in held]
-    return f'<div class="whole">{title}{_table(["file", "what it is"], body)}<br></div>'
+    body = []
+    for name in held:
+        digest, changed = digests.get(prefix + name, ("", ""))
+        state = (
+            f"<b>not as delivered: it {_esc(changed)}</b>"
+            if changed
+            else f'<code title="{digest}">{digest[:16]}</code>'
+        )
+        cells = f"<td>{_esc(FILES[name])}</td><td>{state}</td>"
+        body.append(f"<tr><th><code>{_esc(prefix + name)}</code></th>{cells}</tr>")
+    return f'<div class="whole">{title}{_table(["file", "what it is", "SHA-256"], body)}<br></div>'
 
 
 def _code(held: Sequence[str], prefix: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import html
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -32,6 +32,8 @@ from sartor.report.format import (
 )
 from sartor.report.front import pareto
 from sartor.run.result import Moment, Result, Stage, Trace
+
+P = TypeVar("P")
 
 GREY, BLUE, ORANGE, GREEN, RED, SKY = "#808080", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 PURPLE = "#CC79A7"
@@ -237,7 +239,8 @@ def progress(result: Result, trace: Trace) -> go.Figure | None:
     drawn = 0
     for row, (axis, keys) in enumerate(panels.items(), start=1):
         for key in keys:
-            pairs = [(x, log[key]) for x, log in zip(step, trace.logs, strict=True) if _is_number(log.get(key))]
+            every = [(x, log[key]) for x, log in zip(step, trace.logs, strict=True) if _is_number(log.get(key))]
+            pairs = _thinned(figure, every, "records")
             line = {"color": colours[drawn % len(colours)], "width": 2}
             mode = "lines" if len(pairs) > 1 else "markers"
             xs, ys = zip(*pairs, strict=True)
@@ -380,8 +383,7 @@ def _add_trials(
 ) -> None:
     if not trials:
         return
-    every = -(-len(trials) // SHOWN)
-    dots = trials[::every]
+    dots = _thinned(figure, trials, "candidates", "the line of the best is of all")
     words = f"modelled {name_of(cost)} %{{x:.4~g}} ms" if cost.endswith("_ms") else f"{name_of(cost)} %{{x:.4~s}}"
     hover = f"candidate %{{customdata}}<br>{words}<br>estimated {html.escape(metric.name)} {_y(metric)}<extra></extra>"
     best = [trials[i] for i in pareto([(c, a) for _, c, a in trials], metric.goal)]
@@ -393,6 +395,16 @@ def _add_trials(
         indices, costs, values = zip(*points, strict=True)
         drawn = go.Scatter(x=costs, y=values, customdata=indices, name=name, hovertemplate=hover, **look)
         figure.add_trace(drawn, row=row, col=1)
+
+
+def _thinned(figure: go.Figure, points: Sequence[P], what: str, whole: str = "") -> list[P]:
+    """At most `SHOWN` of them, the last one included; where some are left out, the page says so."""
+    every = -(-len(points) // SHOWN)
+    if every <= 1:
+        return list(points)
+    also = f"; {whole}" if whole else ""
+    figure.update_layout(meta=f"Drawn: one in {every} of {len(points):,} {what}{also}.")
+    return [*points[-1::-every][::-1]]
 
 
 def _y(metric: Metric) -> str:
@@ -524,20 +536,24 @@ def _best_so_far(result: Result, trace: Trace) -> go.Figure | None:
         return None
     limit = max(p.budget[cost] for p in result.points)
     best: float | None = None
-    line = []
+    line: list[tuple[int, float | None]] = []
     for i, spent, value in trials:
+        before = best
         if spent <= limit:
             best = value if best is None else metric.best((best, value))
-        line.append((i, best))
+        if len(trials) <= SHOWN or best != before or i == trials[-1][0]:  # a staircase: its corners say it all
+            line.append((i, best))
     figure = _figure("Progress of the search", 380)
-    xs = [i for i, _, _ in trials]
+    dotted = _thinned(figure, trials, "candidates", "the line is of all")
+    xs = [i for i, _, _ in dotted]
     dots = {"color": SKY, "size": 6, "opacity": 0.6}
     hover = f"candidate %{{x}}: {_y(metric)}<extra></extra>"
-    ys = [a for _, _, a in trials]
+    ys = [a for _, _, a in dotted]
     figure.add_trace(go.Scatter(x=xs, y=ys, mode="markers", marker=dots, name="candidates", hovertemplate=hover))
     style = {"color": BLUE, "width": 2, "shape": "hv"}
     name = "best within the budget"
-    figure.add_trace(go.Scatter(x=xs, y=[b for _, b in line], mode="lines", line=style, name=name, hovertemplate=hover))
+    steps, bests = zip(*line, strict=True)
+    figure.add_trace(go.Scatter(x=steps, y=bests, mode="lines", line=style, name=name, hovertemplate=hover))
     figure.update_xaxes(title_text="candidate")
     figure.update_yaxes(**quality_axis(metric))
     figure.update_yaxes(title_text=f"estimated {metric.name}")

@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from sartor.report import uncounted
 
 SHOWN = 60
 """Groups that are listed; the JSON has all."""
@@ -20,6 +23,9 @@ def searchability(network: str, found: Mapping[str, Any]) -> RenderableType:
     if found["fixed"]:
         parts.append(_fixed(found["fixed"]))
     parts.append(_ends(found))
+    left = [f"\nNot in the MACs: {line}" for line in uncounted.lines(found.get("uncounted", ()))]
+    parts.extend(Text(line) for line in left)
+    parts += [f"\nNote: {note}." for note in found.get("notes", ())]
     return Group(*parts)
 
 

@@ -129,3 +129,5 @@ def _conclusions(result: Result) -> Iterator[Text]:
         sentence = gain_sentence(point, result.metric)
         if sentence:
             yield Text(f"  {sentence}")
+        if point.winner.note:
+            yield Text(f"  {text(point.winner.note)}")

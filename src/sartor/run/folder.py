@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
+import socket
+import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
 import tomli_w
 
-from sartor.core import files
+from sartor.core import files, foreign
 from sartor.core.errors import StateError
 from sartor.run.journal import FileJournal
 
@@ -29,6 +33,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
+        self._ended: dict[str, Any] | None = None
         _refuse_strangers(path)
         self._lock: IO[str] | None = _lock(path)
         try:
@@ -64,22 +69,21 @@ class RunFolder:
 
     def stage_result(self, name: str) -> Any | None:
         """What the stage called `name` gave, or None if it has not ended yet."""
-        results = [r["result"] for r in self.journal.read() if r["kind"] == "stage" and r["name"] == name]
-        return results[-1] if results else None
+        if self._ended is None:  # once: a journal may be long, and nobody else writes it
+            self._ended = {r["name"]: r["result"] for r in self.journal.read() if r["kind"] == "stage"}
+        return self._ended.get(name)
 
     def end_stage(self, name: str, result: Any) -> None:
         """Journal the result of a stage: it is never done again."""
         self.journal.append({"kind": "stage", "name": name, "result": result})
+        self._ended = None
 
     def _adopt(self, config: Mapping[str, Any]) -> None:
         path = self.path / "config.toml"
         if not path.exists():
             write_config(path, config)
             return
-        try:
-            old = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StateError(f"{path} is not TOML ({error}); restore it or name a new folder") from error
+        old = read_config(path)
         changed = [k for k in changed_keys(old, plain(config)) if k.split(".")[0] not in MOVABLE]
         if changed:
             raise StateError(
@@ -98,12 +102,16 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config of a run folder.
 
     Raises:
-        StateError: There is none: it is no run folder.
+        StateError: There is none: it is no run folder; or it is damaged.
     """
+    if not path.exists():
+        raise StateError(f"{path} does not exist: {path.parent} is no run folder; name that of a sartor fit")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StateError(f"{path} does not exist: {path.parent} is no run folder") from error
+        return tomllib.loads(foreign.text(path, StateError))
+    except RecursionError as error:
+        raise StateError(f"{path} is nested too deep to be read; restore it or name a new folder") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StateError(f"{path} is not TOML ({error}); restore it or name a new folder") from error
 
 
 def plain(value: Any) -> Any:
@@ -137,14 +145,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StateError(f"{path} does not exist; finish the run first: sartor fit with the same folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{path} is not JSON ({error}); remove it and run the same command again") from error
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON, atomically; what is not finite becomes null, since JSON has no word for it."""
-    text = json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+    text = json_text(data)
     files.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def json_text(data: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(data: Any) -> Any:
@@ -168,12 +181,31 @@ def _refuse_strangers(path: Path) -> None:
 def _lock(path: Path) -> IO[str]:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        handle = (path / ".lock").open("w")
+        handle = (path / ".lock").open("a+")
     except OSError as error:
         raise StateError(f"cannot write to {path}: {error}; name another folder") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+    except BlockingIOError as error:
+        handle.seek(0)
+        who = handle.read().strip() or "it has not said who it is"
+        handle.close()
+        raise StateError(f"another process works in {path} ({who}); wait for it, or name another folder") from error
     except OSError as error:
         handle.close()
-        raise StateError(f"another process works in {path}; wait for it, or name another folder") from error
+        raise StateError(f"cannot lock {path}: {error}; name a folder on a disk that knows locks") from error
+    try:
+        _say_who(handle)
+    except BaseException:
+        handle.close()
+        raise
     return handle
+
+
+def _say_who(handle: IO[str]) -> None:
+    """Who comes second is told; a full disk may keep it from it."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    with suppress(OSError):
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+        handle.flush()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +28,7 @@ from sartor.core.errors import (
 )
 from sartor.core.records import Proposal, Trial
 from sartor.core.rng import derive
-from sartor.run.journal import Journal, read_trials
+from sartor.run.journal import Contents, Journal, chained, read_contents
 
 FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, StateError)
 """Mistakes in the set-up and full disks: every other trial would fail the same way, so the search stops."""
@@ -47,7 +48,11 @@ class JournaledLab:
     `resume_at` is the number of trials that the checkpoint already knows. Journaled trials
     after that were finished but not checkpointed: they are handed back instead of being run
     again, as long as the strategy proposes the same things; at the first difference the rest
-    is dropped (by a `rewind` record; the journal itself is never rewritten).
+    is dropped (by a `rewind` record; the journal itself is never rewritten). `contents` is what
+    the journal holds, for who has read it already.
+
+    A start must survive the death of this process only, and a trial can be run again to the same
+    result: both may reach the disk a little later (`sartor.run.journal.LAG`).
     """
 
     def __init__(
@@ -63,12 +68,16 @@ class JournaledLab:
         artifacts: Path | None = None,
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
+        contents: Contents | None = None,
     ) -> None:
+        contents = contents or read_contents(journal)
+        self.digest = contents.digest(resume_at)
+        """Of all trials so far."""
         self.problem, self.evaluator, self.journal = problem, evaluator, journal
         self.seed, self.max_trials, self.trial_seconds = seed, max_trials, trial_seconds
         self.artifacts, self._progress, self._on_trial = artifacts, progress, on_trial
-        self.count, self._replay = resume_at, read_trials(journal)[resume_at:]
-        self._starts = _unfinished_starts(journal)
+        self.count, self._replay = resume_at, deque(contents.trials[resume_at:])
+        self._starts = dict(contents.starts)
         self.pending: list[dict[str, Any]] = []
 
     def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
@@ -101,10 +110,14 @@ class JournaledLab:
         if self._progress is not None:
             self._progress(done, total, label)
 
-    def forget(self, parents: Collection[int]) -> None:
-        """Remove the weights of all trials so far, but not those of `parents`: call it when a step is checkpointed."""
+    def forget(self, parents: Collection[int], count: int | None = None) -> None:
+        """Remove the weights of the first `count` trials (all so far), but not those of `parents`.
+
+        Call it once a checkpoint that knows them is written.
+        """
+        count = self.count if count is None else count
         for path in (self.artifacts / WEIGHTS).glob("*.safetensors") if self.artifacts is not None else ():
-            if int(path.stem) < self.count and int(path.stem) not in parents:
+            if int(path.stem) < count and int(path.stem) not in parents:
                 path.unlink()
 
     def _one(self, proposal: Proposal) -> Trial:
@@ -122,16 +135,17 @@ class JournaledLab:
             trial = self._run(proposal)
             if self._on_trial is not None:
                 self._on_trial(trial)
-        self.count += 1
+        self.count, self.digest = self.count + 1, chained(self.digest, [trial])
         return trial
 
     def _replayed(self, proposal: Proposal) -> Trial | None:
         if not self._replay:
             return None
-        trial = self._replay.pop(0)
+        trial = self._replay.popleft()
         if (trial.arch, trial.fidelity, trial.parent) == (proposal.arch, proposal.fidelity, proposal.parent):
             return trial
-        self._replay, self._starts = [], {}
+        self._replay.clear()
+        self._starts.clear()
         self.journal.append({"kind": "rewind", "to": self.count})
         return None
 
@@ -141,7 +155,7 @@ class JournaledLab:
         if self._starts.get(self.count, 0) >= MAX_STARTS:
             error = f"the process died {MAX_STARTS} times in this trial (out of memory?)"
         else:
-            self.journal.append({"kind": "start", "index": self.count})
+            self.journal.append({"kind": "start", "index": self.count}, soon=True)
             try:
                 with _time_limit(self.trial_seconds):
                     metrics |= _finite(self._metrics(proposal, derive(self.seed, "trial", self.count)))
@@ -154,7 +168,7 @@ class JournaledLab:
                 self._interrupted()
                 raise
         trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error, proposal.parent)
-        self.journal.append({"kind": "trial", **asdict(trial)})
+        self.journal.append({"kind": "trial", **vars(trial)}, soon=True)
         return trial
 
     def _metrics(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
@@ -175,22 +189,6 @@ class JournaledLab:
     def _interrupted(self) -> None:
         """The trial ended early, but it did not take the process down."""
         self.journal.append({"kind": "interrupt", "index": self.count})
-
-
-def _unfinished_starts(journal: Journal) -> dict[int, int]:
-    """Trial index -> how often the process died in it."""
-    starts: dict[int, int] = {}
-    for record in journal.read():
-        match record["kind"]:
-            case "start":
-                starts[record["index"]] = starts.get(record["index"], 0) + 1
-            case "interrupt":
-                starts[record["index"]] -= 1
-            case "trial":
-                starts.pop(record["index"], None)
-            case "rewind":  # another architecture has that index now
-                starts.clear()
-    return starts
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -12,13 +12,16 @@ from typing import Any
 from sartor.run.journal import Journal
 from sartor.run.result import Spent, Stage
 
+EVERY = 1.0
+"""Seconds between two bookings of small units of work."""
+
 
 class Ledger:
     """Books all time of a process to one stage or another; earlier sessions of the same journal count too.
 
     Time goes to the innermost open stage, and to `other` outside of any, so that the stages add up to the wall time by
     construction; `wall_seconds` is taken from the clock of each session, as a check. After a kill, what was not yet
-    booked (at most the time since the last `book`) is lost.
+    booked (at most the time since the last `book`, and the networks counted since) is lost.
     """
 
     def __init__(self, journal: Journal, *, age: float = 0.0) -> None:
@@ -47,12 +50,18 @@ class Ledger:
         self._booked_trained += trained
         self._booked_measured += measured
 
+    def tick(self) -> None:
+        """Book if the last booking is `EVERY` seconds ago: call it after each unit of work, however small."""
+        if time.monotonic() - self._last >= EVERY:
+            self.book()
+
     def book(self) -> None:
-        """Write the time since the last booking to the journal: call it after each unit of work."""
+        """Write the time since the last booking to the journal."""
         now = time.monotonic()
         record = {"seconds": now - self._last, "trained": self._booked_trained, "measured": self._booked_measured}
         self._last, self._booked_trained, self._booked_measured = now, 0, 0
-        self._journal.append({"kind": "time", "stage": self._stages[-1] if self._stages else "other", **record})
+        stage = self._stages[-1] if self._stages else "other"
+        self._journal.append({"kind": "time", "stage": stage, **record}, soon=True)
 
     def summary(self) -> Spent:
         """The stages in order of appearance, their sum, and the wall time of all sessions."""

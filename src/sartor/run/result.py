@@ -5,17 +5,22 @@ The trials are not in it: the journal of the search is the result, and `read` gi
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from sartor.core import files
+from sartor.core.errors import StateError
 from sartor.core.metrics import Metric, Score
 from sartor.core.records import Arch, Choice, Estimate, Objective, Scalar, Trial
-from sartor.run.folder import read_json, write_json
+from sartor.run.folder import json_text, read_json, write_json
 from sartor.run.journal import FileJournal, read_logs, read_trials
 from sartor.run.schema import decode, encode, load
+
+T = TypeVar("T")
 
 VERSION = 2
 """Of the schema; 1 was that of sartor 0.1, which had no number."""
@@ -53,6 +58,7 @@ class Entry:
         weights: File of the weights, relative to the run folder.
         file: The exported file, relative to the run folder; null if the target writes none.
         relative_error: Largest difference between the exported network's outputs and PyTorch's, relative.
+        note: In what the exported file takes less than any batch and the sizes asked for, and why; "" if in nothing.
     """
 
     arch: Arch
@@ -68,6 +74,7 @@ class Entry:
     valid: Mapping[str, float] = field(default_factory=dict)
     file: str | None = None
     relative_error: float | None = None
+    note: str = ""
 
     def cost(self, metric: str) -> Estimate:
         """A cost with its interval; one that is counted is exact."""
@@ -273,6 +280,8 @@ class Result:
         latency_model: Null where latency is not bounded.
         spent: Where the time went.
         environment: Versions, machine, target, data, seed, command: whatever somebody needs to judge or repeat the run.
+        files: SHA-256 of every file that is delivered, and of every network that was timed, with its weights; by its
+            path, relative to the run folder.
         version: Of this schema.
     """
 
@@ -285,6 +294,7 @@ class Result:
     latency_model: LatencyModel | None = None
     spent: Spent = field(default_factory=Spent)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     @property
@@ -301,6 +311,31 @@ class Result:
     def verdict(self) -> Verdict:
         """The worst of all points."""
         return max((p.verdict for p in self.points), key=WORST_LAST.index)
+
+    def changed(self, folder: Path) -> dict[str, str]:
+        """Files of the run that are not as they were delivered -> `is missing`, or what their SHA-256 is and was."""
+        found = {}
+        for name, then in self.files.items():
+            now = files.sha256(folder / name) if (folder / name).is_file() else ""
+            if now != then:
+                found[name] = (
+                    f"has SHA-256 {now[:16]}..., it was delivered with {then[:16]}..." if now else "is missing"
+                )
+        return found
+
+    def check(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Whether files of the run, all by default, are those that were delivered.
+
+        Raises:
+            StateError: Names the first that is not, and how many more.
+        """
+        found = self.changed(folder)
+        wrong = [name for name in (found if names is None else names) if name in found]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise StateError(
+                f"{folder / wrong[0]} {found[wrong[0]]}{more}; restore it, or run the fit again in a new folder"
+            )
 
     @property
     def networks(self) -> dict[str, Entry]:
@@ -384,8 +419,11 @@ class Searched:
 
 
 def write(folder: Path, result: Result | Searched) -> None:
-    """Write `result.json`, or `search.json`, atomically."""
-    write_json(folder / (FILE if isinstance(result, Result) else SEARCH_FILE), encode(result))
+    """Write `result.json`, or `search.json`, atomically; the journal has its digest before."""
+    path, data = folder / (FILE if isinstance(result, Result) else SEARCH_FILE), encode(result)
+    digest = hashlib.sha256(json_text(data).encode()).hexdigest()
+    FileJournal(folder / "journal.jsonl").append({"kind": "result", "name": path.name, "sha256": digest})
+    write_json(path, data)
 
 
 def read(folder: Path) -> tuple[Result, Trace]:
@@ -399,12 +437,23 @@ def read(folder: Path) -> tuple[Result, Trace]:
 
 def read_result(folder: Path) -> Result:
     """`result.json` alone; see `read`."""
-    return load(Result, folder / FILE, VERSION, REMEDY)
+    return _own(folder / FILE, load(Result, folder / FILE, VERSION, REMEDY))
 
 
 def read_searched(folder: Path) -> Searched:
     """The `search.json` of a search alone; raises as `read`."""
-    return load(Searched, folder / SEARCH_FILE, VERSION, REMEDY)
+    return _own(folder / SEARCH_FILE, load(Searched, folder / SEARCH_FILE, VERSION, REMEDY))
+
+
+def _own(path: Path, found: T) -> T:
+    """What was found at `path`, if it is what the run there has written; a run of before has kept no digest."""
+    records = FileJournal(path.parent / "journal.jsonl").read()
+    digests = [r["sha256"] for r in records if r["kind"] == "result" and r["name"] == path.name]
+    if digests and digests[-1] != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise StateError(
+            f"{path} is not what the run in this folder has written; restore it, or remove it and run again"
+        )
+    return found
 
 
 def read_trace(folder: Path) -> Trace:

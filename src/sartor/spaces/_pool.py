@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sartor.core import foreign
 from sartor.core.errors import DataError
 from sartor.core.records import Arch, Choice
 from sartor.tabular import KEY
@@ -54,11 +54,10 @@ class Pool:
 
 def _names(path: Path) -> list[str]:
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = foreign.text(path, DataError)
+        rows = list(csv.DictReader(text.splitlines()))
+    except (DataError, csv.Error) as error:
         raise DataError(f"cannot read the pool {path}: {error}") from error
-    rows = list(csv.DictReader(text.splitlines()))
     if rows and KEY not in rows[0]:
         raise DataError(f"{path} has no column {KEY!r}, which names the networks; it has {', '.join(rows[0])}")
     return [row[KEY] for row in rows]

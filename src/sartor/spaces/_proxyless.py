@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from sartor.core import foreign
 from sartor.core.errors import DataError
 from sartor.spaces._mbconv import Operation
 
@@ -20,11 +20,12 @@ def published(path: str | Path) -> tuple[dict[str, Any], list[Operation | None]]
     if not path.is_file():
         raise DataError(f"no network {path}; give the path of a ProxylessNAS network as JSON")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _read(content)
+        return _read(foreign.from_json(foreign.content(path, DataError), str(path), DataError))
     except (ValueError, LookupError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path} is no ProxylessNAS network that this space holds: {reason}") from error
+        raise DataError(
+            f"{path} is no ProxylessNAS network that this space holds: {reason}; take a published one"
+        ) from error
 
 
 def _read(content: dict[str, Any]) -> tuple[dict[str, Any], list[Operation | None]]:

@@ -63,7 +63,7 @@ class Compression(Space, Accounted, Described, Pretrained):
 
     Args:
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module: the teacher.
-        weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
+        weights: A file with its trained weights (safetensors, or a state dict of torch, see docs/files.md). Without, a
             network by name is untrained; a module counts as trained.
         input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
             `(in_channels, size, size)`.
@@ -103,12 +103,12 @@ class Compression(Space, Accounted, Described, Pretrained):
         pool: str = "",
         seed: int = 0,
     ) -> None:
-        if not network:
+        if isinstance(network, str) and not network:  # of a module, its length would be asked for
             raise ConfigError("the space compression needs a network: network = 'torchvision:resnet18', say")
         _check(changes, steps, coupled, importance, encoding)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
-        whole = original(network, weights, seed=seed, classes=classes)
+        whole, _ = original(network, weights, seed=seed, classes=classes)
         self.example: Inputs = blank(
             whole, example if example is not None else input_shape or (in_channels, size, size)
         )

@@ -6,8 +6,8 @@ kept.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.abilities import Accounted, Pretrained
 from sartor.core.contracts import Batch, Space, Supernet, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
@@ -23,28 +23,30 @@ from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
 from sartor.core.trees import Inputs, Tree
-from sartor.networks import Shapes, blank, lively, original, shapes, untrained
+from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.surgery.analysis.accounting import Accounts
 from sartor.surgery.analysis.blocks import Skippable, skippable
-from sartor.surgery.analysis.coupling import Coupling, couple
+from sartor.surgery.analysis.coupling import Coupling, Fixed
 from sartor.surgery.analysis.ladders import ladders
+from sartor.surgery.analysis.operators.shape import fuse_permutations
+from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.analysis.trace import BATCH, retraced
+from sartor.surgery.analysis.tracker import operator_name
+from sartor.surgery.cutting.agreement import agree, difference
+from sartor.surgery.cutting.checked import analysed, drawn
 from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
 from sartor.surgery.cutting.supernet import CutSupernet
+from sartor.training.evaluation import mode
 
 __all__ = ["Widths"]
 
 MULTIPLIERS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-_CLOSE = 1e-3
-"""Largest difference between a network of the original's class and the cut it was made of, relative to the difference
-that another input makes."""
 _BATCHES = 16
 """Batches that `taylor` is taken over."""
 _ENTRIES = 2**24
 """Most numbers of the examples that layers are fitted to: it bounds the memory."""
-_NOISE = 1e-6
-"""What rounding adds, relative to the output."""
 
 
 class Widths(Space, Accounted, Pretrained):
@@ -52,7 +54,7 @@ class Widths(Space, Accounted, Pretrained):
 
     Args:
         network: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or a module.
-        weights: A file with its trained weights (safetensors, or a state dict that loads without pickle). Without, a
+        weights: A file with its trained weights (safetensors, or a state dict of torch, see docs/files.md). Without, a
             network by name is untrained; a module counts as trained.
         input_shape: Shape of one input without the batch, or a list or table of shapes of several; by default
             `(in_channels, size, size)`.
@@ -91,7 +93,7 @@ class Widths(Space, Accounted, Pretrained):
         reconstruct: int = 512,
         seed: int = 0,
     ) -> None:
-        if not network:
+        if isinstance(network, str) and not network:  # of a module, its length would be asked for
             raise ConfigError("the space widths needs a network: network = 'torchvision:resnet18', say")
         if reconstruct < 0:
             raise ConfigError(f"reconstruct must be a number of examples, or 0 for none, got {reconstruct}")
@@ -99,23 +101,33 @@ class Widths(Space, Accounted, Pretrained):
         self._examples = reconstruct
         self.trained = isinstance(network, nn.Module) or bool(weights)
         self.reconstructs = self.trained and reconstruct > 0
-        whole = original(network, weights, seed=seed, classes=classes)
+        whole, folded = original(network, weights, seed=seed, classes=classes)
         self.example: Inputs = blank(
             whole, example if example is not None else input_shape or (in_channels, size, size)
         )
         self.input_shape: Any = shapes(self.example)
-        self.coupling: Coupling = couple(whole, self.example, ignore)
+        checked = analysed(whole, self.example, ignore)
+        self.coupling: Coupling = checked.coupling
+        self._ignored = checked.ignored
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
         steps = ladders(found.groups, multipliers, divisor, found.switches)
         if not steps:
-            raise CapabilityError(
-                f"{type(whole).__name__} has no channels that can be cut; see `sartor space` for the reasons"
-            )
+            raise CapabilityError(_nothing(whole, self.coupling.fixed))
         self._importance, self._blocks, self._ladders, self._whole = importance, found.blocks, steps, whole
-        self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
         self.choices = tuple(step.choice for step in steps)
+        self._fitting: dict[Arch, bool] = {}
+        self.plain = self._some = True
+        inputs, wanted = self._asked(network if isinstance(network, nn.Module) and not weights else whole)
+        self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
         self.accounts = Accounts(self._skeleton, whole, steps)
-        self.plain = self._keeps_class()
+        kept = self._try_classes()
+        self._check_uncut(inputs, wanted)
+        self.notes = (*(f"{word} is folded into a plain weight" for word in folded), *checked.notes, *kept)
+
+    @property
+    def whole(self) -> nn.Module:
+        """The network itself, with its channels in the order of their importance."""
+        return self._whole
 
     def build(self, arch: Arch) -> nn.Module:
         return (self._shared(self._whole) if self.trained else self._supernet()).extract(arch)
@@ -162,11 +174,12 @@ class Widths(Space, Accounted, Pretrained):
         constants = reorder(self.coupling, self._whole, importance)
         self.coupling = self.coupling.with_constants(constants)
         self._skeleton = Skeleton(self.coupling, self._blocks)
+        self._fitting.clear()
 
     def _supernet(self) -> CutSupernet:
         """Trained weights as they are; untrained ones anew, from torch's global generator."""
         if self.trained:
-            whole = copy.deepcopy(self._whole)
+            whole = copies.faithful(self._whole)
         else:
             assert isinstance(self._spec, str)
             whole = untrained(self._spec, self._classes, training=self._whole.training)
@@ -174,17 +187,75 @@ class Widths(Space, Accounted, Pretrained):
 
     def _shared(self, whole: nn.Module) -> CutSupernet:
         """All cuts of `whole`, whose weights are used and not copied."""
-        return CutSupernet(self._skeleton, whole, self._ladders, plain=self.plain)
+        return CutSupernet(self._skeleton, whole, self._ladders, plain=self._some, fits=self._fits)
 
-    def _keeps_class(self) -> bool:
-        """Whether networks of the original's class compute what the cuts compute: tried on three of them."""
+    def _fits(self, supernet: CutSupernet, arch: Arch, module: nn.Module) -> bool:
+        """Whether a network of the original's class computes what the cut computes: by its operators, else by values.
+
+        Found out once per arch: it depends on sizes, not on weights.
+        """
+        if arch == self.reference and not self.coupling.traced.constants:  # a copy with its weights in another order
+            return True
+        if arch not in self._fitting:
+            with mode(module, training=False), mode(supernet, training=False):
+                traced = retraced(module, self.example, self._ignored, BATCH)
+                self._fitting[arch] = (
+                    traced is not None and difference(supernet.part(arch), traced) is None
+                ) or self._same_values(supernet, arch, module)
+        return self._fitting[arch]
+
+    def _same_values(self, supernet: CutSupernet, arch: Arch, module: nn.Module) -> bool:
+        gates = [torch.eye(len(c.options))[a] for c, a in zip(self.choices, arch, strict=True)]
+        inputs, twin = drawn(self.example, BATCH), copies.faithful(module)
+        try:
+            with global_seed(0), torch.no_grad():
+                found = trees.call(twin, inputs)
+        except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
+            return False
+        return agree(partial(supernet, gates=gates), lambda _: found, inputs)
+
+    def _try_classes(self) -> tuple[str, ...]:
+        """Find out for a few archs whether they can be of the original's class; what is to be said of it."""
         rng = np.random.default_rng(0)
         random = tuple(int(rng.integers(len(c.options))) for c in self.choices)
-        archs = [(0,) * len(self.choices), random, tuple(len(c.options) // 2 for c in self.choices)]
-        supernet = CutSupernet(self._skeleton, copy.deepcopy(self._whole).eval(), self._ladders, plain=True)
-        with global_seed(0), torch.no_grad():
-            inputs = lively(self.example, 2)
-            return all(_agree(supernet, arch, inputs) for arch in archs)
+        archs = list(dict.fromkeys([self.reference, (0,) * len(self.choices), random]))
+        supernet = self._shared(self._whole)
+        kept = [supernet.of_its_class(arch) is not None for arch in archs]
+        self.plain = all(kept)
+        self._some = any(kept)
+        if all(kept):
+            return ()
+        return (_graphs(kept, len(archs)), *_lost(self._whole, self.example, self._ignored, self.coupling))
+
+    def _asked(self, original: nn.Module) -> tuple[Inputs, Tree]:
+        """Random inputs, one example if the original takes that, and what it makes of them."""
+        twin, wrong = copies.faithful(original).eval(), Exception()
+        for examples in (1, BATCH):
+            inputs = drawn(self.example, examples)
+            try:
+                with global_seed(0), torch.no_grad():
+                    return inputs, trees.call(twin, inputs)
+            except Exception as error:  # noqa: BLE001 - the network's own code
+                wrong = error
+        raise ConfigError(
+            f"{type(original).__name__} does not run on inputs of the shapes {trees.shapes(inputs)}: "
+            f"{next(iter(str(wrong).splitlines()), type(wrong).__name__)}; give the shape that it was made for, and an "
+            "example, if not every number is allowed"
+        ) from wrong
+
+    def _check_uncut(self, inputs: Inputs, wanted: Tree) -> None:
+        """See to it that what is built is the original.
+
+        Raises:
+            CapabilityError: Uncut, it gives something else.
+        """
+        built = copies.faithful(self._shared(self._whole).extract(self.reference)).eval()
+        if not agree(partial(trees.call, built), lambda _: wanted, inputs):
+            raise CapabilityError(
+                f"{type(self._whole).__name__} cannot be followed: what is made of it gives something else than the "
+                "original although nothing is cut; a forward that depends on more than its inputs (the time, random "
+                "numbers of its own, what it has seen before) is not supported"
+            )
 
 
 def _examples(batches: Iterable[Batch], wanted: int) -> Inputs:
@@ -207,35 +278,38 @@ def _like(inputs: Inputs, at: Tensor) -> Inputs:
     return found
 
 
-def _agree(supernet: CutSupernet, arch: Arch, inputs: Inputs) -> bool:
-    """Whether the network of the original's class gives what the cut gives, in the same containers."""
-    gates = [torch.eye(len(step.choice.options))[a] for step, a in zip(supernet.ladders, arch, strict=True)]
-    wanted = supernet(inputs, gates)
-    try:
-        found = trees.call(supernet.extract(arch), inputs)
-    except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
-        return False
-    if not _same_kind(found, wanted):
-        return False
-    return all(_near(a, b) for a, b in zip(trees.leaves(found), trees.leaves(wanted), strict=True))
+def _nothing(network: nn.Module, fixed: Sequence[Fixed]) -> str:
+    """Why nothing can be cut: the most frequent reasons, each with a layer."""
+    layers: dict[str, list[str]] = {}
+    for entry in fixed:
+        layers.setdefault(entry.reason, []).append(entry.layer)
+    frequent = sorted(layers.items(), key=lambda item: -len(item[1]))[:3]
+    words = [f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in frequent]
+    why = "; ".join(words) or "it has no convolution and no linear layer whose outputs pass to another"
+    return f"{type(network).__name__} has no channels that can be cut ({why})"
 
 
-def _same_kind(found: Tree, wanted: Tree) -> bool:
-    """Whether two trees have the same containers, with tensors of the same shapes."""
-    if isinstance(found, Tensor) and isinstance(wanted, Tensor):
-        return found.shape == wanted.shape and found.dtype == wanted.dtype
-    parts, others = trees.children(found), trees.children(wanted)
-    if type(found) is not type(wanted) or parts is None or others is None:
-        return type(found) is type(wanted) and parts is others
-    return [k for k, _ in parts] == [k for k, _ in others] and all(
-        _same_kind(a, b) for (_, a), (_, b) in zip(parts, others, strict=True)
+def _graphs(kept: Sequence[bool], tried: int) -> str:
+    """In words, which networks are graphs."""
+    graphs = tried - sum(kept)
+    which = "narrower networks are" if graphs == tried else f"{graphs} of {tried} networks that were tried are"
+    return f"{which} graphs of the original's layers: its code holds numbers of channels that do not suit them"
+
+
+def _lost(network: nn.Module, example: Inputs, ignored: Sequence[str], coupling: Coupling) -> tuple[str, ...]:
+    """What a graph does not have: what a network does in training only."""
+    with mode(network, training=True):
+        traced = retraced(network, example, ignored, BATCH)
+    same = coupling.further is None if traced is None else _names(traced) == _names(coupling.traced)
+    if same:
+        return ()
+    return (
+        "a graph does in training what the original does in evaluation: what is for training only (auxiliary heads, "
+        "random depth, losses) is lost in it",
     )
 
 
-def _near(found: Tensor, wanted: Tensor) -> bool:
-    """Whether two outputs for two examples are equal but for rounding; classes and the like are not looked at."""
-    if not wanted.is_floating_point() or not wanted.numel():
-        return True
-    each = wanted.dim() > 0 and len(wanted) > 1  # what two inputs have in common hides differences
-    signal = (wanted[0] - wanted[1]).abs().max() if each else wanted.abs().max()
-    return bool((found - wanted).abs().max() <= _CLOSE * signal + _NOISE * wanted.abs().max().clamp(min=1e-12))
+def _names(traced: Traced) -> list[str]:
+    fuse_permutations(traced.graph)
+    found = [operator_name(node) for node in traced.graph.nodes if node.op == "call_function"]
+    return [name for name in found if "dropout" not in name and name not in ("add", "lift_fresh_copy")]

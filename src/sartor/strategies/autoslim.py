@@ -37,7 +37,7 @@ class Autoslim(Strategy):
         device: `cpu` or `cuda`.
     """
 
-    saved = ("training", "trail")
+    saved = ("training", "accepted")
     smoke = {"epochs": 2}
     evaluator = "inherited"
     shares_weights = True
@@ -74,8 +74,9 @@ class Autoslim(Strategy):
             paths=paths,
             device=device,
         )
-        self.trail: list[Arch] = [archs.largest(problem.space)]
-        """From the widest network down, one entry per round."""
+        self.trials: list[Trial] = []
+        self.accepted: list[int] = []
+        """Which of the trials was the best of each round: at most as many as there are options."""
 
     def step(self, lab: Lab) -> bool:
         """One epoch, or one round of shrinking."""
@@ -89,8 +90,15 @@ class Autoslim(Strategy):
             lab.evaluate([Proposal(a) for a in dict.fromkeys(map(self.solve, self.levels))])
             return False
         trials = lab.evaluate([Proposal(a) for a in self._children(self.trail[-1])])
-        self.trail = [*self.trail, min(trials, key=self._rank).arch]
+        best = min(range(len(trials)), key=lambda i: self._rank(trials[i]))
+        self.accepted = [*self.accepted, len(self.trials) + best]
+        self.trials += trials
         return True
+
+    @property
+    def trail(self) -> list[Arch]:
+        """From the widest network down, one per round."""
+        return [archs.largest(self.problem.space), *(self.trials[i].arch for i in self.accepted)]
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The first arch of the walk under `limits`, metric -> upper bound.

@@ -72,10 +72,12 @@ class Bohb(Knockout):
         self.shape = Shape(problem.space.choices, bandwidth)
         self._levels: dict[float, list[tuple[float, Arch]]] = {}
         """Fidelity -> results, best first; not saved, as the trials say it all."""
-        self._seen = 0
+        self._told, self._seen = self.trials, 0
 
     def densities(self) -> tuple[Density, Density] | None:
         """Of the good and of the bad, at the largest fidelity with enough results; None before there are enough."""
+        if self._told is not self.trials:
+            self._told, self._levels, self._seen = self.trials, {}, 0
         for trial in self.trials[self._seen :]:
             if trial.ok:
                 insort(

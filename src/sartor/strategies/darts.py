@@ -94,7 +94,7 @@ class Darts(Strategy):
         device: str = "cpu",
     ) -> None:
         if order not in (1, 2):
-            raise ConfigError(f"Darts is of order 1 or 2, got {order}")
+            raise ConfigError(f"order must be 1 or 2, got {order}")
         self.order, self.lr, self.last_lr, self.clip = order, lr, last_lr, clip
         sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, weight_decay=weight_decay)
         self.controller = Controller(

@@ -35,7 +35,7 @@ class LocalSearch(AskTell):
         step: `any` other option of a choice makes a neighbour, or only an `adjacent` one where the choice is ordered.
     """
 
-    saved = ("rng", "trials", "queue", "start", "incumbent")
+    saved = ("rng", "queue", "start", "incumbent")
     smoke = {"trials": 17, "batch": 3, "step": "adjacent"}
 
     def __init__(
@@ -63,7 +63,7 @@ class LocalSearch(AskTell):
         self.incumbent: Arch | None = None
         """The network whose neighbours are looked at; None while a start is evaluated."""
         self._known: dict[Arch, float] = {}
-        self._seen = 0
+        self._told, self._seen = self.trials, 0
 
     def ask(self) -> list[Proposal]:
         """The next neighbours, or the networks of a new start."""
@@ -141,6 +141,8 @@ class LocalSearch(AskTell):
 
     def _losses(self) -> dict[Arch, float]:
         """Loss of every network evaluated, brought up to date; not saved, as the trials say it all."""
+        if self._told is not self.trials:
+            self._told, self._known, self._seen = self.trials, {}, 0
         for trial in self.trials[self._seen :]:
             self._known[trial.arch] = self.problem.objectives[0].loss(trial)
         self._seen = len(self.trials)

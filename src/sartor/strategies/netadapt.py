@@ -37,7 +37,7 @@ class Netadapt(AskTell):
         decay: Factor on the reduction from one iteration to the next.
     """
 
-    saved = ("trail", "scores")
+    saved = ("accepted", "scores")
     smoke = {"step": 0.1}
     evaluator = "finetune"
     within_limits = False
@@ -62,8 +62,9 @@ class Netadapt(AskTell):
         if not within(problem, archs.smallest(problem.space), self.limits):
             raise BudgetError(f"the smallest network does not meet {self.limits}; loosen the budget")
         self.reduction = step * self._resource([self.start])[0]
-        self.trail: list[Trial] = []
-        """The networks accepted, one per iteration, from the start on."""
+        self.trials: list[Trial] = []
+        self.accepted: list[int] = []
+        """Which trials were accepted, one per iteration, from the start on: never more than there are options."""
         self.scores: dict[int, float] = {}
         """Choice -> loss per resource when it was last lowered."""
 
@@ -83,8 +84,10 @@ class Netadapt(AskTell):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Accept the trial that loses least per resource saved; a failed one only if all have failed."""
-        if not self.trail:
-            self.trail = [trials[0]]
+        first = len(self.trials)
+        if not first:
+            self.trials += trials
+            self.accepted = [0]
             return
         loss = self.problem.objectives[0].loss
         before = self._loss()
@@ -95,7 +98,13 @@ class Netadapt(AskTell):
             for i in _changed(self.trail[-1].arch, trial.arch):
                 self.scores = {**self.scores, i: score}
         best = min(range(len(trials)), key=lambda i: (scores[i], -saved[i]))
-        self.trail = [*self.trail, trials[best]]
+        self.trials += trials
+        self.accepted = [*self.accepted, first + best]
+
+    @property
+    def trail(self) -> list[Trial]:
+        """The networks accepted."""
+        return [self.trials[i] for i in self.accepted]
 
     def parents(self) -> Collection[int]:
         """The networks accepted: the last one has children, and any may be the answer whose weights are wanted."""

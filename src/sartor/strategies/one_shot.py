@@ -61,7 +61,7 @@ class OneShot(Strategy):
         device: `cpu` or `cuda`.
     """
 
-    saved = ("training", "rng", "decks", "draws", "trials", "rounds")
+    saved = ("training", "rng", "decks", "draws", "rounds")
     smoke = {"epochs": 2, "samples": 4, "batch": 3, "ghost": 8, "refine": 1}
     evaluator = "inherited"
     shares_weights = True
@@ -179,7 +179,7 @@ class OneShot(Strategy):
         return archs.sample_feasible(replace(self.problem, constraints=narrow), self.draws, tries=100)
 
     def _evaluate(self, lab: Lab, wanted: Sequence[Arch]) -> None:
-        self.trials = [*self.trials, *lab.evaluate([Proposal(arch) for arch in wanted])]
+        self.trials += lab.evaluate([Proposal(arch) for arch in wanted])
 
     def _losses(self) -> Tables:
         """The additive model of the trials' losses, in units of the objective."""

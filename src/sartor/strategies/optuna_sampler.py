@@ -7,9 +7,9 @@ integers. All objectives of the problem are handed on where the sampler takes se
   (from Optuna 5 on; TPE, the genetic samplers and the Gaussian process read them), and the sampler is asked again.
   After `tries` of them in a row the next one is repaired, and the result of the repaired network told as that of the
   suggestion. The Gaussian process overlooks pruned ones, and would suggest the same again: it repairs at once.
-* Resuming: a checkpoint holds what was suggested and told. The study is rebuilt by asking and telling again, which
-  brings the sampler's own state back without a pickle. If another version of Optuna suggests something else there, the
-  rest of the history is added to the study as it was.
+* Resuming: the study is rebuilt from the trials, by asking and telling again, which brings the sampler's own state back
+  without a pickle. If another version of Optuna suggests something else there, the rest of the trials is added to the
+  study as it was; what was pruned among them is forgotten.
 * A failed trial is told as failed.
 """
 
@@ -58,7 +58,7 @@ class OptunaSampler(AskTell):
         options: Further arguments of Optuna's sampler, as in {population_size = 20}.
     """
 
-    saved = ("rng", "trials", "rounds")
+    saved = ("rng",)
     smoke = {"trials": 15, "batch": 3, "options": {"n_startup_trials": 5}}
 
     def __init__(
@@ -81,34 +81,21 @@ class OptunaSampler(AskTell):
         self.tries = tries if tries >= 0 else 0 if sampler == "gp" else 10
         self.region, self.rng = Region(problem), numpy_rng(seed, "repair")
         self.trials: list[Trial] = []
-        self.rounds: list[list[tuple[Arch, bool]]] = []
-        """Per batch what was suggested, and whether it was evaluated."""
-        self._round: list[tuple[Arch, bool]] = []
+        self._told = self.trials
+        """Whose results the study has."""
         self._open: list[optuna.Trial] = []
         self._study = self._new_study()
-        self._replayed = 0
 
     def ask(self) -> list[Proposal]:
         """The next suggestions within budget, or repaired."""
-        self._replay()
-        count, misses, proposals = min(self.batch, self.total - len(self.trials)), 0, list[Proposal]()
-        self._round, self._open = [], []
-        while len(proposals) < count:
-            suggestion = self._suggest()
-            arch = self.problem.space.canonical(suggestion)
-            taken = misses >= self.tries or arch in self.region
-            self._close(suggestion, taken)
-            misses = 0 if taken else misses + 1
-            if taken:
-                proposals.append(Proposal(self.region.repair(arch, self.rng)))
-        return proposals
+        if self._told is not self.trials:
+            self._replay()
+        return self._propose(len(self.trials))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Hand the results on."""
         self.trials += trials
-        self.rounds.append(self._round)
         self._tell(trials)
-        self._replayed += 1
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best evaluated network under `limits`; if none meets them, a random one that does.
@@ -142,6 +129,19 @@ class OptunaSampler(AskTell):
         finally:
             optuna.logging.set_verbosity(loudness)
 
+    def _propose(self, done: int) -> list[Proposal]:
+        count, misses, proposals = min(self.batch, self.total - done), 0, list[Proposal]()
+        self._open = []
+        while len(proposals) < count:
+            arch = self.problem.space.canonical(self._suggest())
+            taken = misses >= self.tries or arch in self.region
+            misses = 0 if taken else misses + 1
+            if taken:
+                proposals.append(Proposal(self.region.repair(arch, self.rng)))
+            else:
+                self._prune()
+        return proposals
+
     def _suggest(self) -> Arch:
         with _quiet():
             trial = self._study.ask(self._distributions)
@@ -152,13 +152,11 @@ class OptunaSampler(AskTell):
         self._open.append(trial)
         return arch
 
-    def _close(self, suggestion: Arch, taken: bool) -> None:
-        """Note the latest suggestion; one that is not evaluated is pruned."""
+    def _prune(self) -> None:
+        """The latest suggestion is not evaluated."""
         from optuna.trial import TrialState  # noqa: PLC0415 - an extra
 
-        self._round.append((suggestion, taken))
-        if not taken:
-            self._study.tell(self._open.pop(), state=TrialState.PRUNED)
+        self._study.tell(self._open.pop(), state=TrialState.PRUNED)
 
     def _tell(self, trials: Sequence[Trial]) -> None:
         from optuna.trial import TrialState  # noqa: PLC0415 - an extra
@@ -175,38 +173,33 @@ class OptunaSampler(AskTell):
         return [trial.metrics[o.metric] for o in self.problem.objectives]
 
     def _replay(self) -> None:
-        """Bring the study to where the history is: nothing to do, unless a checkpoint was loaded."""
-        done = sum(taken for round_ in self.rounds[: self._replayed] for _, taken in round_)
-        for round_ in self.rounds[self._replayed :]:
-            self._round, self._open = [], []
-            trials = self.trials[done : done + sum(taken for _, taken in round_)]
-            if not all(self._repeats(arch, taken) for arch, taken in round_):
-                self._add(self.rounds[self._replayed :], self.trials[done:])
-                self._replayed = len(self.rounds)
-                return
-            self._tell(trials)
-            self._replayed, done = self._replayed + 1, done + len(trials)
+        """Bring a new study to where the trials are: they are those of a run that goes on."""
+        rng, done = self.rng, 0
+        self._told, self._study, self.rng = self.trials, self._new_study(), numpy_rng(self.seed, "repair")
+        while done < len(self.trials):
+            asked = [p.arch for p in self._propose(done)]
+            batch = self.trials[done : done + len(asked)]
+            if not asked or asked != [t.arch for t in batch]:
+                self._add(self.trials[done:])
+                break
+            self._tell(batch)
+            done += len(batch)
+        self.rng = rng
 
-    def _repeats(self, arch: Arch, taken: bool) -> bool:
-        if self._suggest() != tuple(arch):
-            return False
-        self._close(arch, taken)
-        return True
-
-    def _add(self, rounds: Sequence[Sequence[tuple[Arch, bool]]], trials: Sequence[Trial]) -> None:
-        """The rest of the history, as it is."""
+    def _add(self, trials: Sequence[Trial]) -> None:
+        """These, as they are."""
         from optuna.trial import TrialState, create_trial  # noqa: PLC0415 - an extra
 
         while self._open:
             self._study.tell(self._open.pop(), state=TrialState.FAIL)
-        results = iter(trials)
-        for arch, taken in (row for round_ in rounds for row in round_):
-            trial = next(results) if taken else None
-            state = TrialState.PRUNED if trial is None else TrialState.COMPLETE if trial.ok else TrialState.FAIL
-            values = self._values(trial) if trial is not None and trial.ok else None
-            params = dict(zip(self._distributions, arch, strict=True))
+        for trial in trials:
             self._study.add_trial(
-                create_trial(state=state, values=values, params=params, distributions=self._distributions)
+                create_trial(
+                    state=TrialState.COMPLETE if trial.ok else TrialState.FAIL,
+                    values=self._values(trial) if trial.ok else None,
+                    params=dict(zip(self._distributions, trial.arch, strict=True)),
+                    distributions=self._distributions,
+                )
             )
 
 

@@ -22,7 +22,7 @@ class RandomSearch(AskTell):
         batch: How many are proposed at a time.
     """
 
-    saved = ("rng", "trials")
+    saved = ("rng",)
     smoke = {"trials": 10}
 
     def __init__(self, problem: Problem, seed: int, *, trials: int = 100, batch: int = 4) -> None:

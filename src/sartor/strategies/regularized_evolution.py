@@ -11,6 +11,7 @@ the parent, drawn with replacement, and one choice changes. Deviations:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from sartor.core.contracts import AskTell, Problem
@@ -37,7 +38,7 @@ class RegularizedEvolution(AskTell):
             `neighbour` an adjacent one if the choice is ordered.
     """
 
-    saved = ("rng", "trials", "population")
+    saved = ("rng",)
     smoke = {"trials": 17, "batch": 3, "population": 5}
 
     def __init__(
@@ -63,7 +64,7 @@ class RegularizedEvolution(AskTell):
         self.movable = [i for i, c in enumerate(problem.space.choices) if len(c.options) > 1]
         self.trials: list[Trial] = []
         self.population: list[Trial] = []
-        """Oldest first."""
+        """Oldest first: the latest trials that have not failed."""
 
     def ask(self) -> list[Proposal]:
         """Random networks until the population is full, children then."""
@@ -77,6 +78,12 @@ class RegularizedEvolution(AskTell):
         """The young enter, the oldest leave."""
         self.trials += trials
         self.population = [*self.population, *(t for t in trials if t.ok)][-self.size :]
+
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """The population follows from the trials."""
+        super().recall(trials)
+        young = islice((t for t in reversed(self.trials) if t.ok), self.size)
+        self.population = list(young)[::-1]
 
     def solve(self, limits: Mapping[str, float]) -> Arch:
         """The best evaluated network under `limits`; if none meets them, a random one that does.

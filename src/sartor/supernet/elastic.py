@@ -144,7 +144,9 @@ def inherit(narrow: nn.Module, wide: nn.Module) -> nn.Module:
     source, state = wide.state_dict(), {}
     for name, target in narrow.state_dict().items():
         if name not in source or any(a < b for a, b in zip(source[name].shape, target.shape, strict=True)):
-            raise ConfigError(f"cannot inherit {name!r} of shape {tuple(target.shape)} from {type(wide).__name__}")
+            raise ConfigError(
+                f"cannot inherit {name!r} of shape {tuple(target.shape)} from {type(wide).__name__}; take a part of it"
+            )
         state[name] = source[name][tuple(slice(0, n) for n in target.shape)].clone(
             memory_format=torch.contiguous_format
         )

@@ -6,20 +6,17 @@ the supernet holds its own number, the network extracted holds the places of its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sartor.core import weights
 from sartor.core.abilities import Shareable
 from sartor.core.contracts import Supernet
 from sartor.core.errors import CapabilityError, StateError
-from sartor.core.files import atomically
 from sartor.core.records import Arch
 from sartor.core.rng import global_seed
 
@@ -40,10 +37,9 @@ def read_supernet(space: Shareable, path: str | Path = "") -> Supernet:
         net = space.supernet()
     if not str(path):
         return net
+    tensors = weights.load(Path(path), "train a supernet first")
     try:
-        net.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"cannot read the supernet {path} ({error}); train one first") from error
+        net.load_state_dict(tensors)
     except RuntimeError as error:
         raise StateError(
             f"{path} holds another supernet than the space's; use the space it was trained with"
@@ -51,19 +47,18 @@ def read_supernet(space: Shareable, path: str | Path = "") -> Supernet:
     return net
 
 
-def check_parent(parent: int | None, weights: Path | None, arch: Arch) -> None:
+def check_parent(parent: int | None, source: Path | None, arch: Arch) -> None:
     """Raise CapabilityError unless a trial that has a parent is given its weights, and no other one is."""
-    if (parent is None) != (weights is None):
+    if (parent is None) != (source is None):
         raise CapabilityError(
-            f"trial {parent} is the parent of {arch} and its weights are {weights}; "
+            f"trial {parent} is the parent of {arch} and its weights are {source}; "
             "run the search in a folder, which keeps the weights of parents"
         )
 
 
 def keep_weights(path: Path, arch: Arch, module: nn.Module) -> None:
     """Write the weights of a trial for its children: whole or not at all."""
-    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
-    atomically(path, lambda part: save_file(weights, part, metadata={"arch": json.dumps(arch)}))
+    weights.save(path, module.state_dict(), arch=arch)
 
 
 def kept_weights(path: Path) -> tuple[Arch, dict[str, Tensor]]:
@@ -72,12 +67,11 @@ def kept_weights(path: Path) -> tuple[Arch, dict[str, Tensor]]:
     Raises:
         StateError: The file cannot be read.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            arch = tuple(json.loads(file.metadata()["arch"]))
-            return arch, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StateError(f"cannot read the weights {path} ({error}); start the search in a new folder") from error
+    remedy = "start the search in a new folder"
+    tensors, facts = weights.load_with_facts(path, remedy)
+    if "arch" not in facts:
+        raise StateError(f"cannot read the weights {path} (it does not say of which network it is); {remedy}")
+    return tuple(facts["arch"]), tensors
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Mixed(nn.Module):
     def __init__(self, options: Sequence[nn.Module | None], *, shortcut: bool = False) -> None:
         super().__init__()
         if not options:
-            raise ConfigError("a choice between modules needs at least one option; got none")
+            raise ConfigError("a choice between modules needs at least one option, and has none")
         self.options = nn.ModuleDict({str(j): o for j, o in enumerate(options) if o is not None})
         self.count, self.shortcut = len(options), shortcut
 
@@ -132,7 +132,9 @@ def inherit_path(plain: nn.Module, mixed: nn.Module, picks: Sequence[int]) -> nn
     state = {_plain_name(key, chosen): value for key, value in mixed.state_dict().items()}
     for name, target in plain.state_dict().items():
         if name not in state or state[name].shape != target.shape:
-            raise ConfigError(f"cannot inherit {name!r} of shape {tuple(target.shape)} from {type(mixed).__name__}")
+            raise ConfigError(
+                f"cannot inherit {name!r} of shape {tuple(target.shape)} from {type(mixed).__name__}; take a part of it"
+            )
     kept = {name: state[name].clone(memory_format=torch.contiguous_format) for name in plain.state_dict()}
     plain.load_state_dict(kept, strict=True, assign=True)
     return plain.train(mixed.training)

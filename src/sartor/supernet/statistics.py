@@ -94,7 +94,7 @@ class Statistics:
             StateError: Nothing was added yet.
         """
         if not self.gram.any():
-            raise StateError("no statistics yet: train at least one epoch before solving")
+            raise StateError("there are no statistics before the first epoch; train for one before solving")
         if estimator == "mean":
             normal = torch.diag(self.gram.diagonal()) + self._prior((WEAK, WEAK))
         else:

@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import trees, weights
 from sartor.core.abilities import Shareable, require
 from sartor.core.contracts import Lab, Problem
 from sartor.core.errors import CapabilityError, ConfigError, DivergedError
-from sartor.core.files import atomically
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import pack, unpack
 from sartor.core.trees import Inputs, Tree
@@ -167,8 +165,7 @@ class Training:
 
     def save_weights(self, lab: Lab) -> None:
         """Write `supernet.safetensors`, the supernet's state dict."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.supernet.state_dict().items()}
-        atomically(lab.artifact("supernet.safetensors"), lambda part: save_file(weights, part))
+        weights.save(lab.artifact("supernet.safetensors"), self.supernet.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from."""

@@ -368,7 +368,7 @@ def load(path: Path, features: int, recipe: Recipe) -> list[nn.Module]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["embedding"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{path} is not an embedding that esnac has written ({reason}); name its file") from error
     wanted = {"encoder": recipe.encoder, "hidden": recipe.hidden, "layers": recipe.layers, "features": features}

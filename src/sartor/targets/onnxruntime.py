@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, export_onnx, parity
+from sartor.exporting import ENTRY, OnnxTemplate, Port, Signature, check_onnx, export_onnx, parity
 
 __all__ = ["OnnxRuntime"]
+
+COMMON = 20
+"""The opset that the exporter takes by itself; a newer one may be newer than the runtime."""
 
 
 class OnnxRuntime(Target):
@@ -38,16 +43,20 @@ class OnnxRuntime(Target):
             raise TargetError(f"threads must be at least 1, not {threads}")
         self.threads, self.provider, self.tolerance = threads, provider, tolerance
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.onnx"
-        signature = export_onnx(module, example, path)
-        session = self._open(str(path), path, signature.tree)
+        signature = export_onnx(module, example, path, settings)
+        try:
+            session = self._open(str(path), path, signature.tree)
+        except TargetError as error:
+            raise TargetError(f"{error}{_remedy(module, path)}") from error
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
     def load(self, artifact: Path) -> Session:
-        if not artifact.is_file():
-            raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
+        check_onnx(artifact)
         return self._open(str(artifact), artifact)
 
     def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:
@@ -114,6 +123,9 @@ class _Session:
     def _arrays(self, inputs: Inputs) -> dict[str, Any]:
         values = self._signature.ordered(inputs)
         ports = self._signature.inputs
+        odd = [p.name for p, v in zip(ports, values, strict=True) if v.dtype == torch.bfloat16]
+        if odd:
+            raise TargetError(f"input {odd[0]!r} is bfloat16, which numpy has not; cast the network to float32")
         return {p.place: v.detach().cpu().contiguous().numpy() for p, v in zip(ports, values, strict=True)}
 
     def _run(self, arrays: Mapping[str, Any]) -> list[Any]:
@@ -139,6 +151,18 @@ def _port(value: Any) -> Port:
     kind = _tensor(value, "input").type.removeprefix("tensor(").removesuffix(")")
     dtype = getattr(torch, _TYPES.get(kind, kind), None)
     return Port(value.name, value.name, tuple(value.shape), dtype if isinstance(dtype, torch.dtype) else None)
+
+
+def _remedy(module: nn.Module, path: Path) -> str:
+    """What may help where a network cannot be opened."""
+    opset = next(entry.version for entry in onnx.load(path, load_external_data=False).opset_import if not entry.domain)
+    kinds = {p.dtype for p in module.parameters()} & {torch.float64, torch.bfloat16}
+    names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    if kinds:
+        return (
+            f"; the network is in {names}, for which it has few operators: cast it to float32, or take target torch_cpu"
+        )
+    return f"; the file is of opset {opset}: an older one may be known (export.opset)" if opset > COMMON else ""
 
 
 _OPERATOR = re.compile(

@@ -14,8 +14,9 @@ from torch import nn
 
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import MissingExtraError, TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting import OnnxTemplate, Signature, export_onnx, onnx_signature, parity
+from sartor.exporting import OnnxTemplate, Signature, check_onnx, export_onnx, onnx_signature, parity
 
 __all__ = ["OpenVino"]
 
@@ -48,16 +49,17 @@ class OpenVino(Target):
         self.threads, self.tolerance = threads, tolerance
         self._core = _core()
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.onnx"
-        signature = export_onnx(module, example, path)
+        signature = export_onnx(module, example, path, settings)
         session = self._open(path.read_bytes(), path, signature.tree)
         parity(session, module, example, tolerance=self.tolerance)
         return session
 
     def load(self, artifact: Path) -> Session:
-        if not artifact.is_file():
-            raise TargetError(f"no file {artifact}; prepare the network first, or give the path of an .onnx file")
+        check_onnx(artifact)
         return self._open(artifact.read_bytes(), artifact)
 
     def template(self, module: nn.Module, example: Inputs) -> Callable[[nn.Module], Session]:

@@ -14,6 +14,7 @@ from torch import nn
 from sartor.core import trees
 from sartor.core.contracts import Session, Target
 from sartor.core.errors import TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import Program, Signature, export_pt2, load_pt2, parity, with_sane_weights
 
@@ -34,9 +35,11 @@ class TorchCpu(Target):
             raise TargetError(f"threads must be at least 1, not {threads}")
         self.threads, self.compile, self.tolerance = threads, compile, tolerance
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.pt2"
-        signature = export_pt2(module, example, path)
+        signature = export_pt2(module, example, path, settings)
         session = self._session(load_pt2(path).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)
         return session

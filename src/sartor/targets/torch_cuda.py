@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,7 +10,9 @@ from torch import nn
 
 from sartor.core import trees
 from sartor.core.contracts import Session, Target
+from sartor.core.copies import faithful
 from sartor.core.errors import TargetError
+from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting import Program, Signature, export_pt2, load_pt2, parity, with_sane_weights
 
@@ -35,10 +36,12 @@ class TorchCuda(Target):
         self.device, self.half, self._place = device, half, f"cuda:{device}"
         self.tolerance = tolerance or (2e-2 if half else 1e-3)
 
-    def prepare(self, module: nn.Module, example: Inputs, folder: Path) -> Session:
+    def prepare(
+        self, module: nn.Module, example: Inputs, folder: Path, settings: ExportSettings | None = None
+    ) -> Session:
         path = folder / "model.pt2"
-        copy = deepcopy(module).to(self._place, self._type)
-        signature = export_pt2(copy, moved(example, self._place, self._type), path)
+        copy = faithful(module).to(self._place, self._type)
+        signature = export_pt2(copy, moved(example, self._place, self._type), path, settings)
         session = self._session(load_pt2(path, self._place).giving(signature.tree), path)
         parity(session, module, example, tolerance=self.tolerance)
         return session

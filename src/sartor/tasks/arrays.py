@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +11,10 @@ from torch import Tensor
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.data.archives import Archive, Array, open_archive
 from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
 from sartor.data.pictures import columns, decoded
+from sartor.data.survey import survey
 
 __all__ = ["arrays"]
 
@@ -60,12 +60,17 @@ def arrays(
     """
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1, 3 or absent, got {channels}")
-    images = _read(existing(train, "train"), channels)
+    paths = [existing(train, "train"), *([existing(test, "test")] if str(test) else [])]
+    read: list[Images] = []
+    survey(list(map(str, paths)), lambda i: read.append(_read(paths[i], channels)), "files")
+    images = read[0]
     classes = check_labels(images.labels, classes, str(train))
+    if classes < 2:
+        raise DataError(f"all labels of {train} are 0: a classification needs two classes; correct the labels")
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
     if str(test):
-        test_images = _read(existing(test, "test"), channels)
+        test_images = read[1]
         if test_images.pixels.shape[1:] != images.pixels.shape[1:]:
             sizes = f"{tuple(images.pixels.shape[1:])} and {tuple(test_images.pixels.shape[1:])}"
             raise DataError(f"training and test images must have one shape (C, H, W), got {sizes}")
@@ -95,13 +100,8 @@ def _read(path: Path, channels: int | None) -> Images:
 
 
 def _npz(path: Path, channels: int | None) -> Images:  # noqa: ARG001 - arrays are taken as they are
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            pixels, labels = _entry(archive, path, "x", "images"), _entry(archive, path, "y", "labels")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable .npz file ({error})") from error
+    archive = open_archive(path)
+    pixels, labels = _entry(archive, "x", "images"), _entry(archive, "y", "labels")
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise DataError(f"images of {path} must be uint8 of 3 or 4 dimensions, got {pixels.dtype} {pixels.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != pixels.shape[:1]:
@@ -109,11 +109,12 @@ def _npz(path: Path, channels: int | None) -> Images:  # noqa: ARG001 - arrays a
     return Images(_channels_first(torch.from_numpy(pixels), path), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _entry(archive: Any, path: Path, *names: str) -> np.ndarray[Any, Any]:
+def _entry(archive: Archive, *names: str) -> Array:
     for name in names:
-        if name in archive:
-            return archive[name]  # type: ignore[no-any-return]
-    raise DataError(f"{path} has no array {' or '.join(names)}, only {', '.join(archive)}")
+        if name in archive.names:
+            return archive.array(name, name)
+    held = ", ".join(archive.names) or "none"
+    raise DataError(f"{archive.path} needs an array {' or '.join(names)}, and has only {held}")
 
 
 def _channels_first(pixels: Tensor, path: Path) -> Tensor:
@@ -128,7 +129,14 @@ def _channels_first(pixels: Tensor, path: Path) -> Tensor:
 
 def _parquet(path: Path, channels: int | None) -> Images:
     pngs, labels = columns(path, "png", "label")
-    pixels = [decoded(png, f"row {i} of {path}", channels) for i, png in enumerate(pngs)]
+    names, pixels = [f"row {i} of {path}" for i in range(len(pngs))], list[Tensor]()
+
+    def read(index: int) -> None:
+        pixels.append(decoded(pngs[index], names[index], channels))
+        if type(labels[index]) is not int:
+            raise DataError(f"{names[index]} has the label {labels[index]!r}; labels are whole numbers from 0")
+
+    survey(names, read, "rows")
     for i, image in enumerate(pixels):
         if image.shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(image.shape)}"

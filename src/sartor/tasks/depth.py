@@ -13,12 +13,13 @@ from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError
 from sartor.core.metrics import SHARE
 from sartor.data import distances
-from sartor.data.images import IMAGENET_MEAN, IMAGENET_STD, existing, normalise, per_channel
+from sartor.data.images import existing, imagenet, normalise, per_channel
 from sartor.data.losses import absolute
 from sartor.data.pairs import (
     Augmentation,
     Pair,
     PairSplits,
+    check_pairs,
     fingerprint,
     fitting,
     nearest,
@@ -39,14 +40,16 @@ def depth(
     per_metre: float | None = None,
     loss: str = "l1",
     size: Sequence[int] | int | None = None,
+    channels: int = 3,
     batch: int = 8,
     augment: str = "zoom_flip",
     zoom: float = 1.5,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     valid: float = 0.1,
     test: float = 0.1,
     cache_gb: float = 2.0,
+    upright: bool = False,
     seed: int = 0,
 ) -> Task:
     """Pictures and depth maps: one channel of numbers, as large as the picture, 0 where the depth is not known.
@@ -56,7 +59,7 @@ def depth(
     that are missing are drawn from the training pictures; `root/images` and `root/depths` without splits, or one
     Parquet file, will do. Names in both folders are equal but for the ending.
 
-    The network gets `(batch, 3, H, W)` and gives metres, `(batch, 1, H, W)` or `(batch, H, W)`. Pixels of unknown depth
+    The network gets `(batch, C, H, W)` and gives metres, `(batch, 1, H, W)` or `(batch, H, W)`. Pixels of unknown depth
     count nowhere. Distance is the mean absolute difference of two outputs. Quality is the root mean squared error in
     metres, which decides (less is better), the absolute relative error, and the share of pixels that are wrong by a
     factor below 1.25 (Eigen et al. 2014, section 4): each is computed picture by picture and averaged over pictures,
@@ -70,6 +73,7 @@ def depth(
         loss: `"l1"`, the mean absolute error in metres, or `"silog"`, the scale-invariant error of logarithms (Eigen et
             al. 2014, equation 4, lambda = 0.5).
         size: Height and width to resize to, depths by the nearest pixel; needed if the pictures differ in size.
+        channels: 3 for colour, 1 for grey; pictures of the other kind are converted.
         batch: Pictures per batch.
         augment: `"zoom_flip"` takes a random window and enlarges it (what fills the picture is nearer: depths are
             divided by the factor), and mirrors half of the pictures; `"zoom"`, `"flip"` do one of these, `""` nothing.
@@ -80,11 +84,13 @@ def depth(
         valid: Share of the training pictures held out for the search, unless the split is there.
         test: Share of the training pictures held out for the final report, likewise.
         cache_gb: Decoded pictures are kept in memory up to this size.
+        upright: Whether pictures are turned as their EXIF data says; without, they are as they are stored, and the log
+            says if some are turned. Answers stay as they are stored.
         seed: Of the splits, which do not depend on the seed of a run.
 
     Raises:
-        DataError: The folder is missing or holds no such layout, a picture has no depth map. While iterating: a file
-            cannot be decoded, sizes differ, a depth is negative or not finite; the message names it.
+        DataError: The folder is missing or holds no such layout, a picture has no depth map, a file cannot be decoded,
+            sizes differ, a depth is negative or not finite; the message names all that are wrong.
         ConfigError: A setting is out of range.
     """
     if batch < 1 or not (per_metre is None or per_metre > 0):
@@ -93,11 +99,13 @@ def depth(
     if loss not in losses:
         raise ConfigError(f"loss must be one of {', '.join(map(repr, losses))}, got {loss!r}")
     splits = pairs_of(existing(root, "root"), "depths", "depth", valid=valid, test=test, seed=seed)
-    low, high = per_channel(mean, IMAGENET_MEAN, "mean"), per_channel(std, IMAGENET_STD, "std")
+    check_pairs(splits, "task.upright", upright=upright)
+    low, high = (per_channel(*known) for known in zip((mean, std), imagenet(channels), ("mean", "std"), strict=True))
     resize = sized(size)
+    shape = resize or size_of(splits["train"][0], upright=upright)
     data = PairSplits.of(
         splits,
-        partial(_read, per_metre, resize, resize or size_of(splits["train"][0])),
+        partial(_read, channels, per_metre, resize, shape, upright),
         partial(_normalised, low, high),
         batch=batch,
         transform=Augmentation(augment, zoom, _nearer),
@@ -123,15 +131,18 @@ def depth(
 
 
 def _read(
+    channels: int,
     per_metre: float | None,
     resize: tuple[int, int] | None,
     wanted: tuple[int, int],
+    upright: bool,
     pairs: Sequence[Pair],
     index: int,
 ) -> tuple[Tensor, Tensor]:
-    """Picture `(3, H, W)`, uint8, and metres `(1, H, W)`, float32."""
+    """Picture `(channels, H, W)`, uint8, and metres `(1, H, W)`, float32."""
     pair = pairs[index]
-    picture, values = decoded(pair.picture, pair.names[0]), numbers(pair.answer, pair.names[1])
+    picture = decoded(pair.picture, pair.names[0], channels, upright=upright)
+    values = numbers(pair.answer, pair.names[1])
     if not bool(values.isfinite().all()) or bool((values < 0).any()):
         raise DataError(f"{pair.names[1]} has negative or infinite depths; write 0 where the depth is not known")
     metres = values.float() / (per_metre or _unit(values))

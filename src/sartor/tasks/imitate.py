@@ -43,6 +43,7 @@ def imitate(
     logits: bool | None = None,
     device: str = "auto",
     keep_gb: float = 1.0,
+    upright: bool = False,
     seed: int = 0,
 ) -> Task:
     """Imitation: the loss is the distance to the outputs of the network that is to be made smaller, whatever they are.
@@ -80,6 +81,8 @@ def imitate(
         device: Where the teacher runs.
         keep_gb: The teacher's outputs for the held-out splits, and decoded images, are kept in memory up to this size
             each; what does not fit is made anew each time.
+        upright: Whether images from a folder are turned as their EXIF data says; without, they are as they are stored,
+            and the log says if some are turned.
         seed: Of the splits, which do not depend on the seed of a run.
 
     Raises:
@@ -97,7 +100,7 @@ def imitate(
     else:
         if not isinstance(valid, int | float) or not isinstance(test, int | float | str | Path):
             raise DataError("loaders valid and test go with a loader train; give all three, or data and shares")
-        look = Look(size, mean, std, augment, form, room)
+        look = Look(size, mean, std, augment, form, room, upright)
         given = _of_data(*read(data, test, inputs, look, valid=valid, seed=seed), str(data), batch)
     task = Task(
         train=given.train,

@@ -197,7 +197,9 @@ def _examples(
             )
         shape = tuple(shapes.get(name, ()))
         if shape and prod(shape) != array[0].size:
-            raise DataError(f"{sources.where(name)} has {array[0].size} values per example, which are not {shape}")
+            raise DataError(
+                f"{sources.where(name)} has {array[0].size} values per example, which are not {shape}; correct it"
+            )
         stored[name] = channels_first(array.reshape(len(array), *shape) if shape else array)[kept]
         if labels.dim() == 3 and stored[name].shape[2:] != labels.shape[1:]:
             raise DataError(

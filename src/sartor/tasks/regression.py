@@ -151,7 +151,10 @@ def _of_target(trained: Tensor, where: str) -> Scaling:
     """By column for `(n, columns)`; one for all of what has positions."""
     columns = trained if trained.dim() == 2 else trained.reshape(-1, 1)
     if bool((columns == columns[:1]).all()):
-        raise DataError(f"{where} is {float(columns[0, 0])} in all of the training split: there is nothing to predict")
+        raise DataError(
+            f"{where} is {float(columns[0, 0])} in all of the training split: there is nothing to predict; give "
+            "targets that differ"
+        )
     found = Scaling.of(columns.__getitem__, torch.arange(len(columns)))
     return found if trained.dim() == 2 else Scaling(found.mean.squeeze(), found.std.squeeze())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from sartor.data import fidelity, quality
 from sartor.data.images import existing, normalise, per_channel
 from sartor.data.losses import absolute
 from sartor.data.pairs import Decoded, PairBatches, below, identity, rooms
-from sartor.data.pictures import decoded, drawn, picture_files
+from sartor.data.pictures import decoded, drawn, picture_files, say_turned
 from sartor.data.resize import imresize
+from sartor.data.survey import early, survey
 
 __all__ = ["super_resolution"]
 
@@ -38,6 +39,7 @@ def super_resolution(
     held: float = 0.1,
     most: int = 20,
     cache_gb: float = 2.0,
+    upright: bool = False,
     seed: int = 0,
 ) -> Task:
     """Pictures in folders; the small ones are made from them, by bicubic shrinking to 8 bits (`data/resize.py`).
@@ -69,11 +71,13 @@ def super_resolution(
         held: Share of the training pictures held out as test pictures, unless there are some.
         most: At most so many pictures are held out for the search: a whole picture is as much work as many patches.
         cache_gb: Decoded pictures are kept in memory up to this size.
+        upright: Whether pictures are turned as their EXIF data says; without, they are as they are stored, and the log
+            says if some are turned.
         seed: Of the splits, which do not depend on the seed of a run.
 
     Raises:
-        DataError: A folder is missing or empty, a picture is too small for a patch. While iterating: a picture cannot
-            be decoded or has more than 8 bits; the message names it.
+        DataError: A folder is missing or empty, a picture is too small for a patch, or cannot be decoded; the message
+            names all that are wrong.
         ConfigError: A setting is out of range.
     """
     if scale not in (2, 3, 4) or channels not in (1, 3):
@@ -82,10 +86,12 @@ def super_resolution(
         raise ConfigError(f"patch, patches, batch and most must be at least 1, got {(patch, patches, batch, most)}")
     splits = _splits(existing(train, "train"), str(test), valid, held, most, seed)
     room = rooms(cache_gb, splits)
-    data = {
-        k: Decoded(partial(_read, v, scale, channels, patch if k != "test" else 1), len(v), room[k])
-        for k, v in splits.items()
-    }
+    load = {k: partial(_large, v, scale, channels, patch if k != "test" else 1, upright) for k, v in splits.items()}
+    data = {k: Decoded(partial(_read, load[k], scale), len(v), room[k]) for k, v in splits.items()}
+    _check_all(splits, load, data)
+    if not upright:
+        files = [path for part in splits.values() for path in part]
+        say_turned(files, list(map(str, files)), "task.upright")
     low, high = per_channel(mean, (0.0,) * channels, "mean"), per_channel(std, (1.0,) * channels, "std")
     finish = partial(_normalised, low, high)
     shown = partial(_shown, low, high, scale)
@@ -127,10 +133,36 @@ def _splits(root: Path, test: str, valid: float, held: float, most: int, seed: i
     return {"train": rest, "valid": found["valid"][:most], "test": found["test"]}
 
 
-def _read(files: Sequence[Path], scale: int, channels: int, patch: int, index: int) -> tuple[Tensor, Tensor]:
+def _check_all(
+    splits: Mapping[str, Sequence[Path]], load: Mapping[str, Callable[[int], Tensor]], data: Mapping[str, Decoded]
+) -> None:
+    """Decode the pictures of a small data set; of all, make one that is refused name the others, too."""
+    files = [(path, load[split], i) for split, part in splits.items() for i, path in enumerate(part)]
+    names = [str(path) for path, _, _ in files]
+
+    def picture(index: int) -> Tensor:
+        return files[index][1](files[index][2])
+
+    def check_all() -> None:
+        survey(names, picture, "pictures", picture)
+
+    for part in data.values():
+        part.check_all = check_all
+    early([path for path, _, _ in files], check_all, names)
+
+
+def _read(load: Callable[[int], Tensor], scale: int, index: int) -> tuple[Tensor, Tensor]:
     """The small picture, `(channels, h, w)`, and the large one, `(channels, scale h, scale w)`, uint8."""
+    large = load(index)
+    rows, cols = (side // scale for side in large.shape[-2:])
+    small = fidelity.eight_bit(imresize(large.double(), 1 / scale)).to(torch.uint8)
+    return small[:, :rows, :cols], large
+
+
+def _large(files: Sequence[Path], scale: int, channels: int, patch: int, upright: bool, index: int) -> Tensor:
+    """The large picture, `(channels, scale h, scale w)`, uint8."""
     path = files[index]
-    large = decoded(path, str(path), None if channels == 1 else 3)
+    large = decoded(path, str(path), None if channels == 1 else 3, upright=upright)
     if channels == 1 and len(large) == 3:
         large = fidelity.luminance(large[None].float())[0].round().to(torch.uint8)
     rows, cols = (side // scale for side in large.shape[-2:])
@@ -139,9 +171,7 @@ def _read(files: Sequence[Path], scale: int, channels: int, patch: int, index: i
             f"{path} has {tuple(large.shape[-2:])} pixels, at scale {scale} too few for a patch of {patch}; lower "
             "patch or remove it"
         )
-    large = large[:, : rows * scale, : cols * scale].contiguous()
-    small = fidelity.eight_bit(imresize(large.double(), 1 / scale)).to(torch.uint8)
-    return small[:, :rows, :cols], large
+    return large[:, : rows * scale, : cols * scale].contiguous()
 
 
 def _patch(

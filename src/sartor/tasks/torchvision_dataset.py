@@ -14,7 +14,9 @@ from torchvision.transforms import v2
 
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError, DataError
+from sartor.core.foreign import first_line
 from sartor.data.images import Images, check_labels, draw_subset, existing, held_out, image_task
+from sartor.data.survey import survey
 
 __all__ = ["torchvision_dataset"]
 
@@ -25,6 +27,7 @@ def torchvision_dataset(
     root: str | Path = "",
     download: bool = False,
     size: int | None = None,
+    channels: int | None = None,
     subset: int | None = None,
     batch: int = 128,
     valid: float = 0.1,
@@ -40,6 +43,7 @@ def torchvision_dataset(
         root: Folder of the data, as torchvision lays it out.
         download: Whether to download what is missing.
         size: Height and width to resize to; needed if the images differ in size.
+        channels: 3 for colour, 1 for grey, and pictures of the other kind are converted; None takes them as they are.
         subset: Size of a stratified subset to use in place of all training images (validation included).
         batch: Examples per training batch.
         valid: Share of the training images held out for the search.
@@ -55,9 +59,13 @@ def torchvision_dataset(
     """
     make = getattr(torchvision.datasets, dataset, None)
     if make is None or not inspect.isclass(make):
-        raise ConfigError(f"torchvision has no data set {dataset!r}; see the classes of torchvision.datasets")
+        raise ConfigError(f"torchvision has no data set {dataset!r}; it has {', '.join(torchvision.datasets.__all__)}")
+    if channels not in {None, 1, 3}:
+        raise ConfigError(f"channels must be 3 for colour, 1 for grey, or absent, got {channels}")
     folder = Path(root).expanduser() if download and str(root) else existing(root, "root")
-    images, test_images = (_decoded(_opened(make, folder, part, download), size) for part in ("train", "test"))
+    images, test_images = (
+        _decoded(_opened(make, folder, part, download), size, channels) for part in ("train", "test")
+    )
     classes = check_labels(images.labels, None, dataset)
     if subset is not None:
         images = images.take(draw_subset(images.labels, subset, seed))
@@ -88,23 +96,35 @@ def _opened(make: Any, root: Path, part: str, download: bool) -> Any:
         settings["download"] = download
     try:
         return make(root, **settings)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot open the {part} split of {make.__name__} in {root}: {reason}") from error
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        reason = first_line(error)
+        raise DataError(
+            f"cannot open the {part} split of {make.__name__} in {root}: {reason}; give its root, or download = true"
+        ) from error
 
 
-def _decoded(dataset: Any, size: int | None) -> Images:
+def _decoded(dataset: Any, size: int | None, channels: int | None) -> Images:
     if not len(dataset):
         raise DataError(f"{type(dataset).__name__} is empty; look at its folder")
+    names, read = [f"image {i} of {type(dataset).__name__}" for i in range(len(dataset))], list[tuple[Any, Any]]()
+    survey(names, lambda i: read.append(_item(dataset, i, names[i])), "images")
     pixels, labels = [], []
-    for i in range(len(dataset)):
-        image, label = dataset[i]
+    for found, label in read:
+        image = found if channels is None else found.convert("L" if channels == 1 else "RGB")
         pixels.append(_resized(v2.functional.pil_to_tensor(image), size))
         labels.append(int(label))
         if pixels[-1].shape != pixels[0].shape:
             shapes = f"{tuple(pixels[0].shape)} and {tuple(pixels[-1].shape)}"
             raise DataError(f"images of {type(dataset).__name__} differ in shape, {shapes}; set size")
     return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _item(dataset: Any, index: int, where: str) -> tuple[Any, Any]:
+    try:
+        image, label = dataset[index]
+    except Exception as error:  # each class of torchvision has its own way to fail on damaged files
+        raise DataError(f"{where} cannot be read ({first_line(error)}); fetch it again") from error
+    return image, label
 
 
 def _resized(image: Tensor, size: int | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,7 +28,7 @@ def write(inputs: Inputs, path: Path) -> None:
     elif isinstance(inputs, tuple):
         form, named = "tuple", {str(i): x for i, x in enumerate(inputs)}
     else:
-        raise DataError(f"the input of a network is a tensor, a tuple or a dict of tensors, got {type(inputs)}")
+        raise DataError(f"the input of a network must be a tensor, a tuple or a dict of tensors, got {type(inputs)}")
     # clones: safetensors refuses tensors that share memory, and a network may well be given the same one twice
     save_file({name: x.detach().cpu().clone().contiguous() for name, x in named.items()}, path, {FORM: form})
 
@@ -39,9 +39,12 @@ def read(path: Path) -> Inputs:
     Raises:
         DataError: The file is not one of `write`'s.
     """
-    with safe_open(path, "pt") as file:
-        form = (file.metadata() or {}).get(FORM, "nothing")
-        named: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    try:
+        with safe_open(path, "pt") as file:
+            form = (file.metadata() or {}).get(FORM, "nothing")
+            named: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read inputs from {path} ({error}); write it with sartor.timing.inputs") from error
     if form == "tensor":
         return named["x"]
     if form == "tuple":

@@ -115,7 +115,7 @@ def _answers(worker: subprocess.Popen[str], job: Mapping[str, Any], noise: IO[st
     for line in worker.stdout:
         answer = _read(line)
         if answer is None:
-            raise TargetError(f"{_who(job)} answered with what is no JSON object: {line.strip()[:200]!r}")
+            raise TargetError(f"{_who(job)} answered with what is no JSON object: {line.strip()[:200]!r}; try it again")
         if "stranger" in answer:
             raise StrangerError(answer["stranger"])
         yield answer

@@ -1,4 +1,4 @@
-"""Evaluate a network on a task, and tell whether the two fit each other."""
+"""Evaluate a network on a task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError
 from sartor.core.metrics import Metric, Score, wilson
@@ -130,7 +130,7 @@ def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree]
     place = resolve(device) if device else home
     module.to(place)
     try:
-        with mode(module, training=False), torch.no_grad():
+        with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
             return work(partial(trees.call, module), place)
     finally:
         module.to(home)
@@ -185,74 +185,3 @@ def resampled(value: Callable[[Tensor], float], examples: int) -> tuple[float, f
     found = [value(torch.from_numpy(np.bincount(index, minlength=examples))) for index in drawn]
     low, high = np.nanquantile(found, [0.025, 0.975])
     return float(low), float(high)
-
-
-def check_fits(task: Task, module: nn.Module) -> None:
-    """Run the task's example and a few held-out ones through the network, its loss, its distance and its metrics.
-
-    Raises:
-        DataError: The network cannot take the inputs, gives another number of outputs than the task has classes, or
-            something that loss, distance or a metric cannot take.
-    """
-    who = type(module).__name__
-    shape = trees.shapes(task.example)
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    single = isinstance(task.example, Tensor) and task.example.dim() == 4
-    if first is not None and single and first.in_channels != shape[1]:
-        raise DataError(
-            f"{who} expects images of {first.in_channels} channels, the task gives {shape[1]} (example {shape}); "
-            "change the channels of the task or of the network's first layer"
-        )
-    place = device_of(module)
-    with mode(module, training=False), torch.no_grad():
-        output = _tried(partial(trees.call, module, trees.to(task.example, place)), f"{who} cannot take {_an(task)}")
-        if task.classes is not None and task.logits:
-            _check_classes(who, output, task.classes)
-        for inputs, target in task.valid():
-            few, wanted = trees.to(trees.rows((inputs, target), slice(0, 2)), place)
-            output = _tried(partial(trees.call, module, few), f"{who} cannot take the task's inputs")
-            _check_losses(task, who, output, wanted)
-            break
-
-
-def _check_classes(who: str, output: Tree, classes: int) -> None:
-    shape = trees.shapes(output)
-    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[1] != classes:
-        raise DataError(
-            f"{who} gives outputs of shape {shape}, the task has {classes} classes and needs (batch, {classes}, ...); "
-            "replace the network's last layer"
-        )
-
-
-def _check_losses(task: Task, who: str, output: Tree, target: Tree) -> None:
-    given = f"for an output of {trees.shapes(output)} and a target of {trees.shapes(target)}"
-    rows = trees.size(output)
-    losses: dict[str, Callable[[], Any]] = {
-        "loss": lambda: task.loss(output, target),
-        "distance": lambda: task.distance(output, output),
-    }
-    for name, work in losses.items():
-        found = _tried(work, f"the {name} of the task {task.name} fails {given} of {who}")
-        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
-            raise DataError(
-                f"the {name} of the task {task.name} gives {trees.shapes(found)} {given}; it must give one number per "
-                f"example, ({rows},): use reduction = 'none' and the mean over all but the batch"
-            )
-    for metric in task.metrics:
-        made = metric.make() if metric.make is not None else None
-        if made is None or not all(hasattr(made, part) for part in ("to", "update", "compute")):
-            raise DataError(f"metric {metric.name!r} needs `make`: what has update(output, target), compute() and to()")
-        made = made.to(trees.leaves(output)[0].device)
-        _tried(partial(made.update, output, target), f"metric {metric.name!r} fails {given} of {who}")
-
-
-def _tried(work: Callable[[], T], otherwise: str) -> T:
-    try:
-        return work()
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{otherwise}: {reason}") from error
-
-
-def _an(task: Task) -> str:
-    return f"the task's example of shape {trees.shapes(task.example)}"

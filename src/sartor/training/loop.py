@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import ConfigError, DataError, DivergedError, StateError
 from sartor.core.rng import derive, global_seed, torch_rng
-from sartor.core.state import load, save
+from sartor.core.state import load, present, save
 from sartor.core.trees import Inputs, Tree
 from sartor.training.engine import Engine, Several, Single
 from sartor.training.evaluation import device_of, evaluate, mode
@@ -123,7 +123,7 @@ class _Training:
         self.history: list[dict[str, float]] = []
 
     def run(self, checkpoint: Path | None, on_epoch: OnEpoch | None) -> History:
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and present(checkpoint):
             self._resume(checkpoint)
         while len(self.history) < self.total:
             self.history.append(self._epoch(len(self.history)))
@@ -221,7 +221,7 @@ class _Training:
             was = ", ".join(f"{k} = {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
             raise StateError(f"{checkpoint} is of another training ({was}); restore the settings or delete the file")
         try:
-            self.module.load_state_dict(state["module"])
+            copies.load(self.module, state["module"])
         except RuntimeError as error:
             raise StateError(f"{checkpoint} is of another network; delete the file to train this one") from error
         self.optimizer.load_state_dict(state["optimizer"])

@@ -114,7 +114,8 @@ class Recipe:
         """The optimiser of the parameters that require a gradient."""
         trained = [p for p in module.parameters() if p.requires_grad]
         if not trained:
-            raise ConfigError(f"{type(module).__name__} has no parameter that requires a gradient: nothing to train")
+            who = type(module).__name__
+            raise ConfigError(f"{who} has no parameter that requires a gradient: nothing to train; thaw some of them")
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

@@ -82,7 +82,7 @@ def test_a_stopped_search_goes_on_with_what_is_left(tmp_path):
     assert len(judge.calls) == len(whole[2]) - 5
     again = Capped(strategy(), Purse(allowance, NINE, MemoryJournal()))
     assert restore(again, tmp_path / "parts")
-    assert (again.paid, again.trials) == (sum(NINE(t.fidelity) for t in parts[2][: again.trials]), again.trials)
+    assert (again.paid, again.count) == (sum(NINE(t.fidelity) for t in parts[2][: again.count]), again.count)
 
 
 def test_seconds_of_earlier_sessions_count(tmp_path):

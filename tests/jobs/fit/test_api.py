@@ -21,6 +21,7 @@ import sartor
 from nets import random_
 from sartor.core.errors import BudgetError, CapabilityError, LeakError, StateError
 from sartor.core.records import Estimate
+from sartor.core.rng import global_seed
 from sartor.jobs.fit.api import fit_config
 from sartor.networks import macs_params
 from sartor.run.result import read, read_result
@@ -177,6 +178,79 @@ def test_a_network_without_channels_to_cut_is_refused(tmp_path):
             folder=tmp_path,
             budget={"macs": "50%"},
         )
+
+
+@torch.library.custom_op("sartor_tests::riddle", mutates_args=())
+def riddle(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """What nobody can look into."""
+    return x @ w
+
+
+@riddle.register_fake
+def _(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return x @ w
+
+
+def _learn(ctx, gradient):
+    x, w = ctx.saved_tensors
+    return gradient @ w.T, x.T @ gradient
+
+
+riddle.register_autograd(_learn, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+
+
+class Riddle(torch.nn.Module):
+    """Most parameters are those of an operator that sartor does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(1, 16, 1), torch.nn.Conv2d(16, 8, 1)
+        self.mixer = torch.nn.Linear(8, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.relu(self.first(x))).mean((2, 3))
+        return torch.ops.sartor_tests.riddle(y, self.mixer.weight.T)
+
+
+def test_a_budget_on_macs_that_nobody_knows_is_refused(tmp_path):
+    config = {"task": {"name": "digits", "size": 8}, "target": "torch_cpu", "strategy": "uniform_width"}
+    with pytest.raises(BudgetError, match=r"nobody knows those of mixer \(riddle\), which have 80 of 248 parameters"):
+        sartor.fit(Riddle(), **config, budget={"macs": "50%"}, folder=tmp_path / "run", recipe=settings())
+    assert not list(tmp_path.glob("*/artifacts/*.safetensors"))
+
+
+class Rows(torch.nn.Module):
+    """Reads the rows of a picture one after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.nn.GRU(8, 24, 2, bidirectional=True, batch_first=True)
+        self.lstm = torch.nn.LSTM(48, 20, batch_first=True)
+        self.head = torch.nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.gru(x[:, 0])[0])[1][0][-1])
+
+
+def test_recurrent_layers_are_cut_to_a_budget(tmp_path):
+    with global_seed(0):
+        network = Rows()
+    fit = sartor.fit(
+        network,
+        {"name": "digits", "size": 8, "batch": 128},
+        budget={"macs": "50%"},
+        target="onnxruntime",
+        strategy={"name": "ows", "epochs": 1},
+        folder=tmp_path / "run",
+        recipe=settings(training={"epochs": 1, "lr": 0.05}),
+    )
+    assert type(fit.network) is Rows
+    gru, lstm, winner = fit.network.gru, fit.network.lstm, fit.result.points[0].winner
+    assert gru.hidden_size < 24 or lstm.hidden_size < 20
+    assert lstm.input_size == 2 * gru.hidden_size
+    weights = sum(p.numel() for m in (gru, lstm) for p in m.parameters() if p.dim() == 2)
+    assert winner.macs == 8 * weights + 10 * lstm.hidden_size <= 0.5 * fit.result.reference.macs
+    assert fit.verdict == "PASS"
 
 
 def test_several_budgets_share_one_search(tmp_path):

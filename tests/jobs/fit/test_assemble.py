@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 import nets
 from nets import random_
@@ -49,6 +53,13 @@ def test_the_same_names_give_the_same_weights_and_leave_the_global_generator_alo
         ({"latency_model": {"plan": "clever"}}, ConfigError, "one of 'uniform', 'coverage', 'optimal'"),
         ({"task": {"name": "image_folder", "root": "nowhere"}}, DataError, "nowhere"),
         ({"tusk": {}}, ConfigError, "did you mean 'task'"),
+        ({"strategy": {"name": 3}}, ConfigError, r"\[strategy\] name must be a string, got 3; known: "),
+        ({"space": {"name": False}}, ConfigError, r"\[space\] name must be a string, got False; known: "),
+        ({"export": {"opset": 3}}, ConfigError, r"export\.opset must be from 7 to \d+, .*got 3"),
+        ({"export": {"opset": "new"}}, ConfigError, "opset must be a whole number"),
+        ({"export": {"dynamic": ["heigth"]}}, ConfigError, "did you mean 'height'"),
+        ({"export": {"otherwise": "maybe"}}, ConfigError, "otherwise must be one of"),
+        ({"export": {"opsets": 3}}, ConfigError, "did you mean 'opset'"),
     ],
 )
 def test_mistakes_are_named(changes, error, message):
@@ -109,3 +120,43 @@ def test_a_verification_that_measures_nothing_is_refused_before_the_search(name)
 
 def test_a_verdict_takes_three_processes_unless_told_otherwise():
     assert assemble(settings(verification={})).verification.effort == Effort(rounds=40, sessions=5, processes=3)
+
+
+class Grey(torch.nn.Module):
+    def __init__(self, channels=1):
+        super().__init__()
+        self.body, self.head = torch.nn.Conv2d(channels, 8, 3), torch.nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("task", "network"), [(1, 3), (3, 1)])
+def test_grey_and_colour_apart_are_found_before_a_trace_and_name_the_setting(task, network):
+    message = f"Grey expects images of {network} channels?, the task gives {task} .*; set task.channels = {network}, or"
+    with pytest.raises(DataError, match=message):
+        assemble(settings(space={"name": "object"}, task={"name": "digits", "channels": task}), space=Grey(network))
+    assemble(settings(space={"name": "object"}, task={"name": "digits", "channels": network}), space=Grey(network))
+
+
+def test_a_loss_must_take_what_narrower_networks_give_too():
+    """Uncut the network is of its class and gives two outputs in training; a narrower one is a graph and gives one."""
+
+    class Numbered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 16, 3), nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.head(self.body(x).relu().view(-1, 16, 36).mean(2))
+            return (y, y) if self.training else y
+
+    task = digits(size=8)
+    space = Widths(network=Numbered(), input_shape=(1, 8, 8))
+    pairs_only = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o[None][0][:, :, None], y))
+    with pytest.raises(DataError, match="the loss of the task digits"):
+        assemble(settings(), space=space, task=pairs_only)
+    both = replace(task, loss=lambda o, y: task.loss(o[0] if isinstance(o, tuple) else o, y))
+    with pytest.raises(DataError, match="the distance of the task digits"):
+        assemble(settings(training={"distil_weight": 0.5}), space=space, task=both)
+    assert assemble(settings(), space=space, task=both).space is space

@@ -20,8 +20,8 @@ def test_per_cent_and_numbers_become_absolute_limits():
     [
         ({}, "the budget is empty"),
         ({"latency": 3}, "did you mean 'latency_ms'"),
-        ({"latency_ms": "fast"}, "neither a number nor per cent"),
-        ({"latency_ms": "0%"}, "neither a number nor per cent"),
+        ({"latency_ms": "fast"}, "must be a number or per cent"),
+        ({"latency_ms": "0%"}, "must be a number or per cent"),
         ({"latency_ms": -1}, "must be a positive number"),
         ({"latency_ms": True}, "must be a positive number"),
         ({"macs": []}, "the budget is empty"),

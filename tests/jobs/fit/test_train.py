@@ -61,7 +61,7 @@ def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(j
     train_network(job, Chosen("some", (1, 0, 2)), "training")
     assert seen[0] == ((1, 0, 2), (1, 8, 8))
     assert "on the validation split, with its layers fitted" in seen[1]
-    checkpoint = job.folder.artifacts / "other.checkpoint.pt"
+    checkpoint = job.folder.artifacts / "other.checkpoint.safetensors"
     monkeypatch.setattr("sartor.training.fit", lambda *_, **__: None)
     checkpoint.touch()
     seen.clear()

@@ -45,6 +45,7 @@ def test_several_inputs_are_measured():
     assert found["latency_ms"]["value"] > 0
     case = CASES["words and image"]
     assert (found["macs"] // 2, found["params"]) == macs_params(case.network(), case.batch(1))
+    assert {u["why"] for u in found["uncounted"]} == {"lookup"}
     assert found["memory_bytes"] > 0
     assert (found["processes"], found["note"]) == (3, "")
 

@@ -170,4 +170,4 @@ def test_three_choices_in_one_weight_have_no_tables():
     accounts, _ = account(Bilinear(), 4)
     assert len(accounts.ladders) == 3
     assert accounts.params() is None
-    assert accounts.macs() is not None
+    assert accounts.macs() is None  # the einsum multiplies with that weight: built networks are counted

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -251,3 +253,89 @@ def test_groups_of_one_layer_have_names_of_their_own():
             return self.left(first) + self.right(second)
 
     assert set(groups(Alone(), 3, 8, 8)) == {"body", "body[2]"}
+
+
+class Doubting(nn.Module):
+    """A part whose path depends on values."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else x
+
+
+class Line(nn.Module):
+    """Layers one after another."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def conv(a: int, b: int) -> nn.Module:
+    return nn.Conv2d(a, b, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "advice"),
+    [
+        (Line(conv(3, 16), conv(16, 16), Doubting(), conv(16, 16), conv(16, 4)), ["layers.2"]),
+        (
+            Line(conv(3, 16), Doubting(), conv(16, 16), conv(16, 16), Line(Doubting()), conv(16, 16), conv(16, 4)),
+            ["layers.1", "layers.4.layers.0"],
+        ),
+    ],
+)
+def test_advice_is_given_after_it_was_tried(network, advice):
+    x = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(CapabilityError, match="cannot be traced") as caught:
+        couple(network, x)
+    assert str(caught.value).endswith(f"; leave that part alone: ignore = {json.dumps(advice)}")
+    assert "\n" not in str(caught.value)
+    assert couple(network, x, advice).groups
+
+
+class Twice(nn.Module):
+    """Its part cannot be left alone, because it is called twice; what is around it is the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.part, self.last = conv(3, 16), Doubting(), conv(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.part(self.part(self.first(x))))
+
+
+class Own(nn.Module):
+    """The network's own forward depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = conv(3, 16), conv(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(y if y.sum() > 0 else -y)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Twice(), Own(), Line(conv(3, 16), Doubting(), conv(16, 4))],
+    ids=["twice", "own", "nothing would be left to cut"],
+)
+def test_no_advice_is_given_where_none_helps(network):
+    with pytest.raises(CapabilityError, match=r"cannot be traced: .*test_coupling\.py:\d+") as caught:
+        couple(network, torch.zeros(1, 3, 4, 4))
+    assert "ignore" not in str(caught.value)
+
+
+def test_channels_are_free_where_examples_are_sorted(check, net):
+    network = net(lambda n, x: n.b(n.a(x).sort(0).values), a=nn.Linear(6, 8), b=nn.Linear(8, 12))
+    assert [g.name for g in check(network, (6,), least=0).groups] == ["a"]

@@ -112,7 +112,7 @@ def test_outputs_come_nearer_on_examples_it_has_not_seen(kind):
 def test_nothing_changes_where_nothing_is_cut(kind):
     net, x = pair(kind)
     full = tuple(len(step.choice.options) - 1 for step in net.ladders)
-    found = reconstruct(net._engine, net.part(full, len(x)), x)
+    found = reconstruct(net.engine, net.part(full, len(x)), x)
     assert set(found) > {name for name, _ in net.network.named_parameters() if name.startswith(("expand", "up"))}
     for name, value in found.items():
         assert torch.allclose(value, net.network.state_dict()[name], atol=1e-4), name
@@ -165,13 +165,13 @@ class Shared(nn.Module):
 def test_weights_that_are_not_one_layers_own_stay():
     net = supernet(Shared().eval(), 3, 6, 6)
     x = torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    found = reconstruct(net._engine, net.part(halved(net), len(x)), x)
+    found = reconstruct(net.engine, net.part(halved(net), len(x)), x)
     assert set(found) == {"first.weight", "first.bias", "head.weight", "head.bias"}
 
 
 def test_the_same_examples_give_the_same_weights():
     net, x = pair(Branches)
-    one, two = (reconstruct(net._engine, net.part(halved(net), len(x)), x) for _ in range(2))
+    one, two = (reconstruct(net.engine, net.part(halved(net), len(x)), x) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

@@ -100,12 +100,12 @@ def test_a_channel_counts_as_much_as_the_options_that_have_it(nets):
 def test_what_does_not_run_may_hold_anything(nets, name):
     net, x = nets[name], inputs()
     (arch,) = drawn(net, 1, 4)
-    kept, units = net.kept(arch), net._engine.skeleton.units
+    kept, units = net.kept(arch), net.engine.skeleton.units
     wanted = net(x, one_hot(net, arch))
     before = {k: v.clone() for k, v in net.state_dict().items()}
     state = dict(net.network.state_dict(keep_vars=True))
     poisoned = 0
-    for label, dims in net._engine.skeleton.coupling.weights():
+    for label, dims in net.engine.skeleton.coupling.weights():
         for d, dim in enumerate(dims):
             roots = units.resolve(dim)
             if roots is not None:

@@ -44,7 +44,7 @@ class Allowance:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(f"a search is given {', '.join(UNITS)}, not {self.unit!r}")
+            raise ConfigError(f"a search is given one of {', '.join(UNITS)}, not {self.unit!r}; take one of these")
         if not 0 < self.amount < math.inf:
             raise ConfigError(f"{self.unit} must be a positive number, got {self.amount}")
         if self.unit == "trials" and self.amount != int(self.amount):
@@ -193,7 +193,7 @@ class Purse:
     def book(self, trials: int) -> None:
         """Write down the seconds since the last booking: they led to so many trials."""
         seconds = self._watch.lap()
-        self.journal.append({"kind": "spent", "trials": trials, "seconds": seconds})
+        self.journal.append({"kind": "spent", "trials": trials, "seconds": seconds}, soon=True)
         self.seconds += seconds
 
     @property
@@ -218,13 +218,14 @@ class Capped(Strategy):
         purse: What it may use.
     """
 
-    saved = ("inner", "paid", "trials")
+    saved = ("inner", "paid", "count")
 
     def __init__(self, inner: Strategy, purse: Purse) -> None:
         self.inner, self.purse = inner, purse
         self.paid = 0.0
         """Used so far, in the unit of the allowance; seconds are in the purse."""
-        self.trials = 0
+        self.count = 0
+        """Of trials."""
 
     def step(self, lab: Lab) -> bool:
         """One step of the strategy."""
@@ -234,12 +235,16 @@ class Capped(Strategy):
         try:
             return self.inner.step(_CappedLab(lab, self))
         finally:
-            self.purse.book(self.trials)
+            self.purse.book(self.count)
 
     @property
     def used(self) -> float:
         """In the unit of the allowance."""
         return self.purse.seconds if self.purse.allowance.unit == "seconds" else self.paid
+
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """For the strategy."""
+        self.inner.recall(trials)
 
     def parents(self) -> Collection[int]:
         """Those of the strategy."""
@@ -277,8 +282,8 @@ class _CappedLab:
                 f"{capped.paid:g} of {capped.purse.allowance} are used, the next trial takes {cost:g}"
             )
         (trial,) = self._lab.evaluate([proposal])
-        capped.paid, capped.trials = capped.paid + cost, capped.trials + 1
-        capped.purse.book(capped.trials)
+        capped.paid, capped.count = capped.paid + cost, capped.count + 1
+        capped.purse.book(capped.count)
         return trial
 
 

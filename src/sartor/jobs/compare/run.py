@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from sartor import archs, recipes
+from sartor import archs
 from sartor import config as configs
 from sartor.config import Table
 from sartor.core import plugins
@@ -109,7 +109,9 @@ class Setup:
             raise ConfigError(f"seeds must be at least 1, got {self.seeds}; intervals need two, better three or more")
         for name in self.strategies:
             if not re.fullmatch(r"[\w][\w.:-]*", name):
-                raise ConfigError(f"{name!r} cannot name a strategy here, as it names its folder, too")
+                raise ConfigError(
+                    f"{name!r} cannot name a strategy here, as it names its folder, too; use letters, digits and _"
+                )
 
 
 def compare_recipe(
@@ -120,6 +122,7 @@ def compare_recipe(
     given: Mapping[str, float | None],
     seeds: int,
     assignments: Sequence[str] = (),
+    trust_code: bool = False,
     display: Display | None = None,
     age: float = 0.0,
     command: str = "sartor.jobs.compare",
@@ -133,6 +136,7 @@ def compare_recipe(
         given: `trials`, `epochs` and `seconds`, of which one is set.
         seeds: How many.
         assignments: `training.epochs=5` for the recipe, `ppo.lr=0.1` for a strategy.
+        trust_code: See `sartor.config.asked`.
         display: Where progress is shown.
         age: Seconds that the process had spent before.
         command: What the user typed.
@@ -150,7 +154,7 @@ def compare_recipe(
     top = [
         a for a in assignments if a.partition("=")[0].partition(".")[0].strip() in ("seed", "title", *configs.TABLES)
     ]
-    settings = configs.override(configs.read(recipes.find(what[0])), top)
+    settings = configs.asked(what[0], top, trust_code=trust_code)
     tables = configs.assigned({}, [a for a in assignments if a not in top])
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     if any(not isinstance(table, dict) for table in tables.values()):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sartor.core.records import Estimate
 from sartor.jobs.compare.allowance import Price
 from sartor.report.front import hypervolume_history
 from sartor.run.comparison import Answer, Contestant, Corner, Figures, Gain, Tried, Use
-from sartor.run.journal import FileJournal, read_logs, read_trials
+from sartor.run.journal import FileJournal, read_contents
 
 YARDSTICK = "random_search"
 LEVEL = 0.95
@@ -70,25 +72,28 @@ class Frame:
 def history(folder: Path, frame: Frame, price: Price) -> tuple[tuple[Tried, ...], Use]:
     """The trials of a search folder, each with what had been spent when it was done; and what was spent in all."""
     journal, spent = FileJournal(folder / "journal.jsonl"), FileJournal(folder / "spent.jsonl")
-    trained = sum("epoch" in log for log in read_logs(journal))
-    booked = [(int(r["trials"]), float(r["seconds"])) for r in spent.read()]
+    contents = read_contents(journal)
+    trained = sum("epoch" in log for log in contents.logs)
+    # a session that was killed counts trials that the next one counts again: all that led to so many, or fewer
+    booked = sorted(((int(r["trials"]), float(r["seconds"])) for r in spent.read()), key=lambda row: row[0])
+    reached, sums = [n for n, _ in booked], list(accumulate((s for _, s in booked), initial=0.0))
     epochs = float(trained)
     rows = []
-    for i, trial in enumerate(read_trials(journal)):
+    for i, trial in enumerate(contents.trials):
         epochs += price(trial.fidelity)
         known = {m: trial.metrics.get(m) for m in frame.limits}
         rows.append(
             Tried(
                 trials=i + 1,
                 epochs=epochs,
-                seconds=sum(s for n, s in booked if n <= i + 1) if booked else None,
+                seconds=sums[bisect_right(reached, i + 1)] if booked else None,
                 cost=known[frame.main],
                 quality=trial.metrics.get(frame.metric.name) if trial.ok else None,
                 fidelity=trial.fidelity,
                 inside=all(v is not None and v <= frame.limits[m] for m, v in known.items()),
             )
         )
-    return tuple(rows), Use(len(rows), epochs, sum(s for _, s in booked) if booked else None)
+    return tuple(rows), Use(len(rows), epochs, sums[-1] if booked else None)
 
 
 def best_so_far(trials: Sequence[Tried], metric: Metric) -> list[float | None]:

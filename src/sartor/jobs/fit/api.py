@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load_file
 from torch import nn
 
 from sartor import config, recipes
@@ -16,8 +15,9 @@ from sartor.config import Table
 from sartor.core import files
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, stand_in
-from sartor.jobs.fit.deliver import deliver, environment
+from sartor.jobs.fit.deliver import deliver, digests, environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
 from sartor.report.page import render
@@ -158,6 +158,7 @@ def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) 
         search=pipeline.search.summary(),
         latency_model=pipeline.latency_model,
         environment=environment(job.parts, command),
+        files=digests(folder, points, pipeline.entries.values()),
     )
     trace = results.read_trace(folder / "search")
     # The page shows the ledger, and takes time itself: it is drawn once to book that, and again to show it.
@@ -173,7 +174,7 @@ def _loaded(parts: Parts, run: RunFolder) -> Fit:
     networks = []
     for point in result.points:
         module = parts.build(point.winner.arch, "train")
-        module.load_state_dict(load_file(run.path / point.folder / "model.safetensors"))
+        load_own(module, run.path / point.folder / "model.safetensors")
         networks.append(module.eval())
     metrics = {name: score.value for name, score in result.points[0].winner.scores.items()}
     return Fit(networks[0], tuple(networks), metrics, result.verdict, result, run.path)

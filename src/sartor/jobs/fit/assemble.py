@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from sartor import archs, exporting
 from sartor import config as configs
 from sartor.config import Table
 from sartor.core import plugins
 from sartor.core.abilities import Operated, Pretrained, require
 from sartor.core.contracts import CostModel, Space, Target, Task
-from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.errors import CapabilityError, ConfigError, DataError
+from sartor.core.records import ExportSettings
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.fit.budget import Budget
 from sartor.latency import models
 from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import Kind
+from sartor.networks import load_network
 from sartor.timing.meter import Effort
-from sartor.training import Recipe, check_fits
+from sartor.training import Recipe, channels_apart, check_fits
 
 ANALYTIC = ("macs", "params", "memory")
 """Cost models that need no measuring; every job reports them."""
@@ -109,11 +112,17 @@ class Parts:
     recipe: Recipe
     latency_model: LatencyModelSettings
     verification: VerificationSettings
+    export: ExportSettings = field(default_factory=ExportSettings)
 
     def build(self, arch: tuple[int, ...], *names: str) -> nn.Module:
         """A freshly initialised network; the same names give the same weights."""
         with global_seed(derive(self.seed, "init", *names)):
             return self.space.build(arch)
+
+    @property
+    def taught(self) -> bool:
+        """Whether the reference teaches the networks that are trained: if the config sets `distil_weight`."""
+        return bool(self.config.get("training", {}).get("distil_weight", 0))
 
 
 def assemble(
@@ -132,9 +141,9 @@ def assemble(
     configs.check(config)
     for table in ("space", "task", "target", "budget", "strategy"):
         if not config.get(table):
-            raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
+            raise ConfigError(f"the config has no [{table}]; add one, with its settings")
     task = task or configs.build("tasks", config["task"])
-    space = _space(space, config["space"], task)
+    space = _fitting_space(space, config["space"], task)
     _check_strategy(config["strategy"])
     parts = Parts(
         config=config,
@@ -146,12 +155,16 @@ def assemble(
         recipe=configs.call(Recipe, config.get("training", {})),
         latency_model=configs.call(LatencyModelSettings, config.get("latency_model", {})),
         verification=configs.call(VerificationSettings, config.get("verification", {})),
+        export=configs.call(ExportSettings, config.get("export", {})),
     )
+    exporting.check_target(parts.target, parts.export)
     if parts.latency_model.table:
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
-    check_fits(parts.task, parts.build(space.reference, "check"))
+    for arch in dict.fromkeys((space.reference, archs.smallest(space))):  # that one may be a graph: another tree
+        check_fits(parts.task, parts.build(arch, "check"), taught=parts.taught)
+    exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)
     return parts
@@ -172,6 +185,23 @@ def _informed(task: Task, space: Space, network: Callable[[], nn.Module]) -> Tas
     return task.informed(network().eval())
 
 
+def _fitting_space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
+    """The space; one that cannot be made of a network for want of its channels says so.
+
+    Raises:
+        DataError: The network takes pictures of other channels than the task gives.
+    """
+    try:
+        return _space(given, table, task)
+    except (CapabilityError, ConfigError, DataError) as error:
+        spec = table.get("network")
+        network = given if isinstance(given, nn.Module) else load_network(spec) if isinstance(spec, str) else None
+        why = channels_apart(task, network) if network is not None else ""
+        if not why:
+            raise
+        raise DataError(why) from error
+
+
 def _space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
     """The space of the config, or the one given; a network means its widths."""
     if isinstance(given, Space):
@@ -187,9 +217,7 @@ def _space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
 def fitted_to_task(table: Table, task: Task) -> dict[str, Any]:
     """Fill in what a space needs to know of the data (classes, image size, channels) and the user left out."""
     table = dict(table)
-    if "name" not in table:
-        raise ConfigError(f"[space] has no name; known: {', '.join(plugins.names('spaces'))}")
-    known = configs.keywords(plugins.load("spaces", table["name"]))
+    known = configs.keywords(plugins.load("spaces", configs.name_of("spaces", table)))
     facts: dict[str, Any] = {"classes": task.classes, "example": task.example}
     if isinstance(task.example, Tensor) and task.example.dim() == 4:
         facts |= {"in_channels": task.example.shape[1], "size": task.example.shape[2]}
@@ -230,6 +258,6 @@ def _digest(network: nn.Module) -> str:
 def _check_strategy(table: Table) -> None:
     """Names and types of the strategy's settings, before anything takes time."""
     rest = dict(table)
-    if "name" not in rest:
-        raise ConfigError(f"[strategy] has no name; known: {', '.join(plugins.names('strategies'))}")
-    configs.validate(plugins.load("strategies", rest.pop("name")), rest)
+    name = configs.name_of("strategies", rest)
+    del rest["name"]
+    configs.validate(plugins.load("strategies", name), rest)

@@ -131,7 +131,7 @@ def _checked(metric: str, value: Limit) -> Limit:
     if isinstance(value, str):
         number = value.strip().removesuffix("%")
         if not value.strip().endswith("%") or not number.replace(".", "", 1).isdigit() or float(number) <= 0:
-            raise ConfigError(f"budget.{metric} = {value!r} is neither a number nor per cent of the reference ('50%')")
+            raise ConfigError(f"budget.{metric} must be a number or per cent of the reference ('50%'), got {value!r}")
         return value.strip()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigError(f"budget.{metric} must be a positive number or per cent ('50%'), got {value!r}")

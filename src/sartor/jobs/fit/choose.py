@@ -177,7 +177,7 @@ def uniform(job: Job, costs: Mapping[str, CostModel], limits: Mapping[str, float
     candidates = dict.fromkeys(space.scaled(step / 100) for step in range(2, 201))
     inside = [a for a in candidates if all(float(costs[m]([a])[0]) <= v for m, v in limits.items())]
     if not inside:
-        raise BudgetError(f"no uniformly scaled network meets {dict(limits)}")
+        raise BudgetError(f"no uniformly scaled network meets {dict(limits)}; raise the budget")
     main = next(iter(limits))
     return max(inside, key=lambda a: float(costs[main]([a])[0]))
 

@@ -21,7 +21,7 @@ from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.jobs.fit.train import TrainedNetwork, keep_network, train_network
-from sartor.jobs.fit.verify import Tested, Verified
+from sartor.jobs.fit.verify import Export, Tested, Verified
 from sartor.run.result import Entry, LatencyModel, Look, Point, Role
 
 
@@ -57,6 +57,7 @@ class Pipeline:
         try:
             self._find_limits()
             self._train("reference")
+            self._export("reference")  # what no file can hold is found before the search
             self._model_latency()
             self._search(final=True)
             self._choose_all()
@@ -90,6 +91,9 @@ class Pipeline:
 
     def _find_limits(self) -> None:
         """Measure the reference and the floor if latency is bounded; turn the budget into limits, checked."""
+        for metric in self.parts.budget.limits:
+            if metric in self.costs:
+                self.costs[metric].check()
         smallest = archs.smallest(self.space)
         full = {m: float(c([self.space.reference])[0]) for m, c in self.costs.items()}
         floor = {m: float(c([smallest])[0]) for m, c in self.costs.items()}
@@ -229,17 +233,30 @@ class Pipeline:
         return trained.valid if trained is not None else {}
 
     def _teacher(self, role: str) -> nn.Module | None:
-        """The trained reference, for recipes that set `distil_weight`."""
-        wanted = self.parts.config.get("training", {}).get("distil_weight", 0)
-        return self.job.load(self.chosen["reference"]) if wanted and role != "reference" else None
+        """The trained reference, where it teaches."""
+        return self.job.load(self.chosen["reference"]) if self.parts.taught and role != "reference" else None
+
+    def _export(self, role: str) -> Export:
+        """The file of a trained network, checked against PyTorch: each is written once, for timing and for delivery."""
+        chosen, found = self.chosen[role], list[Export]()
+
+        def work() -> Export:
+            found.append(verify.export(self.job, chosen))
+            return found[0]
+
+        title = f"Exporting the {_spoken(role, len(self.limits))}"
+        export = self.job.stage(f"export.{chosen.name}", title, Export, work)
+        if found and export.note:
+            self.job.display.say(f"  {export.note}")
+        return export
 
     def _verify(self, attempt: int) -> None:
         """Export everything, check it against PyTorch, and time it in the same rounds."""
         job, settings = self.job, self.parts.verification
         anchor = self.meter.anchor if self.meter is not None else None
+        exports = {role: self._export(role) for role in self.chosen}
 
         def work() -> Verified:
-            exports = {role: verify.export(job, chosen) for role, chosen in self.chosen.items()}
             subjects = verify.subjects_of(job, self.chosen, {r: e.file for r, e in exports.items()})
             times: dict[str, Estimate] = {}
             for effort in (settings.effort, settings.effort.doubled()):  # unsure verdicts get a second, longer look
@@ -248,17 +265,18 @@ class Pipeline:
                 if not self._unsure(times):
                     break
             job.ledger.count(measured=len(subjects))
-            return Verified(exports, times)
+            return Verified(times)
 
         found = job.stage(f"verification.{attempt}", "Verification on the target", Verified, work)
         modelled = self.costs.get("latency_ms")
         for role, chosen in self.chosen.items():
-            export = found.exports[role]
+            export = exports[role]
             predicted = None if modelled is None else float(modelled([chosen.arch])[0])
             self.entries[role] = replace(
                 job.entry(chosen, found.times[role], predicted),
                 file=export.file,
                 relative_error=export.relative_error,
+                note=export.note,
                 valid=self._valid(role),
             )
 

@@ -40,7 +40,7 @@ class Search:
 
         def on_trial(trial: Trial) -> None:
             job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
-            job.ledger.book()
+            job.ledger.tick()
 
         def progress(done: float, total: float, label: str) -> None:
             job.display.bar(done, total, label or "search")
@@ -54,7 +54,7 @@ class Search:
             limits=limits,
             progress=progress,
             on_trial=on_trial,
-            on_step=lambda _step: job.ledger.book(),
+            on_step=lambda _step: job.ledger.tick(),
         )
 
     def restore(self) -> None:

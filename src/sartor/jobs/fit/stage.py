@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors.torch import load_file
 from torch import nn
 
 from sartor import archs, networks
 from sartor.core.records import Arch, Estimate
+from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Parts, analytic_costs
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
@@ -78,7 +78,7 @@ class Job:
     def load(self, chosen: Chosen) -> nn.Module:
         """A trained network, in eval mode."""
         module = self.parts.build(chosen.arch, "train")
-        module.load_state_dict(load_file(self.weights(chosen.name)))
+        load_own(module, self.weights(chosen.name))
         return module.eval()
 
     def entry(self, chosen: Chosen, latency: Estimate, modelled: float | None) -> Entry:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from sartor import training
-from sartor.core import files
+from sartor.core import state, weights
 from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
@@ -36,8 +35,8 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     parts = job.parts
     task = parts.task.sealed()
     module = parts.build(chosen.arch, "train")
-    checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.pt"
-    if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not checkpoint.exists():
+    checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.safetensors"
+    if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not state.present(checkpoint):
         batches = task.train(torch_rng(parts.seed, "reconstruct"))
         if parts.space.reconstruct(chosen.arch, module, batches):
             _judged(job, module, "with its layers fitted to the original's")
@@ -74,5 +73,4 @@ def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """The state dict as safetensors, atomically."""
-    tensors: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    files.atomically(path, lambda part: save_file(tensors, part))
+    weights.save(path, module.state_dict())

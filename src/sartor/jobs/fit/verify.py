@@ -28,17 +28,18 @@ class Export:
     Attributes:
         file: What a user deploys, relative to the run folder; None if the target writes none.
         relative_error: Largest difference between its outputs and PyTorch's.
+        note: In what the file takes less than it might, and why; "" if in nothing.
     """
 
     file: str | None
     relative_error: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """All networks, exported, checked and timed together, by role."""
+    """All networks, timed together: milliseconds by role."""
 
-    exports: Mapping[str, Export]
     times: Mapping[str, Estimate]
 
 
@@ -51,13 +52,12 @@ class Tested:
 
 def export(job: Job, chosen: Chosen) -> Export:
     """Prepare the trained network on the target and check its outputs against PyTorch's."""
-    folder = job.folder.artifacts / chosen.name
+    parts, folder = job.parts, job.folder.artifacts / chosen.name
     folder.mkdir(exist_ok=True)
-    module, example = job.load(chosen), job.parts.task.example
-    session = job.parts.target.prepare(module, example, folder)
-    error = exporting.parity(session, module, example, tolerance=job.parts.verification.tolerance)
-    artifact = session.artifact
-    return Export(str(artifact.relative_to(job.folder.path)) if artifact else None, error)
+    module, tolerance = job.load(chosen), parts.verification.tolerance
+    found = exporting.prepare(parts.target, module, parts.task.example, folder, parts.export, tolerance=tolerance)
+    artifact = found.session.artifact
+    return Export(str(artifact.relative_to(job.folder.path)) if artifact else None, found.relative_error, found.note)
 
 
 def latencies(

@@ -43,7 +43,7 @@ def measure_network(
     """Latency with interval, MACs, parameters and peak memory of one network.
 
     Args:
-        spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` file.
+        spec: `torchvision:NAME`, `timm:NAME`, `package.module:callable`, or the path of an `.onnx` or `.pt2` file.
         target: Where it runs.
         inputs: Whose shapes, batch first, and types count (`networks.inputs_of`).
         rounds: Interleaved rounds with the yardstick, shared by the processes.
@@ -54,7 +54,8 @@ def measure_network(
 
     Returns:
         `latency_ms` (of one batch, on this machine as it is), `relative` (ratio to the yardstick, which repeats where
-        milliseconds do not), `macs` and `params` (null for a file), `memory_bytes`, `target`, `machine`,
+        milliseconds do not), `macs` and `params` (null for a file), `uncounted` (what the MACs leave out: each `layer`,
+        `operator`, `why`, `macs`, `params`), `memory_bytes`, `target`, `machine`,
         `processes` that took part, and a `note` on why it was this one alone.
     """
     example = networks.lively(inputs, trees.size(inputs), torch.Generator().manual_seed(0))
@@ -64,14 +65,15 @@ def measure_network(
         subjects, effort = {"yardstick": yard, "network": subject}, Effort(rounds, sessions, processes)
         timed = time_together(subjects, effort, reference="yardstick", on_round=show)
         memory = _peak(subject) if peak else None
-    counted = networks.macs_params(module, example) if module is not None else (None, None)
+    counted = networks.counted(module, example) if module is not None else None
     return {
         "network": spec,
         "input": networks.listed(trees.shapes(example)),
         "latency_ms": timed.milliseconds("network").as_dict(),
         "relative": timed.ratio("network").as_dict(),
-        "macs": counted[0],
-        "params": counted[1],
+        "macs": counted.macs if counted is not None else None,
+        "params": counted.params if counted is not None else None,
+        "uncounted": [entry._asdict() for entry in counted.uncounted] if counted is not None else [],
         "memory_bytes": memory,
         "target": dict(target.describe()),
         "machine": machine(),

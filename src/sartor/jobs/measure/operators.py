@@ -85,7 +85,7 @@ def space_of(settings: Table) -> Space:
     """The space of a config, told what the task knows (classes, size of the images)."""
     for table in ("space", "task"):
         if not settings.get(table):
-            raise ConfigError(f"the config has no [{table}]; add one, as in [{table}] name = ...")
+            raise ConfigError(f"the config has no [{table}]; add one with a `name`")
     space: Space = config.build("spaces", fitted_to_task(settings["space"], config.build("tasks", settings["task"])))
     return space
 

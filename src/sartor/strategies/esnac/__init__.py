@@ -71,7 +71,7 @@ class Esnac(Strategy):
             `lr`, `weight_decay`, `tolerance`, `subset`, `warm`, `file`, `device`; see sartor.surrogates.embedding.
     """
 
-    saved = ("rng", "trials", "finished", "weights")
+    saved = ("rng", "finished", "weights")
     smoke = {
         "trials": 9,
         "batch": 3,

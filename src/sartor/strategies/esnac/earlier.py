@@ -46,7 +46,7 @@ def _told(folder: Path) -> list[dict[str, Any]]:
             return list(json.loads((folder / name).read_text(encoding="utf-8"))["search"]["choices"])
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"{folder / name} is no result of a search ({error}); name a run folder") from error
     raise ConfigError(f"{folder} has no search that has ended; name the folder of one (it holds search.json)")
 
@@ -74,6 +74,6 @@ def _trials(journal: Path) -> list[Trial]:
                 del found[record["to"] :]
             elif kind == "trial":
                 found.append(Trial(**{**record, "arch": tuple(record["arch"])}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{journal} is no journal of a search ({error}); restore it, or leave it out") from error
     return found

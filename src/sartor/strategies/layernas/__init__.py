@@ -70,7 +70,7 @@ class Layernas(AskTell):
             network with the best expected value, which need not be the one with the best single evaluation.
     """
 
-    saved = ("rng", "trials", "sweeps")
+    saved = ("rng", "sweeps")
     smoke = {"trials": 16, "buckets": 8, "first": 4}
 
     def __init__(

@@ -147,7 +147,9 @@ class Layers:
         for m, upper in limits.items():
             if floor[m] > upper:
                 name = type(problem.space).__name__
-                raise BudgetError(f"no network of {name} has {m} <= {upper:g}, the smallest reached is {floor[m]:g}")
+                raise BudgetError(
+                    f"no network of {name} has {m} <= {upper:g}, the smallest reached is {floor[m]:g}; raise it"
+                )
         self._spread = [
             (bound, floor[m], min(limits.get(m, np.inf), bound.most()))
             for m, bound in spread.items()

@@ -60,7 +60,7 @@ class N2n(AskTell):
         teacher: The accuracy of the teacher; 0 evaluates the space's reference first.
     """
 
-    saved = ("rng", "trials", "policies", "baseline")
+    saved = ("rng", "policies", "baseline")
     smoke = {"trials": 14, "batch": 3, "hidden": 4}
 
     def __init__(
@@ -94,7 +94,7 @@ class N2n(AskTell):
         self._listed = [arch for arch in members if arch in self.region]
         if members and not self._listed:
             raise BudgetError(
-                f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}"
+                f"none of the {len(members)} networks that the space lists meets {dict(problem.limits())}; raise them"
             )
         self._rows = options(problem.space.choices)
         self.policies = Policies(
@@ -115,6 +115,7 @@ class N2n(AskTell):
         )
         self.rng, self.baseline = numpy_rng(seed, "draws"), Baseline(momentum)
         self.trials: list[Trial] = []
+        self._best: Arch | None = None
         self._index: Ints = np.zeros((0, 0), dtype=np.int64)
 
     def ask(self) -> list[Proposal]:
@@ -162,9 +163,13 @@ class N2n(AskTell):
         return int(len(self.trials) >= self.first)
 
     def _start(self, stage: int) -> Arch:
-        """The network that a stage changes: the teacher, or the best of the first stage."""
-        ranked = self.worth.ranked(self.trials[: self.first]) if stage else []
-        return ranked[0].arch if ranked else self.worth.reference
+        """The network that a stage changes: the teacher, or the best of the first stage, which is over then."""
+        if not stage:
+            return self.worth.reference
+        if self._best is None:
+            ranked = self.worth.ranked(self.trials[: self.first])
+            self._best = ranked[0].arch if ranked else self.worth.reference
+        return self._best
 
     def _drawn(self, count: int) -> list[Arch]:
         """Networks within the budget; further draws in there are kept to estimate the policy's mass."""

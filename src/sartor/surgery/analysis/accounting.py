@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from math import prod
 from operator import add
 
@@ -19,6 +19,7 @@ from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, operator_name, tensor
 from sartor.surgery.analysis.units import Dim
+from sartor.surgery.analysis.work import Use, Work
 
 Counts = NDArray[np.float64]
 
@@ -74,6 +75,7 @@ class Accounts:
         self._on: dict[fx.Node, Size] = {}
         for block in skeleton.blocks.values():
             self._on |= dict.fromkeys(block.members, self._switch(block.switch))
+        self._network = network
         self._shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
 
     def _switch(self, unit: int) -> Size:
@@ -110,8 +112,21 @@ class Accounts:
         return [self.size(dim, full) for dim, full in zip(dims, shape, strict=True)]
 
     def macs(self) -> Tables | None:
-        """Multiply-adds of convolutions and linear layers for one example; None if three choices meet in a layer."""
-        return self._sum((area, self._with_switch(node, [a, b])) for node, area, a, b in self._products())
+        """Multiply-adds with weights for one example (`sartor.core.counting`); None if three choices meet in a layer,
+        or if a part that is left as it is does not run by itself.
+        """
+        if self._work is None:
+            return None
+        return self._sum(
+            (use.times, self._with_switch(use.node, [self.size(*size) for size in use.sizes])) for use in self._work
+        )
+
+    @cached_property
+    def _work(self) -> tuple[Use, ...] | None:
+        try:
+            return Work(self.skeleton, self._network).uses
+        except Exception:  # noqa: BLE001 - foreign code on inputs that are made up: built networks are counted instead
+            return None
 
     def params(self) -> Tables | None:
         """Parameters; None if three choices meet in one."""
@@ -137,11 +152,13 @@ class Accounts:
     def layers(self) -> tuple[Layer, ...]:
         """Convolutions and linear layers, in order; a layer whose channels several choices set comes in parts."""
         found: list[Layer] = []
-        for node, _, a, b in self._products():
-            kind, in_size, kernel, stride, out = _geometry(self.skeleton, node)
-            for i, first in enumerate(self._axes(a)):
-                for j, second in enumerate(self._axes(b)):
-                    name = place(node) + (f"[{i},{j}]" if i or j else "")
+        for use in self._work or ():
+            node = use.node
+            kind, in_size, kernel, stride, out = _geometry(self.skeleton, use)
+            for i, first in enumerate(self._axes(self.size(*use.into))):
+                for j, second in enumerate(self._axes(self.size(*use.out))):
+                    label = f".{use.label}" if use.label else ""
+                    name = place(node) + label + (f"[{i},{j}]" if i or j else "")
                     bias = isinstance(argument(node, 2, "bias"), fx.Node)
                     found.append(Layer(name, kind, in_size, kernel, stride, bias, first, second, out=out))
         return tuple(found)
@@ -155,10 +172,6 @@ class Accounts:
             yield Axis((int(size.constant),))
         for c, table in size.tables.items():
             yield Axis(tuple(int(n) for n in table), c)
-
-    def _products(self) -> Iterator[tuple[fx.Node, float, Size, Size]]:
-        for node, area, a, b in products(self.skeleton):
-            yield node, area, self.size(*a), self.size(*b)
 
     def _sum(self, terms: Iterator[tuple[float, list[Size]]] | Sequence[tuple[float, list[Size]]]) -> Tables | None:
         total = _Sum(self.ladders)
@@ -192,28 +205,6 @@ class Accounts:
             elif node.name in entrances:
                 storage[node] = node
         return storage, last
-
-
-def products(skeleton: Skeleton) -> Iterator[tuple[fx.Node, float, tuple[Dim, int], tuple[Dim, int]]]:
-    """Convolutions and linear layers as (node, positions x taps, inputs per output, outputs); the last two as
-    dimensions with their full sizes.
-    """
-    t = skeleton.tracker
-    for node in skeleton.calls:
-        name = operator_name(node)
-        if name not in _LAYERS:
-            continue
-        x, weight = tensor(node, 0), tensor(node, 1)
-        dims, shape = t.dims(weight), t.shape(weight)
-        into, out = (dims[1], shape[1]), (dims[0], shape[0])
-        if name == "linear":
-            area = prod(t.shape(x)[:-1]) / examples(skeleton, x)
-        elif "transpose" in name:
-            area = prod(t.shape(x)[2:]) * prod(shape[2:]) * t.shape(x)[0] / examples(skeleton, x)
-            out = t.dims(x)[1], t.shape(x)[1]
-        else:
-            area = prod(t.shape(node)[2:]) * prod(shape[2:]) * t.shape(node)[0] / examples(skeleton, node)
-        yield node, area, into, out
 
 
 def examples(skeleton: Skeleton, node: fx.Node) -> int:
@@ -283,18 +274,17 @@ def _same_choice(sizes: Sequence[Size]) -> list[Size] | None:
     return None
 
 
-def _geometry(
-    skeleton: Skeleton, node: fx.Node
-) -> tuple[str, tuple[int, int], int | tuple[int, int], int, tuple[int, int]]:
+def _geometry(skeleton: Skeleton, use: Use) -> tuple[str, tuple[int, int], int | tuple[int, int], int, tuple[int, int]]:
     """Kind, input size, kernel, stride and output size of a layer.
 
     Further dimensions, and several images of one example, are folded into the first.
     """
+    node = use.node
+    if operator_name(node) not in _CONVOLUTIONS:
+        positions = (1, round(use.times * prod(size.full for size in use.positions)))
+        return "linear", positions, 1, 1, positions
     x, weight = tensor(node, 0), tensor(node, 1)
     before, after = tuple(x.meta["val"].shape), tuple(node.meta["val"].shape)
-    if operator_name(node) == "linear":
-        positions = (1, int(prod(before[:-1]) / examples(skeleton, x)))
-        return "linear", positions, 1, 1, positions
     taps = tuple(int(n) for n in weight.meta["val"].shape[2:])
     stride = argument(node, 3, "stride", 1)
     step = int(stride[0] if isinstance(stride, (list, tuple)) else stride)
@@ -312,11 +302,10 @@ def _pair(sizes: Sequence[int], images: int = 1) -> tuple[int, int]:
     return images * int(prod(first)), last
 
 
-_LAYERS = frozenset(
-    ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-)
-ALLOCATES = _LAYERS | frozenset(
+_CONVOLUTIONS = frozenset(f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in "123")
+ALLOCATES = _CONVOLUTIONS | frozenset(
     [
+        "linear",
         "matmul",
         "bmm",
         "mm",

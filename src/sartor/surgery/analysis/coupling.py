@@ -8,22 +8,27 @@ units stay; families of a few units share the decision with a larger one that th
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.trees import Inputs
-from sartor.surgery.analysis.operators import rule_of
+from sartor.surgery.analysis.batches import Counted, Number
+from sartor.surgery.analysis.operators import labelled, why_not
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
-from sartor.surgery.analysis.trace import BATCH, line, trace
-from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, operator_name, tensors
+from sartor.surgery.analysis.trace import BATCH, UntraceableError, line, trace
+from sartor.surgery.analysis.trace import place as module_of
+from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, tensors
 from sartor.surgery.analysis.units import Dim, Labels, Units
 
 ALONE = 8
@@ -31,6 +36,9 @@ ALONE = 8
 ENOUGH = 4
 """Where channels are a product (heads and their channels, groups and theirs), the outer factor is cut if there are
 this many of it; otherwise the larger one."""
+
+_TRIES = 8
+"""How often it is tried to leave a part alone, where a network cannot be traced: each may take seconds."""
 
 Roots = NDArray[np.int64]
 
@@ -73,6 +81,7 @@ class Coupling:
         further: Those of the graph in training mode, if that has further layers.
         groups: What can be cut.
         fixed: What cannot.
+        numbers: Arguments of calls that count examples although no label says so.
     """
 
     traced: Traced
@@ -80,6 +89,7 @@ class Coupling:
     further: Tracker | None
     groups: tuple[Group, ...]
     fixed: tuple[Fixed, ...]
+    numbers: Mapping[fx.Node, tuple[Number, ...]] = field(default_factory=dict)
 
     def with_constants(self, constants: Mapping[str, Tensor]) -> Coupling:
         """The same, with other values of the tensors that the network makes itself."""
@@ -91,32 +101,67 @@ class Coupling:
             yield name, [None if isinstance(dim, str) else dim for dim in dims]
 
 
-def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Coupling:
+def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), counted: Counted | None = None) -> Coupling:
     """Analyse a network.
 
     Args:
         network: Its mode is put back.
         example: One example, each input `(1, ...)`; only shapes and types count.
         ignore: Names of modules to leave as they are; what enters and leaves them is not cut either.
+        counted: What is known to count examples, from an earlier analysis.
 
     Raises:
-        CapabilityError: It cannot be traced.
+        CapabilityError: It cannot be traced; the message names modules to ignore, if that has been found to help.
         ConfigError: It does not run on such inputs, or `ignore` names something that it does not have.
     """
+    try:
+        return _coupled(network, example, ignore, counted or Counted())
+    except UntraceableError as error:
+        advice = _helpful(network, example, ignore, error)
+        more = f"; leave that part alone: ignore = {json.dumps(advice)}" if advice else ""
+        raise CapabilityError(f"{error}{more}") from error
+
+
+def _helpful(network: nn.Module, example: Inputs, ignore: Sequence[str], error: UntraceableError) -> list[str]:
+    """Names of modules without which the network can be traced, and something of it be cut; none if none are found."""
+    names, open_names = [*ignore], list(error.running)
+    for _ in range(_TRIES):
+        if not open_names:
+            break
+        name = open_names.pop(0)
+        tried = without(names, name)
+        try:
+            if _coupled(network, example, tried, Counted()).groups:
+                return tried
+        except UntraceableError as further:
+            if further.running and further.running != error.running:  # there is another such part
+                names, open_names, error = tried, list(further.running), further
+        except (CapabilityError, ConfigError):  # it cannot be left alone by itself
+            continue
+    return []
+
+
+def without(ignored: Sequence[str], name: str) -> list[str]:
+    """What is left alone, with `name` in place of all that is inside it."""
+    return [*(known for known in ignored if not f"{known}.".startswith(f"{name}.")), name]
+
+
+def _coupled(network: nn.Module, example: Inputs, ignore: Sequence[str], counted: Counted) -> Coupling:
     modes = [(m, m.training) for m in network.modules()]
     try:
         units, weights = Units(), dict[str, list[Dim | str]]()
         traced = trace(network.eval(), example, ignore)
-        tracker = _label(traced, units, weights)
+        tracker = _label(traced, units, weights, counted.dims)
         further = None
         if _unseen(network, traced, ignore):  # heads that only training uses
             further = _label(trace(network.train(), example, ignore), units, weights)
     finally:
-        network.train()  # what modules remember between calls in evaluation are stand-ins now; this makes them forget
         for module, training in modes:
             module.training = training
     groups = _groups([tracker] if further is None else [tracker, further])
-    return Coupling(traced, tracker, further, groups, _fixed(tracker, groups))
+    calls = [node for node in traced.graph.nodes if node.op == "call_function"]
+    numbers = {calls[i]: found for i, found in counted.numbers.items()}
+    return Coupling(traced, tracker, further, groups, _fixed(tracker, groups), numbers)
 
 
 def _unseen(network: nn.Module, traced: Traced, ignore: Sequence[str]) -> bool:
@@ -131,10 +176,16 @@ def _unseen(network: nn.Module, traced: Traced, ignore: Sequence[str]) -> bool:
     return any(first[id(p)] not in used and id(p) not in hidden for p in network.parameters())
 
 
-def _label(traced: Traced, units: Units, weights: dict[str, list[Dim | str]]) -> Tracker:
+def _label(
+    traced: Traced,
+    units: Units,
+    weights: dict[str, list[Dim | str]],
+    counted: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
+) -> Tracker:
     fuse_permutations(traced.graph)
     tracker = Tracker(traced, units, weights)
     entrances, batch = set(traced.inputs.values()), units.batch(BATCH)
+    calls = 0
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             if node.name in entrances:
@@ -147,6 +198,10 @@ def _label(traced: Traced, units: Units, weights: dict[str, list[Dim | str]]) ->
         else:
             units.where = blame(node)
             _follow(tracker, node)
+            for d in counted.get(calls, ()):
+                if isinstance(node.meta["val"], Tensor) and tracker.of[node][d] is None:
+                    tracker.of[node][d] = batch  # type: ignore[call-overload]
+            calls += 1
     return tracker
 
 
@@ -162,17 +217,38 @@ def _results(value: Any) -> Iterator[fx.Node]:
 
 
 def _follow(tracker: Tracker, node: fx.Node) -> None:
-    value = node.meta.get("val")
-    rule = rule_of(node)
-    if rule is not None and (isinstance(value, (Tensor, list, tuple))):
-        tracker.of[node] = rule.couple(tracker, node)
+    _check_shape(node)
+    if labelled(tracker, node) is not None:
         return
+    value = node.meta.get("val")
     for given in tensors(node):
-        tracker.fix(given, None, f"there is no rule for {operator_name(node)} ({line(node)})")
+        tracker.fix(given, None, f"{why_not(node)} ({line(node)})")
     if isinstance(value, Tensor):
         tracker.of[node] = _examples(tracker, node, value)
     elif isinstance(value, (list, tuple)):
         tracker.of[node] = [_examples(tracker, node, v) if isinstance(v, Tensor) else [] for v in value]
+
+
+def _check_shape(node: fx.Node) -> None:
+    """Sizes must be numbers.
+
+    Raises:
+        UntraceableError: They depend on values.
+    """
+    value = node.meta.get("val")
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(part, Tensor) and not all(isinstance(n, int) for n in part.shape):
+            raise UntraceableError(
+                f"the shape of what {blame(node)} gives ({line(node)}) depends on values: nothing can be cut there",
+                list(_around(module_of(node))),
+            )
+
+
+def _around(name: str) -> Iterator[str]:
+    """A module and those that it is in, innermost first; not the network itself."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def _examples(tracker: Tracker, node: fx.Node, value: Tensor) -> Dims:
@@ -229,7 +305,8 @@ def _groups(trackers: Sequence[Tracker]) -> tuple[Group, ...]:
     members: dict[int, list[int]] = defaultdict(list)
     for unit in sorted(families):
         members[families[unit]].append(unit)
-    joined = _joined(layers.values(), {family: len(units) for family, units in members.items()})
+    whole = {layer_of(tracker, birth) for tracker in trackers for birth in tracker.births if birth.together}
+    joined = _joined(layers, {family: len(units) for family, units in members.items()}, whole)
     grouped: dict[int, list[int]] = defaultdict(list)
     for family in members:
         grouped[joined[family]].append(family)
@@ -317,7 +394,7 @@ def layer_of(tracker: Tracker, birth: Birth) -> str:
     """The name of the layer of a birth: its weight's without the last part."""
     if tracker.is_weight(birth.weight):
         name = tracker.name(birth.weight)
-        return re.sub(r"[._]weight(_ih_l\d+(_reverse)?)?$", "", name)
+        return re.sub(r"[._]weight(_ih(_l\d+(_reverse)?)?)?$", "", name)
     return blame(birth.node)
 
 
@@ -331,8 +408,10 @@ def _unused(name: str, taken: set[str]) -> str:
     return found
 
 
-def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[int, int]:
-    """Family -> representative of its group: small families join the largest one that a layer bears with them."""
+def _joined(births: Mapping[str, Sequence[int]], sizes: Mapping[int, int], whole: set[str]) -> dict[int, int]:
+    """Family -> representative of its group: small families join the largest one that a layer bears with them; of a
+    layer among `whole`, all do.
+    """
     parent: dict[int, int] = {}
 
     def find(x: int) -> int:
@@ -340,10 +419,10 @@ def _joined(births: Iterable[Sequence[int]], sizes: Mapping[int, int]) -> dict[i
             x = parent[x]
         return x
 
-    for born in births:
+    for layer, born in births.items():
         largest = max(born, key=lambda family: sizes[family])
         for family in born:
-            if sizes[family] < ALONE:
+            if sizes[family] < ALONE or layer in whole:
                 parent[find(family)] = find(largest)
             find(family)
     return {family: find(family) for family in parent}

@@ -65,7 +65,9 @@ def stand_ins(network: nn.Module, ignore: Sequence[str], inputs: Inputs) -> Iter
     modules = dict(network.named_modules())
     for name in ignore:
         if name not in modules or not name:
-            raise ConfigError(f"ignore names {name!r}, which {type(network).__name__} has no module of")
+            raise ConfigError(
+                f"ignore names {name!r}, which {type(network).__name__} has no module of; name one of its parts"
+            )
     boxes: dict[str, Box] = {}
     hooks = [modules[name].register_forward_hook(_watch(name, boxes), with_kwargs=True) for name in ignore]
     try:

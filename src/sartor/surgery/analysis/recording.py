@@ -8,7 +8,6 @@ See docs/decisions/0005-recording.md.
 
 from __future__ import annotations
 
-import copy
 import operator
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.trees import Inputs, Tree
 from sartor.networks import unfused
 from sartor.surgery.analysis.structure import arguments, outline
@@ -171,6 +170,7 @@ class _Tape:
                 self.know(part, taken)
 
 
+_DETACH = torch.ops.aten.detach_.default
 _FRESH = torch.ops.aten.lift_fresh_copy.default
 """How a constant enters a graph that runs more than once."""
 
@@ -197,6 +197,8 @@ class _Recorder(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
         kwargs = kwargs or {}
+        if torch.Tag.inplace_view in func.tags and func is not _DETACH:  # it would change what is recorded so far
+            raise UnusualError("a shape that is changed in place")
         value = func(*args, **kwargs)
         several = isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value)
         if isinstance(value, Tensor) or several:
@@ -212,7 +214,7 @@ def _twin(network: nn.Module, tape: _Tape) -> nn.Module:
     for name, value in named:
         memo[id(value)] = fake = tape.mode.from_tensor(value)
         tape.weights[tape.enter(name.replace(".", "_"), fake).name] = name
-    return copy.deepcopy(network, memo)
+    return copies.faithful(network, memo)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class Skeleton:
         self.calls = tuple(n for n in self.nodes if n.op == "call_function")
         self.weights: dict[str, str] = dict(coupling.traced.weights)
         self.resized = frozenset(n for n in self.calls if self._resized(n))
+        self.numbers = coupling.numbers
         self.last_uses = _last_uses(self.nodes)
 
     def roots(self, labels: Labels) -> Labels | None:

@@ -87,7 +87,13 @@ def outline(tree: Tree, owner: str) -> Tree:
             f"{owner} gives a {type(value).__name__}{f' as {path}' if path else ''}; outputs are tensors, and tuples, "
             "lists, mappings and dataclasses of them: wrap the network so that it gives those"
         )
-    return trees.mapped(lambda t: torch.empty(t.shape, dtype=t.dtype, device="meta"), tree)
+    try:
+        return trees.mapped(lambda t: torch.empty(t.shape, dtype=t.dtype, device="meta"), tree)
+    except Exception as error:  # a container that takes certain tensors only, a packed sequence say
+        raise CapabilityError(
+            f"{owner} gives a container that cannot be made anew ({' '.join(str(error).split())[:100]}); outputs are "
+            "tensors, and plain containers of them: wrap the network so that it gives those"
+        ) from error
 
 
 def _strange(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import operator
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import wraps
@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_unflatten
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.opaque import collapse, stand_ins
@@ -34,30 +34,69 @@ BATCH = 2
 """Examples in the traced batch: one would be taken for a dimension that broadcasts."""
 
 
-def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Traced:
+class UntraceableError(CapabilityError):
+    """The network's code cannot be followed.
+
+    Args:
+        message: Why, and where.
+        running: Names of the modules whose code was running, innermost first.
+    """
+
+    def __init__(self, message: str, running: Sequence[str]) -> None:
+        super().__init__(message)
+        self.running = tuple(running)
+
+
+def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), *, examples: int = BATCH) -> Traced:
     """The graph of `network` in its present mode, for inputs like `example`, each `(1, ...)`.
 
     Args:
-        network: Put back as it was.
+        network: Left as it is.
         example: Only shapes and types count, unless something is ignored.
         ignore: Names of modules that are not looked into.
+        examples: The size of the batch.
 
     Raises:
         ConfigError: It does not run on such inputs, they are no batch, or `ignore` names something that it does not
             have.
-        CapabilityError: Its Python code cannot be followed, because it depends on values, say. The message names the
+        UntraceableError: Its Python code cannot be followed, because it depends on values, say. The message names the
             line.
+        CapabilityError: It hands on something else than tensors.
     """
+    found = _traced(network, example, ignore, examples, _exported)
+    assert found is not None, "what is exported is there, or raises"
+    return found
+
+
+def retraced(network: nn.Module, example: Inputs, ignore: Sequence[str], examples: int) -> Traced | None:
+    """The same the quick way, for another size of the batch, say; None where that is not enough, or it does not run."""
+    try:
+        return _traced(network, example, ignore, examples, lambda _network, _inputs: None)
+    except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
+        return None
+
+
+def _traced(
+    network: nn.Module,
+    example: Inputs,
+    ignore: Sequence[str],
+    examples: int,
+    otherwise: Callable[[nn.Module, Inputs], Traced | None],
+) -> Traced | None:
     try:
         same_batch(arguments(network, example))
     except DataError as error:
         raise ConfigError(str(error)) from error
-    inputs = trees.joined([example] * BATCH)
-    with ExitStack() as quiet, warnings.catch_warnings():
+    inputs = trees.joined([example] * examples)
+    network = copies.faithful(network) if ignore else network  # parts of it are run, and replaced
+    with ExitStack() as around, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        quiet.enter_context(_silence())
+        around.enter_context(_silence())
+        around.enter_context(torch.compiler.set_stance("force_eager"))  # functions that the network has compiled
         with stand_ins(network, ignore, inputs) as boxes:
-            traced = _recorded(network, inputs) or _exported(network, inputs)
+            traced = _recorded(network, inputs) or otherwise(network, inputs)
+    if traced is None:
+        return None
     collapse(traced.graph, boxes, {n: place(n) for n in traced.graph.nodes})
     return replace(traced, boxes=boxes)
 
@@ -73,6 +112,7 @@ def _recorded(network: nn.Module, inputs: Inputs) -> Traced | None:
 def _exported(network: nn.Module, inputs: Inputs) -> Traced:
     """The thorough way."""
     args, kwargs = trees.arguments(inputs)
+    network = copies.faithful(network)  # its forward leaves tensors without values behind
     try:
         with _leaves_only(network) as structures:
             program = torch.export.export(network, args, kwargs, strict=False)
@@ -80,7 +120,7 @@ def _exported(network: nn.Module, inputs: Inputs) -> Traced:
         raise
     except Exception as error:  # torch.export raises whatever its tracer or the network's own code does
         _check_runs(network, inputs)
-        raise CapabilityError(_explain(network, error)) from error
+        raise UntraceableError(_explain(network, error), _running(network, error)) from error
     graph = _inlined(program.graph_module)
     weights, constants, entrances = dict[str, str](), dict[str, Tensor](), list[str]()
     known = _first_names(network)
@@ -196,17 +236,18 @@ def _explain(network: nn.Module, error: Exception) -> str:
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
     return (
         f"{type(network).__name__} cannot be traced: {inside or 'its forward'} ({first[:200]}). Networks whose path "
-        f'depends on values, not shapes, cannot be cut; leave that part alone: ignore = ["{_culprit(network, error)}"]'
+        "depends on values, not shapes, cannot be cut"
     )
 
 
-def _culprit(network: nn.Module, error: Exception) -> str:
-    """The name of the innermost module whose code was running."""
+def _running(network: nn.Module, error: Exception) -> list[str]:
+    """The names of the modules whose code was running, innermost first, and those around them."""
     names = {id(module): name for name, module in network.named_modules() if name}
-    found = "name.of.the.module"
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        found = names.get(id(frame.f_locals.get("self")), found)
-    return found
+    frames = [names.get(id(frame.f_locals.get("self")), "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = [name for name in reversed(frames) if name]
+    innermost = found[0].split(".") if found else []
+    around = [".".join(innermost[:k]) for k in range(len(innermost), 0, -1)]
+    return list(dict.fromkeys([*found, *around]))
 
 
 def _inlined(module: fx.GraphModule) -> fx.Graph:
@@ -252,4 +293,4 @@ class _Inliner:
             if node.op == "output":
                 return fx.map_arg(node.args[0], lambda n: self.copied[n])
             self.copied[node] = next(holes) if node.op == "placeholder" else self.copy(body, node)
-        raise ConfigError("a graph without an output")
+        raise ConfigError("a graph has no output; return one")

@@ -19,11 +19,16 @@ Dims: TypeAlias = list[Dim]
 
 
 class Birth(NamedTuple):
-    """The output channels of a convolution or linear layer: where units come from."""
+    """The output channels of a layer: where units come from.
+
+    Attributes:
+        together: Whether all families among them are one decision, however many units they have.
+    """
 
     node: fx.Node
     weight: fx.Node
     labels: Labels
+    together: bool = False
 
 
 class Tracker:

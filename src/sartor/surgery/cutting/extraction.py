@@ -8,11 +8,10 @@ with the original's layers under their original names.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -22,15 +21,17 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.errors import CapabilityError
 from sartor.core.trees import Tree
+from sartor.surgery.analysis.batches import Number, fitted
 from sartor.surgery.analysis.opaque import opaque
+from sartor.surgery.analysis.operators.rule import Call
 from sartor.surgery.analysis.skeleton import changed_later
 from sartor.surgery.analysis.structure import Step, paths
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, number, operator_name, tensor, tensors
-from sartor.surgery.analysis.units import Dim
+from sartor.surgery.cutting import recurrent
 from sartor.surgery.cutting.slicing import Cut, Engine
 from sartor.training.evaluation import mode
 
@@ -43,7 +44,7 @@ _LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm, _DropoutNd
 def as_module(engine: Engine, cut: Cut) -> nn.Module:
     """A copy of the network with smaller weights and smaller numbers; whether it computes the same is not checked."""
     sizes = _remembered(engine, cut)
-    network = copy.deepcopy(engine.network, _memo(engine.network, _weights(engine, cut)))
+    network = copies.faithful(engine.network, _memo(engine.network, _weights(engine, cut)))
     for name, module in network.named_modules():
         _renumber(module, sizes.get(name, {}))
     for node in engine.skeleton.calls:
@@ -75,7 +76,7 @@ def _weights(engine: Engine, cut: Cut) -> dict[str, Tensor]:
 
 
 def _memo(network: nn.Module, weights: dict[str, Tensor]) -> dict[int, Any]:
-    """For `deepcopy`: in place of these weights, wherever they stand, come new ones."""
+    """For a copy: in place of these weights, wherever they stand, come new ones."""
     memo: dict[int, Any] = {}
     for name, value in weights.items():
         owner, _, leaf = name.rpartition(".")
@@ -187,6 +188,8 @@ _CHANGES: Mapping[type[nn.Module], Callable[[Any, dict[int, int]], None]] = Mapp
         _NormBase: _renumber_norm,
         nn.GroupNorm: _renumber_group_norm,
         nn.MultiheadAttention: _renumber_attention,
+        nn.RNNBase: recurrent.renumber_layer,
+        nn.RNNCellBase: recurrent.renumber_cell,
     }
 )
 
@@ -200,12 +203,14 @@ class _Builder:
         self.copies: dict[fx.Node, Any] = {}
         self.root = nn.Module()
         self.modules = dict(engine.network.named_modules())
+        self.recurrent = recurrent.layers(engine.skeleton, self.modules)
         self.state: dict[str, Tensor] = {
             **dict(engine.network.named_parameters(remove_duplicate=False)),
             **dict(engine.network.named_buffers(remove_duplicate=False)),
         }
         self.narrow = _weights(engine, cut)
         self.size: fx.Node | None = None
+        self.others = [cut.of(examples) for examples in OTHERS]
 
     def build(self) -> nn.Module:
         traced = self.skeleton.coupling.traced
@@ -224,6 +229,9 @@ class _Builder:
                 self.copies[node] = self.graph.call_method("clone", (kept,)) if changed_later(node) else kept
             else:
                 self._step(node, owned)
+        for node in reversed(self.graph.nodes):  # zeros that a recurrent layer makes itself, states that nobody reads
+            if not node.users and (node.target is operator.getitem or operator_name(node) == "zeros"):
+                self.graph.erase_node(node)
         network = fx.GraphModule(self.root, self.graph, type(self.engine.network).__name__)
         return network.train(self.engine.network.training)
 
@@ -236,6 +244,8 @@ class _Builder:
             self.copies[x] = self.graph.call_function(torch.add, (before, self._copy(further)))
         if node in owned:
             self._layer(node, owned[node])
+        elif node in self.recurrent:
+            self._recurrent(node, self.recurrent[node])
         else:
             self.copies[node] = self._call(node)
         if further is not None:
@@ -256,11 +266,23 @@ class _Builder:
                 found[nodes[0]] = name
         return found
 
-    def _layer(self, node: fx.Node, name: str) -> None:
+    def _narrowed(self, name: str) -> nn.Module:
+        """A copy of a layer with the weights that are kept."""
         whole = self.modules[name]
         mine = (*whole._parameters, *whole._buffers)
         weights = {leaf: self.narrow[f"{name}.{leaf}"] for leaf in mine if f"{name}.{leaf}" in self.narrow}
-        layer = copy.deepcopy(whole, _memo(whole, weights))
+        return copies.faithful(whole, _memo(whole, weights))
+
+    def _recurrent(self, node: fx.Node, name: str) -> None:
+        layer = self._narrowed(name)
+        _renumber(layer, {})
+        self._place(name, layer)
+        given = [self._copy(state) for state in recurrent.states(node, name)]
+        x, lstm = self._copy(tensor(node, 0)), operator_name(node) == "lstm"
+        self.copies[node] = recurrent.called(self.graph, name, x, given, lstm=lstm)
+
+    def _layer(self, node: fx.Node, name: str) -> None:
+        layer = self._narrowed(name)
         x = tensor(node, 0)
         shape = zip(self.skeleton.tracker.shape(x), self.skeleton.tracker.dims(x), strict=True)
         _renumber(layer, {n: self.cut.scale(n, dim) for n, dim in shape if dim is not None})
@@ -286,14 +308,12 @@ class _Builder:
         return owner, leaf
 
     def _call(self, node: fx.Node) -> Any:
-        call = self.cut.call(node)
+        call = self._opened(node)
         if call.target is opaque:
             return self._box(str(call.kwargs["module"]), fx.map_arg(call.args, self._copy))
-        args, kwargs = self._counted(node, call.args), dict(call.kwargs)
+        args, kwargs = call.args, call.kwargs
         if call.target is operator.getitem and isinstance(self.copies.get(args[0]), tuple):
             return self.copies[args[0]][args[1]]
-        if node in self.skeleton.resized:
-            args = tuple(self._sized(node, value) for value in args)
         target = _FUNCTIONS.get(operator_name(node), call.target)
         if target is torch.ops.aten.view.default and self.cut.shortcuts:  # what it sees now may lie otherwise in memory
             target = torch.ops.aten.reshape.default
@@ -302,7 +322,7 @@ class _Builder:
     def _box(self, name: str, given: tuple[Any, ...]) -> Any:
         """A module that is left as it is: its result if that is one tensor, else all tensors in it."""
         box = self.skeleton.coupling.traced.boxes[name]
-        self._place(name, copy.deepcopy(self.modules[name]))
+        self._place(name, copies.faithful(self.modules[name]))
         args, kwargs = _written(self.graph, box.given, iter(given))
         result = self.graph.call_module(name, args, kwargs)
         found = tuple(self._part(result, path) for path in paths(box.result))
@@ -313,48 +333,41 @@ class _Builder:
             whole = self.graph.call_function(operator.getitem if kind == "item" else getattr, (whole, key))
         return whole
 
-    def _sized(self, node: fx.Node, value: Any) -> Any:
-        """A list of sizes with the batch's as a number that is known when the network runs."""
-        if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, int) for v in value):
-            return value
-        if operator_name(node) not in ("view", "reshape", "_unsafe_view", "expand", *_SIZED, *_MAKERS):
-            return value
-        dims: list[Dim] = list(self.skeleton.tracker.dims(node))
-        if operator_name(node) == "affine_grid_generator":
-            return [self._batched(value[0]) if self.skeleton.period(dims[0]) else value[0], *value[1:]]
-        if operator_name(node) in ("repeat", "tile"):
-            # only what has a single entry is repeated as often as there are examples
-            shape = self.skeleton.tracker.shape(tensor(node, 0))
-            new = len(dims) - len(shape)
-            dims = [dim if d < new or shape[d - new] == 1 else None for d, dim in enumerate(dims)]
-        if operator_name(node) == "unflatten":
-            x = tensor(node, 0)
-            at = number(node, 1) % len(self.skeleton.tracker.shape(x))
-            dims = dims[at : at + len(value)]
-        return [
-            self._batched(size) if size > 0 and self.skeleton.period(dim) else size
-            for size, dim in zip(value, dims, strict=True)
-        ]
+    def _opened(self, node: fx.Node) -> Call:
+        """The call with numbers that count examples as expressions of the batch at hand."""
+        call = self.cut.call(node)
+        if node not in self.skeleton.resized and node not in self.skeleton.numbers:
+            return call
+        calls = [other.call(node) for other in self.others]
+        args = self._general(node, [call.args, *(other.args for other in calls)])
+        kwargs = {name: self._general(node, [v, *(o.kwargs[name] for o in calls)]) for name, v in call.kwargs.items()}
+        return Call(call.target, args, kwargs)
 
-    def _counted(self, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of parts of several batches, with the examples counted when the network runs."""
-        kind = {"split": 1, "split_with_sizes": 1, "chunk": 1, "tensor_split": 1, "slice": 2, "narrow": 2}
-        first = kind.get(operator_name(node))
-        if first is None or node not in self.skeleton.resized:
-            return args
-        at = args[2] if first == 1 else args[1]
-        if not self.skeleton.period(self.skeleton.tracker.dims(tensor(node, 0))[at]):
-            return args
-        if first == 1:
-            return args[0], [self._batched(n) for n in args[1]], at
-        return args[0], at, *(self._batched(n) if 0 < n < 2**62 else n for n in args[2:4]), *args[4:]
+    def _general(self, node: fx.Node, values: Sequence[Any]) -> Any:
+        """One argument out of those for batches of `BATCH` and of `OTHERS`."""
+        first = values[0]
+        if all(value is first or (type(value) is type(first) and value == first) for value in values):
+            return first
+        if isinstance(first, (list, tuple)) and all(len(value) == len(first) for value in values):
+            return type(first)(self._general(node, parts) for parts in zip(*values, strict=True))
+        number = fitted((), dict(zip((BATCH, *OTHERS), values, strict=True)))
+        if number is not None:
+            return self._counted(number)
+        raise CapabilityError(
+            f"{type(self.engine.network).__name__}: {operator_name(node)} in {place(node) or 'its own forward'} takes "
+            f"{list(values)} for batches of {(BATCH, *OTHERS)}, which no graph can hold; put it into a module of its "
+            "own, and ignore that"
+        )
 
-    def _batched(self, size: int) -> Any:
+    def _counted(self, number: Number) -> Any:
+        """A number that depends on how many examples there are."""
         if self.size is None:
             first, *_, last = (*self.inputs.values(), *self.inputs.values())
             with self.graph.inserting_after(last):
                 self.size = self.graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
-        return self.size if size == BATCH else self.graph.call_function(operator.mul, (self.size, size // BATCH))
+        whole = number.slope == 1 and isinstance(number.slope, int)
+        found = self.size if whole else self.graph.call_function(operator.mul, (self.size, number.slope))
+        return self.graph.call_function(operator.add, (found, number.start)) if number.start else found
 
     def _copy(self, node: fx.Node) -> Any:
         if node.graph is self.graph:
@@ -424,8 +437,8 @@ _FUNCTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Operators under the names by which people, and counters of multiply-adds, know them."""
-_SIZED = ("repeat", "tile", "unflatten", "affine_grid_generator")
-_MAKERS = ["zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty"]
+OTHERS = (1, 3, 5)
+"""Further sizes of the batch, which tell what the numbers of a graph are for any."""
 
 
 def _regroup(layer: _ConvNd, node: fx.Node, cut: Cut) -> None:

@@ -6,6 +6,7 @@ What is summed up with zeros is right by itself; means, and normalisation, must 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from torch.fx.node import map_arg
 
 from sartor.surgery.analysis.operators.recurrent import GATES
 from sartor.surgery.analysis.operators.reduction import reduced
-from sartor.surgery.analysis.operators.rule import Call
+from sartor.surgery.analysis.operators.rule import Call, named
 from sartor.surgery.analysis.tracker import argument, operator_name, tensor
 
 
@@ -138,14 +139,23 @@ def _spread(run: Pass, node: fx.Node, call: Call) -> Any:
     full = (mask != 0).to(x).expand_as(x)
     size = full.sum(dims, keepdim=True).clamp(min=1)
     center = (x * mask).sum(dims, keepdim=True) / size
-    less = node.args[2] if len(node.args) > 2 else node.kwargs.get("correction", 1)
-    size = size - (1.0 if less is None else float(less))  # type: ignore[arg-type]
+    less = _correction(node)
+    size = size - less
     found = ((x - center) ** 2 * full).sum(dims, keepdim=True) / size
     found = found.sqrt() if name.startswith("std") else found
     if not argument(node, 3, "keepdim", False):
         shape = [n for d, n in enumerate(found.shape) if d not in dims]
         found, center = found.reshape(shape), center.reshape(shape)
     return (found, center) if name.endswith("mean") else found
+
+
+def _correction(node: fx.Node) -> float:
+    """What is taken off the number of entries: `correction`, or `unbiased` for one or none."""
+    for name in ("unbiased", "correction"):
+        with suppress(LookupError):
+            found = named(node, name)
+            return 1.0 if found is None else float(found)
+    return 1.0
 
 
 def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
@@ -164,11 +174,13 @@ def _rms_norm(run: Pass, node: fx.Node, call: Call) -> Any:
 
 def _recurrent(run: Pass, node: fx.Node, call: Call) -> Any:
     """Channels that are off say nothing to the hidden units, and those that are off nothing to each other."""
-    given, each = tensor(node, 0), 4 if node.args[3] else 2  # weights per layer and direction
+    given, ways = tensor(node, 0), 1 + bool(node.args[7])
     x, mask = run.value(given), run.mask_of(given, (run.value(given).dim() - 1,))
+    each = len(call.args[2]) // (int(call.args[4]) * ways)  # weights per layer and direction
     weights = []
     for i, weight in enumerate(call.args[2]):
-        off = run.weight_mask(weight, 1) if i % each == 1 else None
+        first = i < each * ways and i % each == 0  # reads what enters, of which other channels may be off per example
+        off = run.weight_mask(weight, 1) if run.value(weight).dim() == 2 and not first else None
         weights.append(run.value(weight) if off is None else run.value(weight) * off)
     states = map_arg(call.args[1], run.value)
     return call.target(x if mask is None else x * mask, states, weights, *call.args[3:])

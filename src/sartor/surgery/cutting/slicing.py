@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sartor.core import trees
 from sartor.core.errors import CapabilityError
 from sartor.core.trees import Inputs, Tree
+from sartor.surgery.analysis.batches import with_numbers
 from sartor.surgery.analysis.opaque import opaque, run
 from sartor.surgery.analysis.operators import rule_of
 from sartor.surgery.analysis.operators.rule import Call
@@ -40,7 +41,7 @@ class Cut:
     """
 
     def __init__(self, skeleton: Skeleton, kept: Kept, examples: int) -> None:
-        self.skeleton, self._kept, self._examples = skeleton, kept, examples
+        self.skeleton, self._kept, self.examples = skeleton, kept, examples
         self._masks: dict[int, Kept | None] = {}
         self._calls: dict[fx.Node, Call] = {}
         self._tensors: dict[tuple[int, torch.device], slice | Tensor] = {}
@@ -51,6 +52,10 @@ class Cut:
         """Sums of skipped blocks -> what they are instead."""
         self.added: dict[fx.Node, fx.Node] = {}
         """Layers -> what is added to their input."""
+
+    def of(self, examples: int) -> Cut:
+        """The same channels for another number of examples."""
+        return Cut(self.skeleton, self._kept, examples)
 
     def mask(self, dim: Dim) -> Kept | None:
         """Whether each index is kept, `(n,)`; None if all are."""
@@ -69,7 +74,7 @@ class Cut:
 
     def count(self, dim: Dim, start: int, stop: int) -> int:
         if self.skeleton.period(dim):  # several batches after one another
-            return (stop - start) * self._examples // BATCH
+            return (stop - start) * self.examples // BATCH
         mask = self.mask(dim)
         return stop - start if mask is None else int(mask[start:stop].sum())
 
@@ -78,7 +83,7 @@ class Cut:
             return value
         mask = self.mask(dim)
         left = value if mask is None else value * int(mask.sum()) // len(mask)
-        return left * self._examples // BATCH if self.skeleton.period(dim) else left
+        return left * self.examples // BATCH if self.skeleton.period(dim) else left
 
     def dims(self, node: fx.Node) -> Dims:
         return self.skeleton.tracker.dims(node)
@@ -99,8 +104,11 @@ class Cut:
     def _call(self, node: fx.Node) -> Call:
         rule = rule_of(node)
         if rule is not None and rule.resize is not None and node in self.skeleton.resized:
-            return rule.resize(self, node)
-        return Call(node.target, node.args, dict(node.kwargs))  # type: ignore[arg-type]
+            call = rule.resize(self, node)
+        else:
+            call = Call(node.target, node.args, dict(node.kwargs))  # type: ignore[arg-type]
+        numbers = self.skeleton.numbers.get(node)
+        return call if numbers is None else with_numbers(call, numbers, self.examples)
 
     def leading(self, dim: Dim) -> int | None:
         """How many of the first indices are kept, if those and no others are; all of them give None too."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from sartor.surgery.cutting.reconstruction import reconstruct
 from sartor.surgery.cutting.slicing import Cut, Engine, Kept
 from sartor.training.evaluation import mode
 
+Fits: TypeAlias = "Callable[[CutSupernet, Arch, nn.Module], bool]"
+
 
 class CutSupernet(Supernet):
     """Runs any arch on the weights of one network.
@@ -31,12 +34,21 @@ class CutSupernet(Supernet):
         network: Holds the weights; it is trained in place.
         ladders: The choices.
         plain: Whether `extract` gives a module of the network's own class, not a graph.
+        fits: Whether such a module computes what this supernet computes for the arch; where not, a graph does.
     """
 
-    def __init__(self, skeleton: Skeleton, network: nn.Module, ladders: Sequence[Ladder], *, plain: bool) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        network: nn.Module,
+        ladders: Sequence[Ladder],
+        *,
+        plain: bool,
+        fits: Fits | None = None,
+    ) -> None:
         super().__init__()
-        self.network, self.plain = network, plain
-        self._engine, self.ladders = Engine(skeleton, network), tuple(ladders)
+        self.network, self.plain, self._fits = network, plain, fits
+        self.engine, self.ladders = Engine(skeleton, network), tuple(ladders)
 
     def forward(self, x: Inputs, gates: Sequence[Tensor]) -> Tree:
         kept, masks = self._everything(), dict[int, list[tuple[np.ndarray, Tensor]]]()
@@ -46,11 +58,28 @@ class CutSupernet(Supernet):
                 kept[family[here.width :]] = False
                 if here.mask is not None:
                     masks.setdefault(i, []).append((family[: here.width], here.mask))
-        return self._engine(x, kept, self._table(x, len(kept), masks))
+        return self.engine(x, kept, self._table(x, len(kept), masks))
 
     def extract(self, arch: Arch) -> nn.Module:
+        made = self.of_its_class(arch)
+        return self.graph(arch) if made is None else made
+
+    def of_its_class(self, arch: Arch) -> nn.Module | None:
+        """The cut as a network of the original's class; None where that computes something else."""
         part = self.part(arch)
-        return as_module(self._engine, part) if self.plain and not part.shortcuts else as_graph(self._engine, part)
+        if not self.plain or part.shortcuts:
+            return None
+        if self._fits is None:
+            return as_module(self.engine, part)
+        try:
+            made = as_module(self.engine, part)
+        except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
+            return None
+        return made if self._fits(self, arch, made) else None
+
+    def graph(self, arch: Arch) -> nn.Module:
+        """The cut as a graph with the original's layers."""
+        return as_graph(self.engine, self.part(arch))
 
     @torch.no_grad()
     def reconstruct(self, arch: Arch, module: nn.Module, inputs: Inputs) -> bool:
@@ -60,7 +89,7 @@ class CutSupernet(Supernet):
             Whether its outputs come nearer to this network's; if not, its weights stay as they are.
         """
         state = dict(module.named_parameters()) | dict(module.named_buffers())
-        found = reconstruct(self._engine, self.part(arch, trees.size(inputs)), inputs)
+        found = reconstruct(self.engine, self.part(arch, trees.size(inputs)), inputs)
         old = {name: state[name].clone() for name in found}
         with mode(self.network, training=False), mode(module, training=False):
             wanted, before = trees.call(self.network, inputs), trees.call(module, inputs)
@@ -73,7 +102,7 @@ class CutSupernet(Supernet):
 
     def part(self, arch: Arch, examples: int = BATCH) -> Cut:
         """The cut of an arch."""
-        return self._engine.cut(self.kept(arch), examples)
+        return self.engine.cut(self.kept(arch), examples)
 
     def kept(self, arch: Arch) -> Kept:
         """Which units stay in an arch, `(units + 1,)`."""
@@ -84,7 +113,7 @@ class CutSupernet(Supernet):
         return kept
 
     def _everything(self) -> Kept:
-        return np.ones(len(self._engine.skeleton.units) + 1, dtype=bool)
+        return np.ones(len(self.engine.skeleton.units) + 1, dtype=bool)
 
     def _table(self, x: Inputs, units: int, masks: dict[int, list[tuple[np.ndarray, Tensor]]]) -> Tensor | None:
         if not masks:

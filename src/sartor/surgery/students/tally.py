@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core.records import Arch
-from sartor.surgery.analysis.accounting import ALLOCATES, products
+from sartor.surgery.analysis.accounting import ALLOCATES
 from sartor.surgery.analysis.trace import BATCH
 from sartor.surgery.analysis.tracker import operator_name
 from sartor.surgery.analysis.units import Dim
+from sartor.surgery.analysis.work import Work
 from sartor.surgery.students.choices import Plan, Students
 from sartor.surgery.students.rewiring import VIEWS, Wiring
 
@@ -83,8 +84,8 @@ class Tally:
         self._channels = Channels(wiring)
         self._index, self._nodes = wiring.index, wiring.skeleton.nodes
         self._products = [
-            (self._index[node], area, [self._channels.add(*a), self._channels.add(*b)])
-            for node, area, a, b in products(wiring.skeleton)
+            (self._index[use.node], use.times, [self._channels.add(*size) for size in use.sizes])
+            for use in Work(wiring.skeleton, network).uses
         ]
         self._weights = self._read_weights(network)
         self._volumes, self._steps = self._volume(), self._order()

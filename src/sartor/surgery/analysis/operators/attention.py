@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, argument, blame, tensor
 
 
@@ -50,4 +50,4 @@ def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
     return [(x, (x.meta["val"].dim() - 1,)) for x in node.args[:2] if isinstance(x, fx.Node)]
 
 
-RULES = {"scaled_dot_product_attention": Rule(attend, resize, mixes)}
+RULES = serve(Rule(attend, resize, mixes), "scaled_dot_product_attention")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from sartor.surgery.analysis.operators.rule import Rule
+from sartor.surgery.analysis.operators.rule import Rule, serve
 from sartor.surgery.analysis.trace import BATCH
 from sartor.surgery.analysis.tracker import Dims, Tracker, tensors
 
@@ -27,4 +27,4 @@ def _dims(value: Tensor, batch: Any) -> Dims:
     return [batch if d == 0 and n == BATCH else None for d, n in enumerate(value.shape)]
 
 
-RULES = {"opaque": Rule(opaque)}
+RULES = serve(Rule(opaque), "opaque")

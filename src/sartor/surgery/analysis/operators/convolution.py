@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, argument, blame, tensor
 from sartor.surgery.analysis.units import Dim
 
@@ -92,6 +92,6 @@ def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 
 RULES = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), Rule(convolution, resize, mixes)),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), Rule(transposed, resize, mixes)),
+    **serve(Rule(convolution, resize, mixes), "conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding"),
+    **serve(Rule(transposed, resize, mixes), "conv_transpose1d conv_transpose2d.input conv_transpose3d.input"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, argument, operator_name, tensor
 
 
@@ -45,14 +45,15 @@ def resize(sizes: Sizes, node: fx.Node) -> Call:
 
 
 RULES = {
-    **dict.fromkeys(
-        ["zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty"],
+    **serve(
         Rule(alike, resize),
+        "zeros ones full empty.memory_format rand randn new_zeros new_ones new_full new_empty",
     ),
-    **dict.fromkeys(
-        ["arange", "linspace", "eye", "scalar_tensor", "tensor", "tril_indices", "triu_indices"],
+    **serve(
         Rule(numbered),
+        """arange arange.start arange.start_step linspace linspace.Tensor_Tensor linspace.Tensor_Scalar
+        linspace.Scalar_Tensor eye eye.m scalar_tensor tril_indices triu_indices""",
     ),
-    "one_hot": Rule(one_hot),
-    "meshgrid": Rule(meshgrid),
+    **serve(Rule(one_hot), "one_hot"),
+    **serve(Rule(meshgrid), "meshgrid meshgrid.indexing"),
 }

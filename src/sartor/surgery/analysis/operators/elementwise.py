@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import fx
+from typing import Any
 
-from sartor.surgery.analysis.operators.rule import Rule
+from torch import Tensor, fx
+
+from sartor.surgery.analysis.operators.rule import Rule, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, blame, tensors
 
 
@@ -38,132 +40,31 @@ def prelu(t: Tracker, node: fx.Node) -> Dims:
     return dims
 
 
-def same(t: Tracker, node: fx.Node) -> Dims:
-    """The output is the first input, as far as channels are concerned."""
-    return t.dims(tensors(node)[0])
+def same(t: Tracker, node: fx.Node) -> Any:
+    """The output (or each of several) is the first input, as far as channels are concerned."""
+    dims, value = t.dims(tensors(node)[0]), node.meta["val"]
+    return dims if isinstance(value, Tensor) else [list(dims) for _ in value]
 
 
 POINTWISE = Rule(pointwise)
+"""Also of every operator that torch calls pointwise (`torch.Tag.pointwise`, which stands at overloads)."""
 SAME = Rule(same)
 
 RULES = {
-    **dict.fromkeys(
-        [
-            "add",
-            "sub",
-            "rsub",
-            "mul",
-            "div",
-            "pow",
-            "maximum",
-            "minimum",
-            "where",
-            "masked_fill",
-            "clamp",
-            "clip",
-            "clamp_min",
-            "clamp_max",
-            "lerp",
-            "addcmul",
-            "addcdiv",
-            "copy",
-            "multiply",
-            "true_divide",
-            "subtract",
-            "divide",
-            "floor_divide",
-            "remainder",
-            "logical_and",
-            "logical_or",
-            "__and__",
-            "__or__",
-            "fmod",
-            "atan2",
-            "hypot",
-            "xlogy",
-        ],
+    **serve(
         POINTWISE,
+        """multiply.Tensor multiply.Scalar divide.Tensor divide.Scalar divide.Tensor_mode divide.Scalar_mode
+        true_divide.Scalar subtract.Tensor subtract.Scalar rsub.Tensor floor_divide floor_divide.Tensor
+        floor_divide.Scalar masked_fill.Scalar masked_fill.Tensor where.ScalarOther where.ScalarSelf where.Scalar
+        xlogy.Scalar_Other copy __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar __xor__.Tensor __xor__.Scalar
+        bernoulli.Tensor""",
     ),
-    **dict.fromkeys(
-        [
-            "relu",
-            "relu6",
-            "gelu",
-            "silu",
-            "mish",
-            "hardtanh",
-            "hardswish",
-            "hardsigmoid",
-            "sigmoid",
-            "tanh",
-            "leaky_relu",
-            "elu",
-            "selu",
-            "celu",
-            "softplus",
-            "softsign",
-            "hardshrink",
-            "softshrink",
-            "tanhshrink",
-            "logsigmoid",
-            "log_sigmoid",
-            "threshold",
-            "rrelu",
-            "exp",
-            "log",
-            "log2",
-            "log1p",
-            "expm1",
-            "sqrt",
-            "rsqrt",
-            "abs",
-            "neg",
-            "reciprocal",
-            "square",
-            "sign",
-            "erf",
-            "floor",
-            "ceil",
-            "round",
-            "sin",
-            "cos",
-            "dropout",
-            "feature_dropout",
-            "alpha_dropout",
-            "feature_alpha_dropout",
-            "native_dropout",
-            "bernoulli",
-            "clone",
-            "contiguous",
-            "detach",
-            "alias",
-            "to",
-            "_to_copy",
-            "type_as",
-            "float",
-            "half",
-            "double",
-            "bfloat16",
-            "int",
-            "long",
-            "bool",
-            "zeros_like",
-            "ones_like",
-            "full_like",
-            "empty_like",
-            "rand_like",
-            "randn_like",
-            "nan_to_num",
-            "lift_fresh_copy",
-            "lift_fresh",
-            "detach_",
-            "requires_grad",
-            "fill",
-            "zero",
-            "logical_not",
-            "isnan",
-        ],
+    **serve(
         SAME,
+        """relu6 gelu mish hardswish log_sigmoid rrelu dropout feature_dropout alpha_dropout feature_alpha_dropout
+        native_dropout bernoulli bernoulli.p bernoulli.float contiguous detach alias to.device to.dtype to.other
+        to.dtype_layout _to_copy type_as zeros_like ones_like full_like empty_like rand_like randn_like lift_fresh_copy
+        lift_fresh requires_grad fill.Scalar fill.Tensor zero""",
     ),
-    "prelu": Rule(prelu),
+    **serve(Rule(prelu), "prelu"),
 }

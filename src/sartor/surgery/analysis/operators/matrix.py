@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Rule
+from sartor.core import counting
+from sartor.surgery.analysis.operators.rule import Rule, serve
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, argument, blame, tensor
 from sartor.surgery.analysis.units import Dim
 
@@ -69,19 +70,8 @@ def einsum(t: Tracker, node: fx.Node) -> Dims:
 
 
 def _letters(node: fx.Node) -> tuple[list[str], str]:
-    """The letters of every operand and of the result; an ellipsis becomes capital Greek ones."""
-    equation = str(node.args[0]).replace(" ", "")
-    left, _, right = equation.partition("->")
-    terms, ranks = left.split(","), [o.meta["val"].dim() for o in node.args[1]]  # type: ignore[union-attr]
-    extra = max((r - len(s.replace("...", "")) for s, r in zip(terms, ranks, strict=True) if "..." in s), default=0)
-    greek = "".join(chr(0x391 + i) for i in range(extra))
-    filled = [
-        s.replace("...", greek[extra - (r - len(s.replace("...", ""))) :]) for s, r in zip(terms, ranks, strict=True)
-    ]
-    if "->" not in equation:
-        joined = "".join(filled)
-        right = greek + "".join(sorted(c for c in set(joined) - set(greek) if joined.count(c) == 1))
-    return filled, right.replace("...", greek)
+    """The letters of every operand and of the result."""
+    return counting.letters(str(node.args[0]), [o.meta["val"].dim() for o in node.args[1]])  # type: ignore[union-attr]
 
 
 def mixes_last(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
@@ -110,8 +100,8 @@ def mixes_letters(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 
 RULES = {
-    "linear": Rule(linear, mixes=mixes_last),
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), Rule(matmul, mixes=mixes_last)),
-    **dict.fromkeys(("addmm", "baddbmm"), Rule(plus_product, mixes=mixes_product)),
-    "einsum": Rule(einsum, mixes=mixes_letters),
+    **serve(Rule(linear, mixes=mixes_last), "linear"),
+    **serve(Rule(matmul, mixes=mixes_last), "matmul mm bmm mv dot"),
+    **serve(Rule(plus_product, mixes=mixes_product), "addmm baddbmm"),
+    **serve(Rule(einsum, mixes=mixes_letters), "einsum"),
 }

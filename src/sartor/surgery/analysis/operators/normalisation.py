@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, argument, blame, number, tensor
 
 
@@ -80,9 +80,8 @@ def mixes_channels(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 
 RULES = {
-    "batch_norm": Rule(batch_norm, mixes=mixes_others),
-    "instance_norm": Rule(batch_norm),
-    "layer_norm": Rule(layer_norm, resize_shape, mixes),
-    "rms_norm": Rule(layer_norm, resize_shape, mixes),
-    "group_norm": Rule(group_norm, resize_groups, mixes_channels),
+    **serve(Rule(batch_norm, mixes=mixes_others), "batch_norm"),
+    **serve(Rule(batch_norm), "instance_norm"),
+    **serve(Rule(layer_norm, resize_shape, mixes), "layer_norm rms_norm"),
+    **serve(Rule(group_norm, resize_groups, mixes_channels), "group_norm"),
 }

@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from sartor.surgery.analysis.operators.rule import Rule
-from sartor.surgery.analysis.tracker import Dims, Tracker, argument, blame, operator_name, tensor
+from sartor.surgery.analysis.operators.rule import Rule, named, serve
+from sartor.surgery.analysis.tracker import Dims, Tracker, blame, operator_name, tensor
 
 
 def reduced(node: fx.Node) -> tuple[int, ...]:
     """The dimensions that the node reduces."""
-    x = tensor(node, 0)
-    rank, place = x.meta["val"].dim(), 2 if operator_name(node) == "linalg_vector_norm" else 1
-    value = argument(node, place, "dim")
-    if operator_name(node) == "norm":
-        value = argument(node, 2, "dim")
-    if isinstance(value, bool) or value is None or value == []:  # var(x, unbiased)
+    rank = tensor(node, 0).meta["val"].dim()
+    try:
+        value = named(node, "dim")
+    except LookupError:  # all of them: `max.default`, `var.default`
+        value = None
+    if value is None or value == []:
         return tuple(range(rank))
-    return tuple(sorted(d % rank for d in ([value] if isinstance(value, int) else value)))
+    return tuple(sorted(d % max(rank, 1) for d in ([value] if isinstance(value, int) else value)))
 
 
 def summed(t: Tracker, node: fx.Node) -> Any:
@@ -43,12 +43,19 @@ def compared(t: Tracker, node: fx.Node) -> Any:
     return summed(t, node)
 
 
-def along(t: Tracker, node: fx.Node) -> Dims:
-    """Softmax and cumulative sums: every entry of a dimension matters to the others."""
-    x = tensor(node, 0)
+def normed(t: Tracker, node: fx.Node) -> Any:
+    """Norms: each entry is a term, but for those of negative order, where a zero is not nothing."""
+    power = named(node, "ord" if operator_name(node) == "linalg_vector_norm" else "p")
+    return compared(t, node) if power is not None and float(power) < 0 else summed(t, node)
+
+
+def along(t: Tracker, node: fx.Node) -> Any:
+    """Softmax, sorting and cumulative sums: every entry of a dimension matters to the others."""
+    x, value = tensor(node, 0), node.meta["val"]
     rank = len(t.shape(x))
-    t.fix(x, [int(argument(node, 1, "dim")) % rank], f"related to each other by {blame(node)}")
-    return t.dims(x)
+    if rank:
+        t.fix(x, [int(named(node, "dim")) % rank], f"related to each other by {blame(node)}")
+    return t.dims(x) if isinstance(value, Tensor) else [t.dims(x) for _ in value]
 
 
 def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
@@ -58,28 +65,22 @@ def mixes(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:
 
 
 RULES = {
-    **dict.fromkeys(
-        ["sum", "mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm"], Rule(summed, mixes=mixes)
+    **serve(
+        Rule(summed, mixes=mixes),
+        """sum sum.dim_IntList mean mean.dim var var.dim var.correction std std.dim std.correction var_mean var_mean.dim
+        var_mean.correction std_mean std_mean.dim std_mean.correction""",
     ),
-    **dict.fromkeys(
-        [
-            "amax",
-            "amin",
-            "max",
-            "min",
-            "prod",
-            "argmax",
-            "argmin",
-            "any",
-            "all",
-            "logsumexp",
-            "median",
-            "mode",
-            "kthvalue",
-        ],
+    **serve(
+        Rule(normed, mixes=mixes),
+        "linalg_vector_norm norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype",
+    ),
+    **serve(
         Rule(compared),
+        """amax amin max max.dim min min.dim prod prod.dim_int argmax argmin any any.dim any.dims all all.dim all.dims
+        logsumexp median median.dim mode kthvalue""",
     ),
-    **dict.fromkeys(
-        ["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort"], Rule(along)
+    **serve(
+        Rule(along),
+        """softmax.int _softmax log_softmax.int _log_softmax cumsum cumprod sort sort.stable argsort argsort.stable""",
     ),
 }

@@ -66,6 +66,52 @@ class Rule:
     mixes: Callable[[fx.Node], Sequence[tuple[fx.Node, tuple[int, ...]]]] | None = None
 
 
+def serve(rule: Rule, overloads: str) -> dict[str, Rule]:
+    """A rule under the names of the overloads that it serves, `max.dim max.default`; a bare name is its `default`."""
+    return {name if "." in name else f"{name}.default": rule for name in overloads.split()}
+
+
+def named(node: fx.Node, name: str) -> Any:
+    """An argument by its name in the operator's schema, or the schema's default.
+
+    Raises:
+        LookupError: The operator has no such argument.
+    """
+    for i, entry in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if entry.name == name:
+            return node.args[i] if len(node.args) > i else node.kwargs.get(name, entry.default_value)
+    raise LookupError(f"{node.target} has no argument {name!r}")
+
+
+class Whole:
+    """The sizes of a network that is not cut (`Sizes`).
+
+    Args:
+        tracker: With the labels so far.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def scale(self, value: int, dim: Dim) -> int:  # noqa: ARG002 - nothing is cut
+        return value
+
+    def count(self, dim: Dim, start: int, stop: int) -> int:  # noqa: ARG002 - nothing is cut
+        return stop - start
+
+    def kept(self, dim: Labels) -> Sequence[int]:
+        return range(len(dim))
+
+    def dims(self, node: fx.Node) -> Dims:
+        return self._tracker.dims(node)
+
+    def inner(self, node: fx.Node) -> Dim:
+        return self._tracker.inner.get(node)
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        return self._tracker.shape(node)
+
+
 def replaced(node: fx.Node, index: int, name: str, value: Any) -> Call:
     """The node's own call with one argument replaced."""
     args, kwargs = list(node.args), dict(node.kwargs)

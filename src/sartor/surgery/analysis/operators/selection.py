@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, argument, blame, number, operator_name, tensor
 from sartor.surgery.analysis.units import Dim
 
@@ -185,14 +185,17 @@ def windows(t: Tracker, node: fx.Node) -> Dims:
 
 
 RULES = {
-    "getitem": Rule(take),
-    "select": Rule(select, resize_select),
-    **dict.fromkeys(("slice", "narrow"), Rule(sliced, resize_slice)),
-    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), Rule(split, resize_split)),
-    "unbind": Rule(unbind),
-    "index": Rule(index),
-    "index_select": Rule(index_select),
-    "embedding": Rule(embedding),
-    **dict.fromkeys(("roll", "flip"), Rule(moved)),
-    "unfold": Rule(windows),
+    **serve(Rule(take), "getitem"),
+    **serve(Rule(select, resize_select), "select.int"),
+    **serve(Rule(sliced, resize_slice), "slice.Tensor narrow"),
+    **serve(
+        Rule(split, resize_split),
+        "split.Tensor split.sizes split split_with_sizes chunk tensor_split.sections tensor_split.indices",
+    ),
+    **serve(Rule(unbind), "unbind.int"),
+    **serve(Rule(index), "index.Tensor"),
+    **serve(Rule(index_select), "index_select"),
+    **serve(Rule(embedding), "embedding"),
+    **serve(Rule(moved), "roll flip"),
+    **serve(Rule(windows), "unfold"),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import (
     Dims,
     Tracker,
@@ -54,6 +54,13 @@ def resize_sizes(sizes: Sizes, node: fx.Node) -> Call:
     return replaced(node, 1, "size", _open(wanted, new))
 
 
+def resize_squeeze(sizes: Sizes, node: fx.Node) -> Call:
+    """The dimensions of one entry by number: of a cut network, others may have a single entry too."""
+    x = tensor(node, 0)
+    alone = [d for d, n in enumerate(sizes.shape(x)) if n == 1]
+    return Call(torch.ops.aten.squeeze.dims, (x, alone), {})
+
+
 def resize_unflatten(sizes: Sizes, node: fx.Node) -> Call:
     """`unflatten(dim, sizes)`."""
     x, wanted = node.args[0], node.args[2]
@@ -82,7 +89,9 @@ def order(node: fx.Node) -> list[int]:
     rank = len(places)
     if name == "permute":
         return [int(d) % rank for d in node.args[1]]  # type: ignore[union-attr, arg-type]
-    if name in ("t", "numpy_T", "mT", "adjoint", "matrix_H"):
+    if name == "numpy_T":
+        return places[::-1]
+    if name in ("t", "mT", "adjoint"):
         return places[:-2] + places[-2:][::-1]
     if name in ("movedim", "moveaxis"):
         source, target = ([d % rank for d in numbers(node, i)] for i in (1, 2))
@@ -258,20 +267,21 @@ def _permutation(source: fx.Node, chain: Sequence[fx.Node]) -> tuple[int, tuple[
 
 
 RULES = {
-    "permuted": Rule(reordered, resize_permuted),
-    **dict.fromkeys(("reshape", "view", "_unsafe_view"), Rule(reshape, resize_sizes)),
-    **dict.fromkeys(("flatten", "squeeze", "unsqueeze", "ravel"), Rule(reshape)),
-    **dict.fromkeys(("reshape_as", "view_as"), Rule(reshape_like)),
-    "unflatten": Rule(reshape, resize_unflatten),
-    **dict.fromkeys(
-        ["permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes", "swapdims", "movedim", "moveaxis"],
+    **serve(Rule(reordered, resize_permuted), "permuted"),
+    **serve(Rule(reshape, resize_sizes), "reshape view _unsafe_view"),
+    **serve(Rule(reshape), "flatten.using_ints squeeze.dim squeeze.dims unsqueeze ravel"),
+    **serve(Rule(reshape, resize_squeeze), "squeeze"),
+    **serve(Rule(reshape_like), "reshape_as view_as"),
+    **serve(Rule(reshape, resize_unflatten), "unflatten.int"),
+    **serve(
         Rule(permute),
+        """permute transpose transpose.int t numpy_T mT adjoint swapaxes swapdims movedim.int movedim.intlist
+        moveaxis.int moveaxis.intlist""",
     ),
-    "expand": Rule(expand, resize_sizes),
-    "expand_as": Rule(expand_like),
-    "repeat": Rule(repeat, resize_repeat),
-    "tile": Rule(repeat, resize_repeat),
-    "repeat_interleave": Rule(interleaved),
-    **dict.fromkeys(("cat", "concat", "concatenate"), Rule(concatenate)),
-    "stack": Rule(stacked),
+    **serve(Rule(expand, resize_sizes), "expand"),
+    **serve(Rule(expand_like), "expand_as"),
+    **serve(Rule(repeat, resize_repeat), "repeat tile"),
+    **serve(Rule(interleaved), "repeat_interleave.self_int"),
+    **serve(Rule(concatenate), "cat concat concatenate"),
+    **serve(Rule(stacked), "stack"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced
+from sartor.surgery.analysis.operators.rule import Call, Rule, Sizes, replaced, serve
 from sartor.surgery.analysis.tracker import Dims, Tracker, argument, blame, number, numbers, operator_name, tensor
 from sartor.surgery.analysis.units import Dim, stack
 
@@ -121,35 +121,23 @@ def sampled(t: Tracker, node: fx.Node) -> Dims:
     return [t.tie(grid, 0, batch), channels, *[None] * (rank - 2)]
 
 
-_KINDS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_adaptive_avg_pool")
-_RESAMPLE = (
-    *(f"{kind}{rank}d" for kind in _KINDS for rank in "123"),
-    *(f"max_pool{rank}d_with_indices" for rank in "23"),
-    *["upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"],
-    *[
-        "upsample_linear1d",
-        "upsample_bilinear2d",
-        "upsample_trilinear3d",
-        "upsample_bicubic2d",
-        "_upsample_bilinear2d_aa",
-    ],
-    *[
-        "_upsample_bicubic2d_aa",
-        "reflection_pad1d",
-        "reflection_pad2d",
-        "replication_pad1d",
-        "replication_pad2d",
-        "lp_pool2d",
-    ],
-)
-
 RULES = {
-    **dict.fromkeys(_RESAMPLE, Rule(resample)),
-    **dict.fromkeys(("pad", "constant_pad_nd"), Rule(pad, resize_pad)),
-    "affine_grid_generator": Rule(affine_grid, resize_affine_grid),
-    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), Rule(sampled)),
-    "pixel_shuffle": Rule(pixel_shuffle),
-    "pixel_unshuffle": Rule(pixel_unshuffle),
-    "im2col": Rule(im2col),
-    "col2im": Rule(col2im),
+    **serve(
+        Rule(resample),
+        """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d
+        avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d reflection_pad1d reflection_pad2d replication_pad1d
+        replication_pad2d upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
+        upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa
+        _upsample_bicubic2d_aa upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec
+        _upsample_nearest_exact2d.vec upsample_linear1d.vec upsample_bilinear2d.vec upsample_trilinear3d.vec
+        upsample_bicubic2d.vec _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec""",
+    ),
+    **serve(Rule(pad, resize_pad), "pad constant_pad_nd"),
+    **serve(Rule(affine_grid, resize_affine_grid), "affine_grid_generator"),
+    **serve(Rule(sampled), "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    **serve(Rule(pixel_shuffle), "pixel_shuffle"),
+    **serve(Rule(pixel_unshuffle), "pixel_unshuffle"),
+    **serve(Rule(im2col), "im2col"),
+    **serve(Rule(col2im), "col2im"),
 }
