@@ -21,7 +21,7 @@ from disk import KINDS, FaultyDisk, Killed, Kind
 from run.toys import Score, Walk, outcome, problem, same
 from sartor.core.errors import StateError
 from sartor.run import journal as journals
-from sartor.run import runner
+from sartor.run import lab, runner
 from sartor.run.folder import RunFolder, read_json, write_json
 from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import Limits, run
@@ -123,6 +123,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+        patch.setattr(lab, "MAX_STARTS", 1000)  # three kills in one trial would make it a failed one, as they should
         assert session(folder, 10 * ALL, Runs.recipe)
         Runs.whole = result(folder)
         yield
