@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import sartor
 from sartor.core import trees
 from sartor.core.copies import faithful, ready, undisturbed, unwrapped
+from sartor.core.dispatch import running
 from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed
 from sartor.data.teacher import Teacher
@@ -96,6 +97,11 @@ def run_twice(network: nn.Module) -> None:
         network.eval()(X).sum().backward()
 
 
+def watched(network: nn.Module) -> None:
+    with running(network, []), undisturbed(network):
+        network.eval()(X)
+
+
 def wired(network: nn.Module) -> Wiring:
     coupling = couple(network, X)
     return Wiring(Skeleton(coupling), network, ladders(coupling.groups, (0.5, 1.0), 1))
@@ -106,6 +112,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "core.copies:ready": lambda n, _: ready(n, X).train(),
     "core.copies:undisturbed": lambda n, _: run_twice(n),
     "core.copies:unwrapped": lambda n, _: unwrapped(n),
+    "core.dispatch:running": lambda n, _: watched(n),
     "data.teacher:Teacher.__init__": lambda n, _: Teacher(n, torch.device("cpu"))(X),
     "exporting.agreement:parity": lambda n, _: parity(faithful(n).eval(), n, X),
     "exporting.onnx_file:export_onnx": lambda n, f: export_onnx(n, X, f / "n.onnx"),

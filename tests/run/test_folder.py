@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import tomllib
@@ -13,6 +12,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from run.toys import largest_file
 from sartor.core.errors import StateError
 from sartor.run.folder import RunFolder, changed_keys, plain, read_json, write_config, write_json
 
@@ -135,15 +135,11 @@ def test_stages_are_done_once(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_config_and_result_whole(tmp_path: Path) -> None:
     write_config(tmp_path / "config.toml", CONFIG)
     write_json(tmp_path / "result.json", [1])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
+    with largest_file(10):
         with pytest.raises(StateError, match="cannot write"):
             write_config(tmp_path / "config.toml", {"title": "x" * 100})
         with pytest.raises(StateError, match="cannot write"):
             write_json(tmp_path / "result.json", ["x" * 100])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert tomllib.loads((tmp_path / "config.toml").read_text()) == plain(CONFIG)
     assert read_json(tmp_path / "result.json") == [1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.toml", "result.json"]

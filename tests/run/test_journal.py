@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from run.toys import largest_file
 from sartor.core.errors import StateError
 from sartor.core.records import Trial
 from sartor.run.journal import FileJournal, MemoryJournal, read_logs, read_trials
@@ -87,14 +87,12 @@ def test_a_broken_line_in_the_middle_is_named(path: Path, broken: bytes) -> None
 def test_a_full_disk_leaves_the_journal_whole(path: Path) -> None:
     journal = filled(path)
     data = path.read_bytes()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for room in (0, 1, 20):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) + room, before[1]))
-        try:
-            with pytest.raises(StateError, match=r"cannot write .*journal\.jsonl.*free some space"):
-                journal.append({"kind": "large", "text": "x" * 100})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with (
+            largest_file(len(data) + room),
+            pytest.raises(StateError, match=r"cannot write .*journal\.jsonl.*free some space"),
+        ):
+            journal.append({"kind": "large", "text": "x" * 100})
         assert path.read_bytes() == data
     journal.append({"kind": "next"})
     assert list(journal.read()) == [*RECORDS, {"kind": "next"}]

@@ -2,18 +2,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from run.toys import Draws, Score, Walk, outcome, problem, same
+from run.toys import Draws, Score, Walk, largest_file, outcome, problem, same
 from sartor.core import state
 from sartor.core.errors import ConfigError, StateError
 from sartor.run.journal import FileJournal, read_logs, read_trials
@@ -29,17 +26,6 @@ def walk(folder: Path, *, steps: int = 5, **settings: Any) -> bool:
     return run(
         Walk(p, 0, steps=steps), p, settings.pop("evaluator", None) or Score(), folder=folder, seed=0, **settings
     )
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Stopped(BaseException):

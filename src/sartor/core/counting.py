@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sartor.core import trees
+from sartor.core.dispatch import Watching, operator_name, running
 from sartor.core.trees import Inputs
 
 Place: TypeAlias = tuple[Any, int]
@@ -277,13 +276,6 @@ def is_free(func: Any, name: str) -> bool:
     return name in _FREE or torch.Tag.pointwise in getattr(func, "tags", ()) or bool(getattr(func, "is_view", False))
 
 
-def operator_name(func: Any) -> str:
-    """The name of an operator without overload and in-place mark: `add` for `aten.add_.Tensor`."""
-    packet = getattr(func, "overloadpacket", None)
-    name = str(getattr(packet, "__name__", None) or getattr(func, "__name__", func))
-    return name if name.startswith("_") else name.rstrip("_")
-
-
 class Origins:
     """Which tensors depend on the network's inputs, and on which parameters: told by their memory.
 
@@ -392,11 +384,11 @@ def count(module: nn.Module, example: Inputs) -> Count:
         example: Inputs, each `(batch, ...)`, on its device; the numbers are of the whole batch.
     """
     parameters = dict(module.named_parameters())
-    path: list[str] = []
+    path: list[tuple[str, type]] = []
     counter = _Counter(Origins(trees.leaves(example), parameters), path)
     with ExitStack() as around:
         around.enter_context(torch.compiler.set_stance("force_eager"))  # compiled parts run as they were written
-        for context in (torch.no_grad(), enable_python_dispatcher(), _named(module, path), counter):
+        for context in (torch.no_grad(), enable_python_dispatcher(), running(module, path), counter):
             around.enter_context(context)
         trees.call(module, example)
     params = sum(p.numel() for p in parameters.values())
@@ -418,28 +410,6 @@ def count_call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], live: 
     return counter.macs
 
 
-@contextmanager
-def _named(module: nn.Module, path: list[str]) -> Iterator[None]:
-    """Keep in `path` which modules are running."""
-    handles = []
-    for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            continue
-
-        def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
-            path.append(name)
-
-        def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
-            path.pop()
-
-        handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @dataclass
 class _Notes:
     """What is noted while a network runs."""
@@ -452,29 +422,17 @@ class _Notes:
     other: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
-class _Counter(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator before autograd takes it apart, as `nn.Module` code calls it.
+class _Counter(Watching):  # type: ignore[no-untyped-call]
+    """Counts what is called."""
 
-    That place in the dispatcher is open to a few kinds of modes only, of which this is one; nothing else of its parent
-    is used (see also `sartor.surgery.analysis.recording`).
-    """
-
-    def __init__(self, origins: Origins, path: list[str]) -> None:
-        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
-        self._mode_key = torch._C._TorchDispatchModeKey.PROXY
+    def __init__(self, origins: Origins, path: list[tuple[str, type]]) -> None:
+        super().__init__()
         self._origins, self._path, self._notes = origins, path, _Notes()
 
     @property
     def macs(self) -> int:
         """Multiply-adds with weights so far."""
         return self._notes.macs
-
-    def __enter__(self) -> Self:
-        TorchDispatchMode.__enter__(self)  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        TorchDispatchMode.__exit__(self, *error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
@@ -522,7 +480,7 @@ class _Counter(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
         self._notes.other |= dict.fromkeys(names, (self._layer(), name, why))
 
     def _layer(self) -> str:
-        return self._path[-1] if self._path else ""
+        return self._path[-1][0] if self._path else ""
 
     def uncounted(self, sizes: Mapping[str, int]) -> Iterator[Uncounted]:
         """What is not counted, by layer and operator.

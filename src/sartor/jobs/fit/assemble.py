@@ -162,9 +162,11 @@ def assemble(
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))
     parts = replace(parts, task=_informed(task, space, lambda: parts.build(space.reference, "teacher")))
     parts.recipe.check(parts.task)
-    for arch in dict.fromkeys((space.reference, archs.smallest(space))):  # that one may be a graph: another tree
-        check_fits(parts.task, parts.build(arch, "check"), taught=parts.taught)
-    exporting.check_export(parts.build(space.reference, "check"), parts.task.example, parts.export)
+    ends = dict.fromkeys((space.reference, archs.smallest(space)))  # the smallest may be a graph: another tree
+    built = {arch: parts.build(arch, "check") for arch in ends}
+    for module in built.values():
+        check_fits(parts.task, module, taught=parts.taught)
+    exporting.check_export(built[space.reference], parts.task.example, parts.export)
     if isinstance(space, Pretrained):
         space.inform(parts.task)
     return parts

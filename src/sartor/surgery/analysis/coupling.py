@@ -26,7 +26,7 @@ from sartor.surgery.analysis.batches import Counted, Number
 from sartor.surgery.analysis.operators import labelled, why_not
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
-from sartor.surgery.analysis.trace import BATCH, UntraceableError, line, trace
+from sartor.surgery.analysis.trace import BATCH, UntraceableError, around, line, trace
 from sartor.surgery.analysis.trace import place as module_of
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, blame, flat, tensors
 from sartor.surgery.analysis.units import Dim, Labels, Units
@@ -240,15 +240,8 @@ def _check_shape(node: fx.Node) -> None:
         if isinstance(part, Tensor) and not all(isinstance(n, int) for n in part.shape):
             raise UntraceableError(
                 f"the shape of what {blame(node)} gives ({line(node)}) depends on values: nothing can be cut there",
-                list(_around(module_of(node))),
+                list(around(module_of(node))),
             )
-
-
-def _around(name: str) -> Iterator[str]:
-    """A module and those that it is in, innermost first; not the network itself."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
 
 
 def _examples(tracker: Tracker, node: fx.Node, value: Tensor) -> Dims:

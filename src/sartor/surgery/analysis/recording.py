@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sartor.core import copies, trees
+from sartor.core.dispatch import Watching, running
 from sartor.core.trees import Inputs, Tree
 from sartor.networks import unfused
 from sartor.surgery.analysis.structure import arguments, outline
@@ -75,6 +74,8 @@ def record(network: nn.Module, inputs: Inputs) -> Traced:
     Raises:
         Exception: It cannot be run without values, or does something unusual: whatever the run raised.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise UnusualError("a scripted module")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tape = _Tape(mode)
     twin = _twin(network, tape)
@@ -82,7 +83,7 @@ def record(network: nn.Module, inputs: Inputs) -> Traced:
     entrances = {name: tape.enter(name, value).name for name, value in arguments(network, given).items()}
     with ExitStack() as around:
         # the fused attention that runs without gradients is one operator that nobody knows
-        for context in (torch.no_grad(), unfused(), mode, enable_python_dispatcher(), _stack(twin, tape)):
+        for context in (torch.no_grad(), unfused(), mode, enable_python_dispatcher(), running(twin, tape.path)):
             around.enter_context(context)
         with _Recorder(tape):
             result = trees.call(twin, given)
@@ -175,24 +176,12 @@ _FRESH = torch.ops.aten.lift_fresh_copy.default
 """How a constant enters a graph that runs more than once."""
 
 
-class _Recorder(ProxyTorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees operators before autograd and autocast take them apart, as torch.export does.
-
-    That place in the dispatcher is open to a few kinds of modes only, of which this is one; nothing else of its parent
-    is used.
-    """
+class _Recorder(Watching):  # type: ignore[no-untyped-call]
+    """Writes down what is called, as torch.export would see it."""
 
     def __init__(self, tape: _Tape) -> None:
-        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)  # type: ignore[no-untyped-call]
-        self._mode_key = torch._C._TorchDispatchModeKey.PROXY
+        super().__init__()
         self.tape = tape
-
-    def __enter__(self) -> Self:
-        TorchDispatchMode.__enter__(self)  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        TorchDispatchMode.__exit__(self, *error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         del types
@@ -215,27 +204,6 @@ def _twin(network: nn.Module, tape: _Tape) -> nn.Module:
         memo[id(value)] = fake = tape.mode.from_tensor(value)
         tape.weights[tape.enter(name.replace(".", "_"), fake).name] = name
     return copies.faithful(network, memo)
-
-
-@contextmanager
-def _stack(network: nn.Module, tape: _Tape) -> Iterator[None]:
-    """Keep `tape.path`: the modules that are running."""
-    handles = []
-    for name, module in network.named_modules():
-        entry = (name, type(module))
-
-        def enter(_module: nn.Module, _args: Any, entry: tuple[str, type] = entry) -> None:
-            tape.path.append(entry)
-
-        def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
-            tape.path.pop()
-
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _users_line(frame: FrameType | None) -> str:

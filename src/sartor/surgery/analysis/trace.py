@@ -174,6 +174,13 @@ def place(node: fx.Node) -> str:
     return re.sub(r"@\d+$", "", str(path))
 
 
+def around(name: str) -> Iterator[str]:
+    """The names of a module and of those that it is in, innermost first; not the network's own, `""`."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
 def line(node: fx.Node) -> str:
     """Where the network's own code calls the operator, as `file:line`."""
     return _last_line(re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or "")))
@@ -245,9 +252,7 @@ def _running(network: nn.Module, error: Exception) -> list[str]:
     names = {id(module): name for name, module in network.named_modules() if name}
     frames = [names.get(id(frame.f_locals.get("self")), "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     found = [name for name in reversed(frames) if name]
-    innermost = found[0].split(".") if found else []
-    around = [".".join(innermost[:k]) for k in range(len(innermost), 0, -1)]
-    return list(dict.fromkeys([*found, *around]))
+    return list(dict.fromkeys([*found, *around(found[0] if found else "")]))
 
 
 def _inlined(module: fx.GraphModule) -> fx.Graph:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, fx
 
+from sartor.core import dispatch
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.trace import place
 from sartor.surgery.analysis.units import Dim, Labels, Units
@@ -141,9 +142,7 @@ class Tracker:
 
 def operator_name(node: fx.Node) -> str:
     """The name of a node's operator without overload and in-place mark: `add` for `aten.add_.Tensor`."""
-    packet = getattr(node.target, "overloadpacket", None)
-    name = str(getattr(packet, "__name__", None) or getattr(node.target, "__name__", node.target))
-    return name if name.startswith("_") else name.rstrip("_")
+    return dispatch.operator_name(node.target)
 
 
 def in_place(node: fx.Node) -> bool:

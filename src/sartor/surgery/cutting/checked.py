@@ -24,7 +24,7 @@ from sartor.surgery.analysis.coupling import Coupling, couple, without
 from sartor.surgery.analysis.opaque import opaque
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.skeleton import Skeleton
-from sartor.surgery.analysis.trace import BATCH, line, place, retraced, trace
+from sartor.surgery.analysis.trace import BATCH, around, line, place, retraced, trace
 from sartor.surgery.analysis.tracker import operator_name
 from sartor.surgery.cutting.agreement import agree, counted, difference
 from sartor.surgery.cutting.extraction import OTHERS
@@ -72,8 +72,7 @@ class _Otherwise(NamedTuple):
     def places(self) -> list[str]:
         """The modules in which it may be, the network's own first, and those around them."""
         found = [place(node) for node in reversed(self.nodes or ())]
-        parts = [name.split(".") for name in found if name]
-        return list(dict.fromkeys(".".join(p[:k]) for p in parts for k in range(len(p), 0, -1)))
+        return list(dict.fromkeys(part for name in found for part in around(name)))
 
     def elsewhere(self, other: _Otherwise | None) -> bool:
         """Whether `other` is not the same trouble, or none."""

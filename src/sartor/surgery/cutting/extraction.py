@@ -29,7 +29,7 @@ from sartor.surgery.analysis.opaque import opaque
 from sartor.surgery.analysis.operators.rule import Call
 from sartor.surgery.analysis.skeleton import changed_later
 from sartor.surgery.analysis.structure import Step, paths
-from sartor.surgery.analysis.trace import BATCH, place
+from sartor.surgery.analysis.trace import BATCH, around, place
 from sartor.surgery.analysis.tracker import argument, number, operator_name, tensor, tensors
 from sartor.surgery.cutting import recurrent
 from sartor.surgery.cutting.slicing import Cut, Engine
@@ -99,21 +99,13 @@ def _remembered(engine: Engine, cut: Cut) -> dict[str, dict[int, int]]:
                 if dim is not None and not skeleton.period(dim):
                     left = cut.scale(int(size), dim)
                     own[owner][int(size)].add(left)
-                    for name in _up(owner):
+                    for name in (*around(owner), ""):
                         inside[name][int(size)].add(left)
     return {name: _clear(inside[name]) | _clear(own[name]) for name in inside}
 
 
 def _clear(numbers: dict[int, set[int]]) -> dict[int, int]:
     return {size: min(left) for size, left in numbers.items() if len(left) == 1}
-
-
-def _up(name: str) -> Iterator[str]:
-    """The module and those around it."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
-    yield ""
 
 
 def _renumber(module: nn.Module, sizes: dict[int, int]) -> None:
