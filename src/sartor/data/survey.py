@@ -9,12 +9,10 @@ from typing import TypeAlias
 from torch import Tensor
 
 from sartor.core.errors import DataError
+from sartor.data.folders import shown
 
 LOOKED = 2**26
 """Bytes of files up to which all of a data set are read before anything else; a larger one is read as it is needed."""
-
-NAMED = 10
-"""Files in a message."""
 
 Read: TypeAlias = Callable[[int], object]
 """Reads an example by its index."""
@@ -93,9 +91,8 @@ def together(wrong: Sequence[tuple[str, DataError]], count: int, what: str) -> D
     """
     if len(wrong) == 1:
         return wrong[0][1]
-    names = ", ".join(name for name, _ in wrong[:NAMED])
-    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-    return DataError(f"{len(wrong)} of {count} {what} cannot be used, {names}{more}; the first: {wrong[0][1]}")
+    names = shown([name for name, _ in wrong])
+    return DataError(f"{len(wrong)} of {count} {what} cannot be used, {names}; the first: {wrong[0][1]}")
 
 
 def _part(name: Name, error: DataError | None = None) -> str:
