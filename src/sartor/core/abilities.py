@@ -211,13 +211,19 @@ class Shareable(Protocol):
 
 @runtime_checkable
 class Scalable(Protocol):
-    """A space that knows what scaling the reference network uniformly means.
+    """A space that knows what scaling the reference network uniformly means, and perhaps other plain ways to narrow it.
+
+    Derive from it, after `Space`: who leaves the plans out has the uniform one.
 
     Without: no uniformly scaled network to compare the result with, and none to start a search from.
     """
 
     def scaled(self, factor: float) -> Arch:
         """The arch whose widths are nearest to `factor` times the reference's."""
+
+    def plans(self) -> Mapping[str, Callable[[float], Arch]]:
+        """Name -> a way to narrow the reference: a factor in [0, 1] -> an arch, wider with the factor."""
+        return {"uniform": self.scaled}
 
 
 @runtime_checkable

@@ -7,14 +7,13 @@ afterwards, on the same batches for every network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sartor.core.abilities import Shareable, require
@@ -25,6 +24,7 @@ from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.supernet.calibrate import recalibrate
 from sartor.supernet.lineage import check_parent, keep_weights, kept_weights, read_supernet, write_back
 from sartor.training import Recipe, batches_of, evaluate, fit
+from sartor.training.steps import of_steps
 
 __all__ = ["Finetune"]
 
@@ -111,8 +111,7 @@ class Finetune(Evaluator):
 
     def _train(self, module: nn.Module, fidelity: float, seed: int) -> None:
         if self.steps:
-            steps, train = self._steps(fidelity), self.task.train
-            task = replace(self.task, train=lambda generator: _Steps(train, steps, generator))
+            task = of_steps(self.task, self._steps(fidelity))
             fit(module, task, self.recipe, seed=derive(seed, "training"))
 
     def _ancestor(self, parent: Path | None) -> Supernet:
@@ -143,23 +142,3 @@ class _Stock:
                 write_back(self.net, *kept_weights(parent))
             self.held = key
         return self.net
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Exactly `steps` training batches, from as many epochs as that takes."""
-
-    train: Callable[[torch.Generator], Iterable[Batch]]
-    steps: int
-    generator: torch.Generator
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        left, before = self.steps, 0
-        while left not in (0, before):  # an epoch without batches ends it
-            before = left
-            for batch in islice(self.train(self.generator), left):
-                left -= 1
-                yield batch

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sartor.core.abilities import Accounted, Described, Pretrained
+from sartor.core.abilities import Accounted, Described, Pretrained, Scalable
 from sartor.core.contracts import Space
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.moves import Moves
@@ -58,7 +58,7 @@ BLOCKS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """A random network skips every block with one of these probabilities (ours)."""
 
 
-class Compression(Space, Accounted, Described, Pretrained):
+class Compression(Space, Accounted, Described, Pretrained, Scalable):
     """Students of a trained network.
 
     Args:

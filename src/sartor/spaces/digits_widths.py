@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sartor.core.abilities import Scalable
 from sartor.core.contracts import Space, Supernet
 from sartor.core.records import Arch, Layer
 from sartor.spaces._chain import Chain, ChainSupernet, Unit
@@ -21,7 +22,7 @@ _WIDTHS = (4, 12, 16, 24)
 _STRIDES = (1, 1, 2, 1, 2)
 
 
-class DigitsWidths(Space):
+class DigitsWidths(Space, Scalable):
     """Five 3x3 convolutions (the third and the fifth with stride 2), then pooling and a classifier.
 
     Every convolution has 4, 12, 16 or 24 channels. The table belongs to the defaults.

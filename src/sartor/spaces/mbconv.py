@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sartor.core import trees
-from sartor.core.abilities import Accounted
+from sartor.core.abilities import Accounted, Scalable
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Choice, Operator, Operators
@@ -46,7 +46,7 @@ from sartor.supernet.mixed import Mixed, inherit_path
 __all__ = ["Mbconv"]
 
 
-class Mbconv(Catalogued, Space, Accounted):
+class Mbconv(Catalogued, Space, Accounted, Scalable):
     """A 3x3 convolution, a fixed block without expansion, stages of blocks, a 1x1 convolution, a classifier.
 
     Each block is one choice, whose options are called `k5e6` (kernel 5, expansion 6), `k5e6-se-hswish`, ...; where the

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import nn
 
+from sartor.core.abilities import Scalable
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Layer
@@ -27,7 +28,7 @@ _STRIDES = {
 }
 
 
-class MobilenetV1(Space):
+class MobilenetV1(Space, Scalable):
     """A 3x3 convolution and 13 separable convolutions, then global average pooling and a linear classifier.
 
     Args:

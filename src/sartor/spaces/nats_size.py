@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import fx, nn
 
-from sartor.core.abilities import Accounted
+from sartor.core.abilities import Accounted, Scalable
 from sartor.core.contracts import Space
 from sartor.core.records import Arch, Axis, Choice, Layer
 from sartor.core.tables import Tables
@@ -24,7 +24,7 @@ _CONV = "nor_conv_3x3"
 _CELL = (_CONV, _CONV, _CONV, nats.SKIP, _CONV, _CONV)
 
 
-class NatsSize(Space, Accounted):
+class NatsSize(Space, Accounted, Scalable):
     """A 3x3 convolution and five blocks: cell, residual block, cell, residual block, cell; the blocks in `c1` to `c5`.
 
     The stem has the width of the first cell. In a cell every node but a skip from its input to its output is a 3x3

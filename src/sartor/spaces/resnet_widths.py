@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import pad, relu
 
 from sartor.core import trees
+from sartor.core.abilities import Scalable
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Axis, Choice, Layer
@@ -28,7 +29,7 @@ from sartor.supernet.gates import Cut, cut
 __all__ = ["ResnetWidths"]
 
 
-class ResnetWidths(Space):
+class ResnetWidths(Space, Scalable):
     """A stem, stages of basic blocks (each but the first halves the size), global average pooling and a classifier.
 
     Args:

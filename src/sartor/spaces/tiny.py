@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sartor.core.abilities import Scalable
 from sartor.core.contracts import Space, Supernet
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Layer
@@ -15,7 +16,7 @@ from sartor.spaces._options import nearest
 __all__ = ["Tiny"]
 
 
-class Tiny(Space):
+class Tiny(Space, Scalable):
     """A 3x3 convolution and `depth - 1` separable ones (the first with stride 2), then pooling and a classifier.
 
     Args:

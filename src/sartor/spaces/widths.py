@@ -6,17 +6,18 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core import copies, trees
-from sartor.core.abilities import Accounted, Pretrained
+from sartor.core.abilities import Accounted, Pretrained, Scalable
 from sartor.core.contracts import Batch, Space, Supernet, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
@@ -25,18 +26,21 @@ from sartor.core.tables import Tables
 from sartor.core.trees import Inputs, Tree
 from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
-from sartor.surgery.analysis.accounting import Accounts
+from sartor.spaces._plans import plans
+from sartor.surgery.analysis.accounting import Accounts, Ladder
 from sartor.surgery.analysis.blocks import Skippable, skippable
 from sartor.surgery.analysis.coupling import Coupling, Fixed
 from sartor.surgery.analysis.ladders import ladders
 from sartor.surgery.analysis.operators.shape import fuse_permutations
 from sartor.surgery.analysis.recording import Traced
 from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.analysis.streams import streams
 from sartor.surgery.analysis.trace import BATCH, retraced
 from sartor.surgery.analysis.tracker import operator_name
 from sartor.surgery.cutting.agreement import agree, difference
 from sartor.surgery.cutting.checked import analysed, drawn
 from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
+from sartor.surgery.cutting.ordering import Data, best_order, by_elimination, eliminated, taken
 from sartor.surgery.cutting.supernet import CutSupernet
 from sartor.training.evaluation import mode
 
@@ -44,12 +48,15 @@ __all__ = ["Widths"]
 
 MULTIPLIERS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _BATCHES = 16
-"""Batches that `taylor` is taken over."""
+"""Batches that orders of channels are found from."""
+_ORDERED = 256
+"""Examples that `obs` looks at, and as many to judge by."""
+_BY_DATA = ("auto", "obs", "taylor")
 _ENTRIES = 2**24
 """Most numbers of the examples that layers are fitted to: it bounds the memory."""
 
 
-class Widths(Space, Accounted, Pretrained):
+class Widths(Space, Accounted, Pretrained, Scalable):
     """Narrower versions of a network.
 
     Args:
@@ -62,11 +69,15 @@ class Widths(Space, Accounted, Pretrained):
         size: Height and width of the input.
         in_channels: Channels of the input.
         classes: Number of outputs, for networks by name; None takes the network's own.
-        multipliers: The widths on offer, as fractions of the network's.
+        multipliers: The widths on offer, as fractions of the network's; a number: so many even steps.
         blocks: Whether residual blocks may be skipped: what is inside one is then a single choice, with an option 0.
-        divisor: Widths are rounded to multiples of this, where there are four times as many channels.
-        importance: Which channels are kept: `l1`, `l2`, `bn`, `taylor` (first order; by `l2` until `inform` shows the
-            data, which every job does), `random`, or `none` for the first.
+        divisor: Widths are rounded to multiples of this, where there are four times as many channels; None: of 8 where
+            time counts, as vectors are then filled, else of 2.
+        timed: Whether time counts; a job that knows its budget says so.
+        importance: Which channels are kept: `obs` (what the layers that read a channel lose without it, see
+            `sartor.surgery.cutting.elimination`), `taylor` (first order), `l1`, `l2`, `bn`, `random`, or `none` for the
+            first; `auto` tries the first two and `l2` on data. Those that need data go by `l2` until `inform` shows
+            some, which every job does, and of an untrained network.
         ignore: Names of modules to leave as they are, with all that enters and leaves them.
         reconstruct: Examples to which the layers of a network cut out of a trained one are fitted before it is trained
             further (fewer where inputs are large); 0 leaves them as they were cut.
@@ -85,9 +96,10 @@ class Widths(Space, Accounted, Pretrained):
         size: int = 224,
         in_channels: int = 3,
         classes: int | None = None,
-        multipliers: Sequence[float] = MULTIPLIERS,
+        multipliers: Sequence[float] | int = MULTIPLIERS,
         blocks: bool = False,
-        divisor: int = 8,
+        divisor: int | None = None,
+        timed: bool = True,
         importance: Importance = "l2",
         ignore: Sequence[str] = (),
         reconstruct: int = 512,
@@ -110,15 +122,16 @@ class Widths(Space, Accounted, Pretrained):
         self.coupling: Coupling = checked.coupling
         self._ignored = checked.ignored
         found = skippable(self.coupling) if blocks else Skippable(self.coupling.groups, {}, ())
-        steps = ladders(found.groups, multipliers, divisor, found.switches)
+        steps = ladders(found.groups, _fractions(multipliers), divisor or (8 if timed else 2), found.switches)
         if not steps:
             raise CapabilityError(_nothing(whole, self.coupling.fixed))
         self._importance, self._blocks, self._ladders, self._whole = importance, found.blocks, steps, whole
         self.choices = tuple(step.choice for step in steps)
         self._fitting: dict[Arch, bool] = {}
+        self._errors: Mapping[int, NDArray[np.float64]] = {}
         self.plain = self._some = True
         inputs, wanted = self._asked(network if isinstance(network, nn.Module) and not weights else whole)
-        self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
+        self._order(scores(self.coupling, whole, "l2" if importance in _BY_DATA else importance, seed=seed))
         self.accounts = Accounts(self._skeleton, whole, steps)
         kept = self._try_classes()
         self._check_uncut(inputs, wanted)
@@ -143,22 +156,63 @@ class Widths(Space, Accounted, Pretrained):
         return self._shared(self._whole).reconstruct(arch, module, _like(inputs, next(module.parameters())))
 
     def inform(self, task: Task) -> None:
-        """Order the channels by `taylor`, if that is wanted, over the first batches of the training split.
+        """Find from the first batches of the training split what cutting costs, and the order of the channels by it.
 
         Raises:
-            CapabilityError: The network is untrained: its gradients say nothing of what it will need.
+            CapabilityError: `taylor` or `obs` is wanted of an untrained network, whose weights say nothing yet.
         """
-        if self._importance != "taylor":
-            return
         if not self.trained:
-            raise CapabilityError("importance 'taylor' needs a trained network; give weights, or use 'l2'")
-        batches = islice(task.train(torch.Generator().manual_seed(self._seed)), _BATCHES)
+            if self._importance in {"taylor", "obs"}:
+                raise CapabilityError(
+                    f"importance {self._importance!r} needs a trained network; give weights, or use 'l2'"
+                )
+            return
+        if self._importance not in _BY_DATA:
+            return
+        data = self._data(task)
+        if self._importance == "taylor":
+            self._order(scores(self.coupling, self._whole, "taylor", batches=data.batches, loss=task.loss))
+            return
+        found = eliminated(self._skeleton, self._whole, data, self._seed)
+        self._errors = found.errors
+        if self._importance == "obs":
+            self._order(by_elimination(self._skeleton, self._whole, found))
+            return
+        best = best_order(self._skeleton, self._whole, self._ladders, self.scaled(0.5), data, found)
+        self._order(best.scores)
+        tried = ", ".join(f"{name} {value:.3g}" for name, value in best.distances.items())
+        self.notes = (
+            *self.notes,
+            f"channels are kept by {best.name} (distance from the original at half width: {tried})",
+        )
+
+    def _data(self, task: Task) -> Data:
         at = next(self._whole.parameters())
-        shown = ((_like(inputs, at), trees.to(target, at.device)) for inputs, target in batches)
-        self._order(scores(self.coupling, self._whole, "taylor", batches=shown, loss=task.loss))
+        batches = islice(task.train(torch.Generator().manual_seed(self._seed)), _BATCHES)
+        entries = sum(x.numel() for x in trees.leaves(self.example))
+        most = max(2, min(_ORDERED, _ENTRIES // entries))
+        return taken(batches, most, most, lambda tree: _like(tree, at), task)
 
     def scaled(self, factor: float) -> Arch:
         return nearest(self.choices, [factor * float(c.options[-1]) for c in self.choices])
+
+    def plans(self) -> Mapping[str, Callable[[float], Arch]]:
+        sums = streams(self._skeleton)
+        streaming = [any(int(u) in sums for f in step.families for u in f) for step in self._ladders]
+        known = [self._lost(step) for step in self._ladders]
+        if all(line is None for line in known):
+            return plans(self.choices, streaming, {})
+        own = [None if line is None else line / max(line[0], 1e-30) for line in known]
+        return plans(self.choices, streaming, {"own_error": own, "error": known})
+
+    def _lost(self, step: Ladder) -> NDArray[np.float64] | None:
+        """What the readers of a choice's channels lose under each option, as a share; None if it is not known."""
+        lines = [
+            self._errors[int(family[0])][len(family) - step.kept[:, f]]
+            for f, family in enumerate(step.families)
+            if int(family[0]) in self._errors
+        ]
+        return np.mean(lines, axis=0) if lines else None
 
     def account(self, metric: str) -> Tables | None:
         return {"macs": self.accounts.macs, "params": self.accounts.params}.get(metric, lambda: None)()
@@ -256,6 +310,19 @@ class Widths(Space, Accounted, Pretrained):
                 "original although nothing is cut; a forward that depends on more than its inputs (the time, random "
                 "numbers of its own, what it has seen before) is not supported"
             )
+
+
+def _fractions(multipliers: Sequence[float] | int) -> Sequence[float]:
+    """The fractions; `n` even steps where a number is given.
+
+    Raises:
+        ConfigError: It is below 1.
+    """
+    if not isinstance(multipliers, int):
+        return multipliers
+    if multipliers < 1:
+        raise ConfigError(f"multipliers are fractions, or a number of even steps of at least 1; got {multipliers}")
+    return [step / multipliers for step in range(1, multipliers + 1)]
 
 
 def _examples(batches: Iterable[Batch], wanted: int) -> Inputs:

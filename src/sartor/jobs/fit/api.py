@@ -16,7 +16,7 @@ from sartor.core import files
 from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.exporting.weights_file import load_own
-from sartor.jobs.fit.assemble import Objects, Parts, assemble, stand_in
+from sartor.jobs.fit.assemble import Objects, Parts, assemble, of_a_module, stand_in
 from sartor.jobs.fit.deliver import deliver, digests, environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
@@ -60,7 +60,7 @@ def fit(
     strategy: Table | str | None = None,
     folder: Path | str = "runs/fit",
     seed: int | None = None,
-    recipe: str | Path | Table = "digits",
+    recipe: str | Path | Table | None = None,
     display: Display | None = None,
     **tables: Table,
 ) -> Fit:
@@ -74,7 +74,8 @@ def fit(
         strategy: The name of a strategy or its table.
         folder: The run folder; the same call on the same folder goes on, or returns the finished result.
         seed: Of everything random.
-        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables.
+        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; by default `network` for a
+            module, else `digits`.
         display: Where progress is shown; nowhere by default.
         tables: Further tables of the config: `training`, `latency_model`, `verification`, `evaluator`, `limits`.
 
@@ -90,8 +91,10 @@ def fit(
     given = {"space": space, "task": task, "target": target, "strategy": strategy}
     objects = {k: v for k, v in given.items() if isinstance(v, Space | Task | Target | nn.Module)}
     named = {k: _table(v) for k, v in given.items() if v is not None and k not in objects}
+    base = _base(recipe if recipe is not None else "network" if isinstance(space, nn.Module) else "digits")
     named |= {k: stand_in(v) for k, v in objects.items()}
-    base = _base(recipe)
+    if isinstance(space, nn.Module):  # the recipe may say how its widths are to be cut
+        named["space"] = of_a_module(base.get("space", {})) | named["space"]
     top = {**named, **tables, **({"budget": budget} if budget else {})}
     settings = config.merge(base, top)
     settings["budget"] = dict(budget or base.get("budget", {}))  # metrics of a recipe are not added to the caller's

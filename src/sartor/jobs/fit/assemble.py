@@ -143,7 +143,8 @@ def assemble(
         if not config.get(table):
             raise ConfigError(f"the config has no [{table}]; add one, with its settings")
     task = task or configs.build("tasks", config["task"])
-    space = _fitting_space(space, config["space"], task)
+    budget = Budget.of(config["budget"])
+    space = _fitting_space(space, {"timed": budget.measured, **config["space"]}, task)
     _check_strategy(config["strategy"])
     parts = Parts(
         config=config,
@@ -151,7 +152,7 @@ def assemble(
         space=space,
         task=task,
         target=target or configs.build("targets", config["target"]),
-        budget=Budget.of(config["budget"]),
+        budget=budget,
         recipe=configs.call(Recipe, config.get("training", {})),
         latency_model=configs.call(LatencyModelSettings, config.get("latency_model", {})),
         verification=configs.call(VerificationSettings, config.get("verification", {})),
@@ -209,17 +210,24 @@ def _space(given: Space | nn.Module | None, table: Table, task: Task) -> Space:
     if isinstance(given, Space):
         return given
     if isinstance(given, nn.Module):
-        widths = plugins.load("spaces", "widths")
-        space: Space = widths(network=given, example=task.example)
+        widths = plugins.load("spaces", WIDTHS)
+        known = configs.keywords(widths)
+        settings = {k: v for k, v in table.items() if k in known and k not in STAND_IN}
+        space: Space = configs.call(widths, settings | {"network": given, "example": task.example})
         return space
     built: Space = configs.build("spaces", fitted_to_task(table, task))
     return built
 
 
 def fitted_to_task(table: Table, task: Task) -> dict[str, Any]:
-    """Fill in what a space needs to know of the data (classes, image size, channels) and the user left out."""
+    """Fill in what a space needs to know of the data (classes, image size, channels) and the user left out.
+
+    Whether latency counts (`timed`) is dropped where the space does not ask.
+    """
     table = dict(table)
     known = configs.keywords(plugins.load("spaces", configs.name_of("spaces", table)))
+    if "timed" not in known:
+        table.pop("timed", None)
     facts: dict[str, Any] = {"classes": task.classes, "example": task.example}
     if isinstance(task.example, Tensor) and task.example.dim() == 4:
         facts |= {"in_channels": task.example.shape[1], "size": task.example.shape[2]}
@@ -233,6 +241,17 @@ def analytic_costs(space: Space) -> dict[str, CostModel]:
     """MACs, parameters and peak memory of every network of the space, by metric."""
     models = [plugins.load("costs", name)(space) for name in ANALYTIC]
     return {model.metric: model for model in models}
+
+
+WIDTHS = "widths"
+"""The space that a module stands for."""
+STAND_IN = ("name", "choices", "fingerprint", "weights")
+"""What `stand_in` says of an object, which is no setting."""
+
+
+def of_a_module(table: Table) -> dict[str, Any]:
+    """The settings of a table that hold for a module instead of the network that it names."""
+    return {k: v for k, v in table.items() if k != "network"} if table.get("name") == WIDTHS else {}
 
 
 def stand_in(thing: object) -> dict[str, Any]:

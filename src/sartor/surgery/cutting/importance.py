@@ -26,7 +26,7 @@ from sartor.surgery.analysis.coupling import Coupling
 from sartor.surgery.analysis.units import Units
 from sartor.training.evaluation import mode
 
-Importance: TypeAlias = Literal["l1", "l2", "bn", "taylor", "random", "none"]
+Importance: TypeAlias = Literal["auto", "obs", "taylor", "l1", "l2", "bn", "random", "none"]
 Scores = NDArray[np.float64]
 
 
@@ -45,13 +45,17 @@ def scores(
         coupling: Of the network.
         network: With the weights to judge.
         how: `l1` or `l2`: mean norms of the weights that read or write the unit; `bn`: scales of the norms behind it;
-            `taylor`: squared sums of weight times gradient over `batches`; `random`; `none`: as they are.
+            `taylor`: squared sums of weight times gradient over `batches`; `random`; `none`: as they are. `obs` and
+            `auto` are for `sartor.surgery.cutting.ordering`.
         batches: For `taylor`: inputs and targets.
         loss: For `taylor`: `(output, target) -> (batch,)`.
         seed: For `random`.
     """
-    if how not in get_args(Importance):
-        raise ConfigError(f"there is no importance {how!r}; use one of {', '.join(get_args(Importance))}")
+    known = get_args(Importance)
+    if how not in known:
+        raise ConfigError(f"there is no importance {how!r}; use one of {', '.join(known)}")
+    if how in {"auto", "obs"}:
+        raise ConfigError(f"importance {how!r} looks at what layers read, not at weights alone; see `ordering.ordered`")
     units = coupling.tracker.units
     if how == "none":
         return -np.arange(len(units), dtype=float)

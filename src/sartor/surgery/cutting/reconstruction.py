@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from sartor.cholesky import factored
 from sartor.core import trees
 from sartor.core.errors import SingularError
 from sartor.core.trees import Inputs
 from sartor.surgery.analysis.tracker import argument, operator_name
+from sartor.surgery.cutting.layers import bias_is_free, is_layer, patches
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
 from sartor.training.evaluation import mode
 
@@ -33,7 +34,6 @@ LEAST = 4
 """At least so many equations for every unknown, if the examples have them."""
 _SMALL = 1e-6
 """Least variance, and least share of it that is left."""
-_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ class _Pair:
         for node in self.skeleton.calls:
             self.whole.step(node)
             if node not in self.small.cut.skipped and node not in self.small.cut.shortcuts:
-                if self._is_layer(node):
+                if is_layer(self.skeleton, node):
                     self._fit(node)
                 elif node in self.engine.norms:
                     self._recalibrate(node)
@@ -86,15 +86,6 @@ class _Pair:
         """A new value for a weight of the cut network, from here on."""
         self.found[node] = self.small.values[node] = value
 
-    def _is_layer(self, node: fx.Node) -> bool:
-        name = operator_name(node)
-        if name in _CONVOLUTIONS and isinstance(argument(node, 4, "padding", 0), str):
-            return False
-        if name != "linear" and name not in _CONVOLUTIONS:
-            return False
-        weights = [w for w in (argument(node, 1, "weight", None), argument(node, 2, "bias", None)) if w is not None]
-        return all(isinstance(w, fx.Node) and w.name in self.skeleton.weights and len(w.users) == 1 for w in weights)
-
     def _fit(self, node: fx.Node) -> None:
         """Ridge regression of the wanted outputs on the inputs, around the cut weights."""
         bias = argument(node, 2, "bias", None)
@@ -102,8 +93,7 @@ class _Pair:
         rows = self._rows(node, old)
         groups, outputs = rows.inputs.shape[0], rows.wanted.shape[2]
         start = old.reshape(groups, outputs, -1).mT
-        # A constant is free where the layer has a bias, or a norm behind it that subtracts the mean.
-        free = bias is not None or (len(node.users) == 1 and next(iter(node.users)) in self.engine.norms)
+        free = bias_is_free(self.engine, node)
         means = [t.mean(1, keepdim=True) if free else torch.zeros_like(t[:, :1]) for t in rows]
         inputs, wanted = rows.inputs - means[0], rows.wanted - means[1]
         change = _ridge(inputs, wanted - inputs @ start)
@@ -124,25 +114,8 @@ class _Pair:
             inputs, wanted = x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
             pick = self._pick(inputs.shape[1], x.shape[-1]).to(x.device)
             return _Rows(inputs[:, pick], wanted[:, pick])
-        return self._patches(node, x, y, weight)
-
-    def _patches(self, node: fx.Node, x: Tensor, y: Tensor, weight: Tensor) -> _Rows:
-        """What a convolution sees at places drawn at random."""
-        rank = x.dim() - 2
-        stride, padding, dilation = (
-            _each(argument(node, at, name, default), rank)
-            for at, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
-        )
-        groups, places = x.shape[1] // weight.shape[1], math.prod(y.shape[2:])
-        pick = self._pick(len(x) * places, x.shape[1] * math.prod(weight.shape[2:])).to(x.device)
-        image, place = pick // places, torch.unravel_index(pick % places, y.shape[2:])
-        steps = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in weight.shape[2:])).reshape(-1, rank)
-        at = [place[d][:, None] * stride[d] + steps[None, :, d] * dilation[d] for d in range(rank)]
-        padded = nn.functional.pad(x, [p for size in reversed(padding) for p in (size, size)])
-        seen = padded.movedim(1, -1)[(image[:, None], *at)]  # (rows, kernel, channels)
-        inputs = seen.mT.reshape(len(pick), groups, -1).transpose(0, 1)
-        wanted = y.movedim(1, -1)[(image, *place)].reshape(len(pick), groups, -1).transpose(0, 1)
-        return _Rows(inputs, wanted)
+        pick = self._pick(len(x) * math.prod(y.shape[2:]), x.shape[1] * math.prod(weight.shape[2:])).to(x.device)
+        return _Rows(*patches(node, x, y, weight, pick))
 
     def _kept(self, node: fx.Node, dim: int) -> Tensor | None:
         """Which indices of the original's output are left; None if all are."""
@@ -190,9 +163,3 @@ def _ridge(inputs: Tensor, wanted: Tensor) -> Tensor | None:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Variance and mean of each channel."""
     return torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
-
-
-def _each(value: int | list[int], rank: int) -> list[int]:
-    """One number per dimension."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * rank if len(values) == 1 else values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -205,7 +205,8 @@ class Pass:
         self.state = state | dict(engine.network.named_buffers(remove_duplicate=False))
         self.masked: dict[tuple[fx.Node, tuple[int, ...]], Tensor] = {}
 
-    def run(self) -> Tree:
+    def run(self, watch: Callable[[fx.Node], None] | None = None) -> Tree:
+        """All nodes in order; `watch` is told of each once its value is known, and may replace it in `values`."""
         skeleton = self.engine.skeleton
         for node in skeleton.nodes:
             if node.op == "output":
@@ -213,6 +214,8 @@ class Pass:
                 return filled(skeleton.coupling.traced.structure, found)
             if node.op != "placeholder":
                 self.step(node)
+                if watch is not None:
+                    watch(node)
                 self.forget(node)
         raise AssertionError("a graph without an output")
 
