@@ -32,6 +32,7 @@ MAKERS = {
     "finetune": lambda make, problem, folder: make(problem, steps=3, lr=0.05, recipe={"device": "cpu"}),
     "distil": lambda make, problem, folder: make(cut_problem(problem), recipe={"epochs": 2, "device": "cpu"}),
     "reconstructed": lambda make, problem, folder: make(cut_problem(problem), device="cpu"),
+    "probe": lambda make, problem, folder: make(cut_problem(problem), recipe={"epochs": 2, "device": "cpu"}),
     "synthetic": lambda make, problem, folder: make(problem, noise=0.01),
     "tabular": lambda make, problem, folder: make(problem, table=table(problem, folder), noise=0.01),
 }

@@ -88,7 +88,7 @@ class Probe(Evaluator):
             teacher = self._original if self.recipe.distil_weight and self.trained else None
             fit(module, of_steps(self.task, steps), recipe, seed=derive(0, "probe"), teacher=teacher)
         found = evaluate(module, islice(self.task.valid(), self.batches), self.task, device=self.recipe.device)
-        return found | self._distance(module)
+        return self._distance(module) | found
 
     def epochs(self, fidelity: float) -> float:
         return 0.0 if fidelity <= self.untrained else fidelity * self.recipe.epochs

@@ -109,7 +109,7 @@ def _gradients(
     if loss is None:
         raise ConfigError("importance 'taylor' needs a task's loss and batches; use 'l2' without data")
     total: dict[str, Tensor] = {}
-    with mode(network, training=False):
+    with mode(network, training=False), torch.enable_grad():
         for inputs, target in batches:
             names, weights = zip(*network.named_parameters(), strict=True)
             slopes = torch.autograd.grad(loss(trees.call(network, inputs), target).sum(), weights, allow_unused=True)
