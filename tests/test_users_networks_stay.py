@@ -45,7 +45,9 @@ from sartor.surgery.analysis.structure import arguments
 from sartor.surgery.analysis.trace import retraced, trace
 from sartor.surgery.analysis.work import Work
 from sartor.surgery.cutting.checked import analysed
+from sartor.surgery.cutting.elimination import Elimination
 from sartor.surgery.cutting.importance import scores
+from sartor.surgery.cutting.ordering import Data, Order, best_order, by_elimination, eliminated, taken
 from sartor.surgery.cutting.recurrent import layers
 from sartor.surgery.cutting.slicing import Engine
 from sartor.surgery.cutting.supernet import CutSupernet
@@ -107,6 +109,20 @@ def wired(network: nn.Module) -> Wiring:
     return Wiring(Skeleton(coupling), network, ladders(coupling.groups, (0.5, 1.0), 1))
 
 
+def shown() -> Data:
+    return taken(task().train(torch.Generator()), 2, 2, lambda tree: tree, task())
+
+
+def elimination(network: nn.Module) -> Elimination:
+    return eliminated(Skeleton(couple(network, X)), network, shown())
+
+
+def tried_orders(network: nn.Module) -> Order:
+    coupling = couple(network, X)
+    steps = ladders(coupling.groups, (0.5, 1.0), 1)
+    return best_order(Skeleton(coupling), network, steps, (0,) * len(steps), shown(), elimination(network))
+
+
 LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "core.copies:faithful": lambda n, _: faithful(n).train()(X.expand(2, -1, -1, -1)).sum().backward(),
     "core.copies:ready": lambda n, _: ready(n, X).train(),
@@ -150,6 +166,9 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.analysis.work:Work.__init__": lambda n, _: Work(Skeleton(couple(n, X, ["second"])), n),
     "surgery.cutting.checked:analysed": lambda n, _: analysed(n, X),
     "surgery.cutting.importance:scores": lambda n, _: scores(couple(n, X), n, "l2"),
+    "surgery.cutting.ordering:eliminated": lambda n, _: elimination(n),
+    "surgery.cutting.ordering:by_elimination": lambda n, _: by_elimination(Skeleton(couple(n, X)), n, elimination(n)),
+    "surgery.cutting.ordering:best_order": lambda n, _: tried_orders(n),
     "surgery.cutting.recurrent:layers": lambda n, _: layers(Skeleton(couple(n, X)), dict(n.named_modules())),
     "surgery.cutting.slicing:Engine.__init__": lambda n, _: Engine(Skeleton(couple(n, X)), n),
     "surgery.cutting.supernet:CutSupernet.__init__": lambda n, _: CutSupernet(

@@ -66,7 +66,9 @@ def test_it_learns(problem):
 
 def test_nothing_is_nearer_than_the_original(problem):
     probe = Probe(problem, recipe=RECIPE)
-    whole, some, few = (probe(Proposal(a, 0.01), 0)["distance"] for a in (problem.space.reference, (1, 2, 1), (0, 0, 0)))
+    whole, some, few = (
+        probe(Proposal(a, 0.01), 0)["distance"] for a in (problem.space.reference, (1, 2, 1), (0, 0, 0))
+    )
     assert whole < some < few
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sartor.core.abilities import Pretrained
 from sartor.core.contracts import CostModel, Evaluator, Problem, Space
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Choice, Constraint, Objective, Proposal, Trial
@@ -14,10 +15,11 @@ from sartor.strategies.portfolio import LOOK, Portfolio
 BEST = np.array([24, 10, 30, 6, 18])
 
 
-class Layers(Space):
+class Layers(Space, Pretrained):
     """Five widths; the area is their sum of products of neighbours."""
 
     choices = tuple(Choice(name, tuple(range(1, 33)), ordered=True) for name in "abcde")
+    trained = True
 
     def build(self, arch):
         raise NotImplementedError
@@ -152,6 +154,14 @@ def test_failures_do_not_stop_it():
         search.tell([Trial(index + i, p.arch, p.fidelity, {}, error="no memory") for i, p in enumerate(proposals)])
         index += len(proposals)
     assert area(search.solve({"area": 1200.0})) <= 1200
+
+
+def test_untrained_networks_are_trained_from_the_first_look():
+    class Raw(Layers):
+        trained = False
+
+    trials = run(Portfolio(replace(problem(), space=Raw()), 0))
+    assert [t.fidelity for t in trials] == [0.125] * 3 + [0.25] * 3 + [0.5] * 2 + [1.0]
 
 
 def test_no_finalists_no_trainings():

@@ -27,8 +27,8 @@ Described: A space whose networks can be described layer by layer, for models th
     without: such models read the choices, one row each, in their order.
 Pretrained: A space whose networks come with weights that may be trained already.
     offered by spaces/compression, spaces/widths
-    asked for by evaluators/distil, evaluators/reconstructed, jobs/compare/run, jobs/fit/assemble,
-        jobs/fit/pipeline, jobs/fit/train
+    asked for by evaluators/distil, evaluators/probe, evaluators/reconstructed, jobs/compare/run, jobs/fit/assemble,
+        jobs/fit/pipeline, jobs/fit/train, strategies/portfolio/__init__
     without: the reference is trained before anything else, and a teacher to distil from must be given as a file.
 Shareable: A space whose architectures share the weights of one supernet.
     offered by spaces/cells, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_topology,
@@ -36,17 +36,17 @@ Shareable: A space whose architectures share the weights of one supernet.
     asked for by evaluators/finetune, evaluators/inherited, jobs/compare/allowance, jobs/compare/run,
         supernet/weights
     without: no strategy that trains a supernet, and no evaluator that takes weights out of one.
-Scalable: A space that knows what scaling the reference network uniformly means.
+Scalable: A space that knows what scaling the reference network uniformly means, and perhaps other plain ways to narrow it.
     offered by spaces/compression, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_size,
         spaces/resnet_widths, spaces/tiny, spaces/widths
     asked for by jobs/compare/run, jobs/fit/choose, jobs/fit/pipeline, strategies/esnac/candidates,
-        strategies/uniform_width
+        strategies/portfolio/__init__, strategies/uniform_width
     without: no uniformly scaled network to compare the result with, and none to start a search from.
 Solvable: A strategy that can answer further budgets from what it has learned, without training again.
     offered by strategies/aows, strategies/autoslim, strategies/bohb, strategies/darts, strategies/esnac,
         strategies/hyperband, strategies/layernas, strategies/local_search, strategies/n2n, strategies/netadapt,
-        strategies/one_shot, strategies/optuna_sampler, strategies/ows, strategies/ppo, strategies/proxyless,
-        strategies/random_search, strategies/regularized_evolution, strategies/reinforce,
+        strategies/one_shot, strategies/optuna_sampler, strategies/ows, strategies/portfolio, strategies/ppo,
+        strategies/proxyless, strategies/random_search, strategies/regularized_evolution, strategies/reinforce,
         strategies/successive_halving, strategies/tunas, strategies/uniform_width
     asked for by jobs/fit/choose
     without: an answer is the best of its trials inside the budget.

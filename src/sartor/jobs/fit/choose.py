@@ -26,6 +26,8 @@ SLACK = 0.97
 """A network this far below the budget wastes it: the limit is loosened, if that gives another network."""
 DOUBT = 1.1
 """Trials that the model puts this far above the budget may be inside it when they are measured."""
+FACTORS = 400
+"""Steps up to the reference in which the uniformly scaled network is looked for."""
 
 
 def ranked(
@@ -174,7 +176,7 @@ def uniform(job: Job, costs: Mapping[str, CostModel], limits: Mapping[str, float
     """
     space = job.parts.space
     assert isinstance(space, Scalable)
-    candidates = dict.fromkeys(space.scaled(step / 100) for step in range(2, 201))
+    candidates = dict.fromkeys(space.scaled(step / FACTORS) for step in range(2, 2 * FACTORS + 1))
     inside = [a for a in candidates if all(float(costs[m]([a])[0]) <= v for m, v in limits.items())]
     if not inside:
         raise BudgetError(f"no uniformly scaled network meets {dict(limits)}; raise the budget")

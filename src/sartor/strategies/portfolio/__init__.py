@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sartor.core.abilities import Scalable, require
+from sartor.core.abilities import Pretrained, Scalable, require
 from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
@@ -39,12 +39,13 @@ class Portfolio(AskTell):
     Args:
         problem: With a `Scalable` space of ordered choices and cost models for every limit.
         seed: Of the combinations.
-        refine: Combinations that are looked at, per level of the budget.
+        refine: Combinations that are looked at, per level of the budget; none where networks are untrained, as a look
+            would then say nothing.
         batch: How many of them are proposed at a time.
         finalists: Networks in the first round of the knock-out; the plan `uniform` is always one. 0 has none: the best
             look is the answer.
         eta: One in so many goes on to the next round, in which it is trained so many times longer.
-        first: Fidelity of the first round.
+        first: Fidelity of the first round, and of the plans themselves where networks are untrained.
     """
 
     saved = ("level", "round")
@@ -69,8 +70,12 @@ class Portfolio(AskTell):
                 f"at least 0, eta at least 2, first in ({LOOK:g}, 1]"
             )
         self.problem, self.seed = problem, seed
-        self.refine, self.batch, self.finalists, self.eta, self.first = refine, batch, finalists, eta, first
-        self.plans = require(problem.space, Scalable, self).plans()
+        space = problem.space
+        trained = isinstance(space, Pretrained) and space.trained
+        self.look, self.first = (LOOK, first) if trained else (first, first * eta)
+        """Fidelity of the plans and combinations, and of the first round after them."""
+        self.refine, self.batch, self.finalists, self.eta = refine if trained else 0, batch, finalists, eta
+        self.plans = require(space, Scalable, self).plans()
         self.limits = levels(problem)
         self.trials: list[Trial] = []
         self.level, self.round = 0, 0
@@ -112,13 +117,13 @@ class Portfolio(AskTell):
     def _next(self) -> list[Proposal]:
         filler = Filler(self.problem, self.limits[self.level])
         if self.round == 0:
-            return [Proposal(arch, LOOK) for arch in dict.fromkeys(filler.plans(self.plans).values())]
+            return [Proposal(arch, self.look) for arch in dict.fromkeys(filler.plans(self.plans).values())]
         rounds = -(-self.refine // self.batch)
         if self.round <= rounds:
             count = min(self.batch, self.refine - (self.round - 1) * self.batch)
             found = self._combined(filler, count)
             if found:
-                return [Proposal(arch, LOOK) for arch in found]
+                return [Proposal(arch, self.look) for arch in found]
             self.round = rounds + 1
         return self._knockout(filler, self.round - rounds - 1)
 
@@ -127,13 +132,13 @@ class Portfolio(AskTell):
         count, fidelity = self.finalists // self.eta**number, self.first * self.eta**number
         if not count or fidelity > 1:
             return []
-        before = LOOK if number == 0 else fidelity / self.eta
-        ranked = [t.arch for t in self._looked(filler, before)][:count]
+        before = self.look if number == 0 else fidelity / self.eta
+        ranked = [t.arch for t in self._tried(filler, before)][:count]
         if number == 0:
             ranked = list(dict.fromkeys([*ranked[: max(1, count - 1)], filler.along(self.plans["uniform"])]))[:count]
         return [Proposal(arch, fidelity) for arch in ranked]
 
-    def _looked(self, filler: Filler, fidelity: float = LOOK) -> list[Trial]:
+    def _tried(self, filler: Filler, fidelity: float) -> list[Trial]:
         """The networks of this level that were evaluated at a fidelity, best first, each once."""
         found = [t for t in self.trials if t.ok and abs(t.fidelity - fidelity) < 1e-9 and t.arch in filler.region]
         best = dict[Arch, Trial]()
@@ -143,12 +148,12 @@ class Portfolio(AskTell):
 
     def _rank(self, trial: Trial) -> float:
         """Lower is better: the distance from the original after a look, the objective after a training."""
-        distance = trial.metrics.get("distance") if trial.fidelity <= LOOK else None
+        distance = trial.metrics.get("distance") if trial.fidelity <= self.look else None
         return self.problem.objectives[0].loss(trial) if distance is None else distance
 
     def _combined(self, filler: Filler, count: int) -> list[Arch]:
         """New networks between and beyond the best ones."""
-        population = [t.arch for t in self._looked(filler)][:POPULATION]
+        population = [t.arch for t in self._tried(filler, self.look)][:POPULATION]
         if len(population) < MIN_POPULATION:
             return []
         rng = numpy_rng(self.seed, "combine", len(self.trials))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch
 from sartor.core.errors import ConfigError
 from sartor.core.rng import derive
@@ -109,9 +109,12 @@ def _gradients(
     if loss is None:
         raise ConfigError("importance 'taylor' needs a task's loss and batches; use 'l2' without data")
     total: dict[str, Tensor] = {}
-    with mode(network, training=False), torch.enable_grad():
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ConfigError("importance 'taylor' needs weights to train, and all are frozen; use 'obs' or 'l2'")
+    with copies.undisturbed(network), mode(network, training=False), torch.enable_grad():
         for inputs, target in batches:
-            names, weights = zip(*network.named_parameters(), strict=True)
+            free = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+            names, weights = tuple(free), tuple(free.values())
             slopes = torch.autograd.grad(loss(trees.call(network, inputs), target).sum(), weights, allow_unused=True)
             for name, slope in zip(names, slopes, strict=True):
                 if slope is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sartor.core import trees
+from sartor.core import copies, trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.records import Arch
 from sartor.core.trees import Inputs, Tree
@@ -66,7 +66,8 @@ class Order:
 def eliminated(skeleton: Skeleton, network: nn.Module, data: Data, seed: int = 0) -> Elimination:
     """Backward elimination on the network's own readers."""
     pull = sampled_labels if data.task.logits else projected
-    return eliminate(skeleton.coupling, readers(Engine(skeleton, network), data.fitted, pull, seed=seed))
+    with copies.undisturbed(network):
+        return eliminate(skeleton.coupling, readers(Engine(skeleton, network), data.fitted, pull, seed=seed))
 
 
 def by_elimination(skeleton: Skeleton, network: nn.Module, found: Elimination) -> Scores:
@@ -93,9 +94,11 @@ def best_order(
         "taylor": lambda: scores(skeleton.coupling, network, "taylor", batches=data.batches, loss=data.task.loss),
         "l2": lambda: scores(skeleton.coupling, network, "l2"),
     }
-    tried = {name: ways[name]() for name in TRIED}
+    if not any(p.requires_grad for p in network.parameters()):
+        del ways["taylor"]
+    tried = {name: way() for name, way in ways.items()}
     distances = {name: _distance(skeleton, network, _sorted(ladders, s), arch, data) for name, s in tried.items()}
-    best = min(TRIED, key=lambda name: (distances[name], TRIED.index(name)))
+    best = min(distances, key=lambda name: (distances[name], TRIED.index(name)))
     return Order(best, tried[best], distances)
 
 
@@ -110,8 +113,8 @@ def _sorted(ladders: Sequence[Ladder], importance: Scores) -> list[Ladder]:
 def _distance(skeleton: Skeleton, network: nn.Module, ladders: Sequence[Ladder], arch: Arch, data: Data) -> float:
     shared = CutSupernet(skeleton, network, ladders, plain=False)
     module = shared.graph(arch)
-    shared.reconstruct(arch, module, data.fitted)
-    with mode(network, training=False), mode(module, training=False):
+    with copies.undisturbed(network), mode(network, training=False), mode(module, training=False):
+        shared.reconstruct(arch, module, data.fitted)
         wanted, given = trees.call(network, data.judged), trees.call(module, data.judged)
     found = float(data.task.distance(given, wanted).mean())
     return found if math.isfinite(found) else math.inf
