@@ -1,0 +1,352 @@
+"""A cell of the fair bench: a trained network, its data, a budget, and the one way in which everything is trained.
+
+Validation and test of CIFAR-10 are two halves of its test images, for all networks alike: there is no training image
+that all of them have not seen. Networks are trained further on images that the teachers have seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from compress_resnet import Resnet
+from fair_networks import KINDS, MEAN, STD, VALID
+from fair_networks import images as shuffled
+from safetensors.torch import load_file
+from tasks_real import networks as examples
+from torch import Tensor, nn
+
+from sartor.core import files, plugins
+from sartor.core.contracts import Batch, Task
+from sartor.core.records import Estimate
+from sartor.core.rng import derive
+from sartor.data.images import Images, image_task
+from sartor.networks import macs_params
+from sartor.targets.onnxruntime import OnnxRuntime
+from sartor.timing.meter import Effort, Subject, time_together
+from sartor.training import Recipe, evaluate, fit
+
+TARGET = {"name": "onnxruntime", "threads": 1}
+BRIEF, CAREFUL = Effort(rounds=15, sessions=2, warmup=0.05), Effort(rounds=40, sessions=5, processes=3)
+
+SHARED: Mapping[str, Any] = {"device": "cpu", "distil_weight": 0.5, "warmup": 0.2, "clip": 5.0}
+"""Of the recipe, whatever is trained: the teacher teaches, and a cut network does not take one large step."""
+
+
+class Teacher(NamedTuple):
+    """A trained network: how it is made, where its weights are, what it was trained on."""
+
+    make: Callable[[], nn.Module]
+    weights: str
+    data: str = "cifar10"
+    half: bool = False
+    """Whether bfloat16 is faster for it on a CPU."""
+
+
+def _example(name: str) -> Callable[[], nn.Module]:
+    return examples()[name]
+
+
+TEACHERS = {
+    "resnet20": Teacher(lambda: Resnet(20), "resnet20_cifar10", half=True),
+    "resnet32": Teacher(lambda: Resnet(32), "resnet32_cifar10", half=True),
+    **{name: Teacher(kind.make, name, half=kind.half) for name, kind in KINDS.items()},
+    "camvid": Teacher(_example("camvid"), "segmentation", "segmentation"),
+    "sr_x2": Teacher(_example("sr_x2"), "super_resolution", "super_resolution"),
+}
+
+EPOCHS = {"cifar10": 2, "segmentation": 6, "super_resolution": 3}
+"""Of the trainings: about a minute or two of one core each."""
+
+BUDGETS = {"macs50": ("macs", 0.5), "macs30": ("macs", 0.3), "latency50": ("latency_ms", 0.5)}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where everything is.
+
+    Attributes:
+        data: Folder of the data sets: `cifar10/`, `segmentation/camvid/`, `sr/`.
+        weights: Folders in which weights are looked for, the first first.
+        work: Folder of all results.
+        images: CIFAR-10 images that networks are trained on further.
+        epochs: Instead of `EPOCHS`.
+        tuning: Whether other images are used than for what is reported.
+    """
+
+    data: Path
+    weights: tuple[Path, ...]
+    work: Path
+    images: int = 8000
+    epochs: int | None = None
+    tuning: bool = False
+
+    def teacher(self, name: str) -> nn.Module:
+        """A trained network."""
+        teacher = TEACHERS[name]
+        found = [f for f in (w / f"{teacher.weights}.safetensors" for w in self.weights) if f.exists()]
+        if not found:
+            looked = ", ".join(map(str, self.weights))
+            raise FileNotFoundError(f"no {teacher.weights}.safetensors in {looked}; train it (fair_networks.py)")
+        module = teacher.make()
+        module.load_state_dict(load_file(found[0]))
+        return module.eval()
+
+    def known(self, name: str) -> bool:
+        """Whether there are weights for it."""
+        return any((w / f"{TEACHERS[name].weights}.safetensors").exists() for w in self.weights)
+
+    def task(self, name: str) -> Task:
+        """The data of a teacher."""
+        return {"cifar10": self._cifar, "segmentation": self._camvid, "super_resolution": self._pictures}[
+            TEACHERS[name].data
+        ]()
+
+    def _cifar(self) -> Task:
+        train, test = self._decoded("train"), self._decoded("test")
+        start = 20000 if self.tuning else 0
+        used = train.take(torch.arange(start, start + self.images))
+        if self.tuning:  # the teachers of fair_networks have not seen these
+            valid = test = train.take(torch.arange(len(train) - VALID, len(train)))
+        else:
+            valid, test = test.take(torch.arange(VALID)), test.take(torch.arange(VALID, len(test)))
+        return image_task(
+            used, valid, test, classes=10, batch=128, augment="shift_flip", source="CIFAR-10", mean=MEAN, std=STD
+        )
+
+    def _decoded(self, part: str) -> Images:
+        """CIFAR-10 in an order drawn once; decoding takes longer than some trainings, so its outcome is kept."""
+        kept = self.work / f"cifar10_{part}.npz"
+        if not kept.exists():
+            found = shuffled(self.data / "cifar10" / f"{part}.parquet")
+
+            def write(file: Path) -> None:
+                with file.open("wb") as opened:
+                    np.savez(opened, pictures=found.pictures.numpy(), labels=found.labels.numpy())
+
+            files.atomically(kept, write)
+        with np.load(kept) as held:
+            return Images(torch.from_numpy(held["pictures"]), torch.from_numpy(held["labels"]))
+
+    def _camvid(self) -> Task:
+        root = self.data / "segmentation/camvid"
+        task: Task = plugins.load("tasks", "segmentation")(root=root, classes=11, ignore=11)
+        if not self.tuning:
+            return task
+        # two thirds of the training pictures, and the last third of them to choose by
+        other: Task = plugins.load("tasks", "segmentation")(
+            root=root / "train.parquet", classes=11, ignore=11, valid=0.3, test=0.05, seed=7
+        )
+        return other
+
+    def _pictures(self) -> Task:
+        split = {"seed": 7, "valid": 0.2} if self.tuning else {}
+        task: Task = plugins.load("tasks", "super_resolution")(
+            train=self.data / "sr/bsds500_train", test=self.data / "sr/bsds500_test", scale=2, **split
+        )
+        return task
+
+
+def family(teacher: nn.Module, data: str) -> str:
+    """What a recipe is tuned for: networks with layer norm or without, and the tasks that are no classifications."""
+    if data != "cifar10":
+        return data
+    return "layer_norm" if any(isinstance(m, nn.LayerNorm) for m in teacher.modules()) else "batch_norm"
+
+
+class Few:
+    """The first batches of an iterable."""
+
+    def __init__(self, task: Task, count: int, generator: torch.Generator) -> None:
+        self.task, self.count, self.generator = task, count, generator
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(iter(self.task.train(self.generator)), self.count)
+
+
+class Cell:
+    """A teacher and a budget.
+
+    Args:
+        name: `vgg:macs50`; for a trial `vgg:macs40`, any per cent.
+        sources: Where everything is.
+        tuned: Optimiser and learning rate by family.
+    """
+
+    def __init__(self, name: str, sources: Sources, tuned: Mapping[str, Mapping[str, Any]]) -> None:
+        self.name, self.sources = name, sources
+        self.teacher_name, self.budget = name.split(":")
+        metric = self.budget.rstrip("0123456789")
+        self.metric = {"macs": "macs", "latency": "latency_ms"}[metric]
+        self.share = int(self.budget.removeprefix(metric)) / 100
+        self.kind = TEACHERS[self.teacher_name]
+        self.folder = sources.work / name.replace(":", "-")
+        self._tuned = tuned
+        self._gradients: dict[bool, dict[str, Tensor]] = {}
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        return self.sources.teacher(self.teacher_name)
+
+    @cached_property
+    def task(self) -> Task:
+        return self.sources.task(self.teacher_name)
+
+    @cached_property
+    def macs(self) -> int:
+        return macs_params(self.teacher, self.task.example)[0]
+
+    @cached_property
+    def family(self) -> str:
+        return family(self.teacher, self.kind.data)
+
+    @property
+    def limit(self) -> str:
+        """The budget as `sartor.fit` takes it."""
+        return f"{self.share:.0%}"
+
+    def settings(self) -> dict[str, Any]:
+        """Of the recipe: what all have in common, and what was tuned."""
+        if self.family not in self._tuned:
+            raise LookupError(f"no recipe was tuned for {self.family}; run --tune")
+        chosen = self._tuned[self.family]
+        return {
+            **SHARED,
+            "epochs": self.sources.epochs or EPOCHS[self.kind.data],
+            "amp": "bfloat16" if self.kind.half else "",
+            "optimizer": chosen["optimizer"],
+            "lr": chosen["lr"],
+        }
+
+    def cost(self, network: nn.Module, *, careful: bool = False) -> float:
+        """As a share of the teacher's."""
+        if self.metric == "macs":
+            return macs_params(network, self.task.example)[0] / self.macs
+        return self.latency(network, CAREFUL if careful else BRIEF).value
+
+    def latency(self, network: nn.Module, effort: Effort = CAREFUL) -> Estimate:
+        """As a share of the teacher's, both in the same rounds."""
+        target, example = OnnxRuntime(threads=1), self.task.example
+        with tempfile.TemporaryDirectory() as folder:
+            subjects = {
+                name: Subject.prepared(target, copy.deepcopy(module).eval(), example, Path(folder) / name)
+                for name, module in (("teacher", self.teacher), ("network", network))
+            }
+            return time_together(subjects, effort, reference="teacher").ratio("network")
+
+    @torch.no_grad()
+    def check(self, network: nn.Module) -> None:
+        """Refuse a network whose outputs are not shaped like the teacher's.
+
+        Raises:
+            ValueError: They are not.
+        """
+        found, wanted = network(self.task.example), self.teacher(self.task.example)
+        if found.shape != wanted.shape:
+            raise ValueError(f"its output is {tuple(found.shape)}, the teacher's {tuple(wanted.shape)}")
+
+    def filled(self, build: Callable[[float], nn.Module], *, looks: int | None = None) -> float:
+        """The largest size in (0, 1] whose network is inside the budget, by bisection.
+
+        Args:
+            build: Size to network; the larger, the dearer, on the whole.
+            looks: Networks to look at; by default ten, six where each has to be timed.
+
+        Raises:
+            LookupError: None of the networks was inside.
+        """
+        low, high = 0.0, 1.0
+        tried: list[tuple[float, float]] = []
+        for _ in range(looks or (10 if self.metric == "macs" else 6)):
+            middle = (low + high) / 2
+            tried.append((self.cost(build(middle)), middle))
+            low, high = (middle, high) if tried[-1][0] <= self.share else (low, middle)
+        inside = sorted((t for t in tried if t[0] <= self.share), reverse=True)
+        for _, size in inside[:4]:
+            if self.metric == "macs" or self.cost(build(size), careful=True) <= self.share:
+                return size
+        raise LookupError(f"no network is inside: the smallest of {len(tried)} takes {min(tried)[0]:.3f}")
+
+    def trained(self, network: nn.Module, seed: int, *, tenth: bool = False) -> dict[str, float]:
+        """Train by the recipe, or by a tenth of it on a part of the validation split; scores of validation."""
+        task, settings = self.task, self.settings()
+        if tenth:
+            steps = math.ceil(settings["epochs"] * sum(1 for _ in task.train(torch.Generator())) / 10)
+            task = replace(task, train=lambda g: Few(self.task, steps, g))
+            settings |= {"epochs": 1}
+        start = time.process_time()
+        fit(network, task, Recipe(**settings), seed=derive(seed, "tune"), teacher=self.teacher)
+        spent = time.process_time() - start
+        batches = islice(task.valid(), 4) if tenth else task.valid()
+        return {"valid": evaluate(network, batches, task)[task.metric.name], "training_cpu_seconds": spent}
+
+    def tested(self, network: nn.Module) -> float:
+        """On the test split."""
+        return evaluate(network, self.task.test(), self.task)[self.task.metric.name]
+
+    def at_macs_of(self, network: nn.Module) -> Cell:
+        """The same teacher with a budget of as many MACs as a network has."""
+        other = copy.copy(self)
+        other.metric, other.share = "macs", macs_params(network, self.task.example)[0] / self.macs
+        return other
+
+    def gradients(self, batches: int, *, squared: bool) -> dict[str, Tensor]:
+        """Of the teacher (see `gradients`); they are kept."""
+        if squared not in self._gradients:
+            network = copy.deepcopy(self.teacher)
+            self._gradients[squared] = gradients(network, self.task, batches=batches, squared=squared)
+        return self._gradients[squared]
+
+    def facts(self) -> dict[str, Any]:
+        """Of the teacher; written once."""
+        file = self.sources.work / "teachers" / f"{self.teacher_name}.json"
+        if not file.exists():
+            metric = self.task.metric
+            found = {
+                "family": self.family,
+                "metric": {"name": metric.name, "goal": metric.goal, "unit": metric.unit},
+                "macs": self.macs,
+                "params": sum(p.numel() for p in self.teacher.parameters()),
+                "valid": evaluate(self.teacher, self.task.valid(), self.task)[metric.name],
+                "test": self.tested(self.teacher),
+            }
+            write_json(file, found)
+        loaded: dict[str, Any] = json.loads(file.read_text())
+        return loaded
+
+
+def write_json(file: Path, found: Any) -> None:
+    """Whole or not at all."""
+    files.atomically(file, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+
+
+def gradients(network: nn.Module, task: Task, *, batches: int, squared: bool) -> dict[str, Tensor]:
+    """Of the loss over the first batches of an epoch: their mean, or the mean of each example's squares."""
+    was = network.training
+    network.eval()
+    sums = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for x, y in islice(task.train(torch.Generator().manual_seed(0)), batches):
+        losses = task.loss(network(x), y)
+        for loss in losses if squared else [losses.mean()]:
+            network.zero_grad()
+            loss.backward(retain_graph=squared)
+            for name, p in network.named_parameters():
+                if p.grad is not None:
+                    sums[name] += p.grad.square() if squared else p.grad
+    network.zero_grad()
+    network.train(was)
+    return sums
