@@ -41,6 +41,7 @@ from sartor.core.metrics import SHARE, Metric
 from sartor.core.rng import derive, global_seed
 from sartor.jobs.compare.statistics import interval
 from sartor.networks import macs_params
+from sartor.training import evaluate
 
 RECIPE = Path(__file__).parent / "results/fair_recipe.json"
 SELECTION, TUNING = 1000, 2000
@@ -57,6 +58,8 @@ def main() -> None:
     if args.tune:
         tune(replace(sources, tuning=True), args)
         return
+    if not args.recipe.exists():
+        raise SystemExit(f"there is no {args.recipe}; run --tune first")
     tuned = json.loads(args.recipe.read_text())["families"]
     cells = [Cell(name, sources, tuned) for name in args.cells if sources.known(name.split(":")[0])]
     for name in args.cells:
@@ -84,7 +87,7 @@ def arguments() -> argparse.Namespace:
         "--methods", nargs="+", default=["rivals", "sartor"], help="rivals, names of rivals, sartor, sartor:STRATEGY"
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=8000, help="CIFAR-10 images to train on")
+    parser.add_argument("--images", type=int, default=4000, help="CIFAR-10 images to train on")
     parser.add_argument("--epochs", type=int, help=f"instead of {EPOCHS}")
     for name, text in (
         ("tune", "try learning rates"),
@@ -104,8 +107,10 @@ def work(cells: Sequence[Cell], args: argparse.Namespace) -> None:
                 if file.exists():
                     continue
                 left += 1
+                if not ready:
+                    continue
                 with claimed(file) as mine:
-                    if mine and not file.exists() and ready():
+                    if mine and not file.exists():
                         once(cell, file, unit)
                         left -= 1
         if not left:
@@ -113,28 +118,29 @@ def work(cells: Sequence[Cell], args: argparse.Namespace) -> None:
         time.sleep(5)
 
 
-Unit = tuple[Path, Callable[[], bool], Callable[[], dict[str, Any]]]
+Unit = tuple[Path, bool, Callable[[], dict[str, Any]]]
 
 
 def units(cell: Cell, args: argparse.Namespace) -> Iterator[Unit]:
     """Result file, whether what it needs is there, and what makes it."""
     rivals = chosen_rivals(args.methods)
-    for name in rivals:
-        yield cell.folder / f"select/{slug(name)}.json", lambda: True, lambda n=name: select(cell, n)
-    if rivals:
+    for name in expected(cell, rivals):
+        yield selection_file(cell, name), True, lambda n=name: select(cell, n)
+    yield from finals(cell, rivals, args.seeds)
+    for method in (m for m in args.methods if m.startswith("sartor")):
         for seed in range(args.seeds):
-            # the file is named by the seed and by who was best: another choice of rivals may have another best
-            best = best_of(cell, rivals)
-            if best is None:
-                yield cell.folder / f"final/-{seed}.json", lambda: best_of(cell, rivals) is not None, dict
-                continue
-            file = cell.folder / f"final/{slug(best)}-{seed}.json"
-            yield file, lambda: True, lambda n=best, s=seed: final(cell, n, s)
-    for method in args.methods:
-        if method.startswith("sartor"):
-            for seed in range(args.seeds):
-                file = cell.folder / f"{slug(method)}/{seed}.json"
-                yield file, lambda: True, lambda m=method, s=seed: by_sartor(cell, m, s)
+            file = cell.folder / f"{slug(method)}/{seed}.json"
+            yield file, True, lambda m=method, s=seed: by_sartor(cell, m, s)
+
+
+def finals(cell: Cell, rivals: Sequence[str], seeds: int) -> Iterator[Unit]:
+    """The reported seeds of the best rival, once it is known; other rivals may have another best."""
+    best = best_of(cell, rivals)
+    if best is not None:
+        for seed in range(seeds):
+            yield final_file(cell, best, seed), True, lambda s=seed: final(cell, best, s)
+    elif len(selected(cell, rivals)) < len(expected(cell, rivals)):
+        yield cell.folder / "final/selection", False, dict
 
 
 def chosen_rivals(methods: Sequence[str]) -> list[str]:
@@ -210,7 +216,7 @@ def failed(error: Exception) -> dict[str, Any]:
 def final(cell: Cell, name: str, seed: int) -> dict[str, Any]:
     """The best rival on a reported seed."""
     rival = RIVALS[name]
-    chosen = json.loads((cell.folder / f"select/{slug(name)}.json").read_text())
+    chosen = json.loads(selection_file(cell, name).read_text())
     with global_seed(derive(seed, name)):
         found = rival.search(cell, seed) if rival.drawn else chosen["found"]
         network = rival.build(cell, found)
@@ -238,17 +244,30 @@ def digest(network: nn.Module) -> str:
     return held.hexdigest()[:16]
 
 
-def best_of(cell: Cell, rivals: Sequence[str]) -> str | None:
-    """The rival with the best validation; None while one of them is still missing, or if all have failed."""
-    found = selected(cell, rivals)
-    sign = cell.task.metric.sign if found else 1
-    valid = {n: sign * f["valid"] for n, f in found.items() if "valid" in f}
-    return max(valid, key=lambda n: valid[n]) if valid and len(found) == len(rivals) else None
+def expected(cell: Cell, rivals: Sequence[str]) -> list[str]:
+    """Those that can run here, or have run elsewhere."""
+    return [n for n in rivals if RIVALS[n].installed or selection_file(cell, n).exists()]
+
+
+def selection_file(cell: Cell, name: str) -> Path:
+    return cell.folder / f"select/{slug(name)}.json"
+
+
+def final_file(cell: Cell, name: str, seed: int) -> Path:
+    return cell.folder / f"final/{slug(name)}-{seed}.json"
 
 
 def selected(cell: Cell, rivals: Sequence[str]) -> dict[str, dict[str, Any]]:
-    files = {name: cell.folder / f"select/{slug(name)}.json" for name in rivals}
+    files = {name: selection_file(cell, name) for name in rivals}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+def best_of(cell: Cell, rivals: Sequence[str]) -> str | None:
+    """The rival with the best validation; None while one of them is still missing, or if all have failed."""
+    found = selected(cell, rivals)
+    valid = {n: cell.task.metric.sign * f["valid"] for n, f in found.items() if "valid" in f}
+    whole = len(found) == len(expected(cell, rivals))
+    return max(valid, key=lambda n: valid[n]) if valid and whole else None
 
 
 def by_sartor(cell: Cell, method: str, seed: int) -> dict[str, Any]:
@@ -336,9 +355,10 @@ def estimate(cells: Sequence[Cell], args: argparse.Namespace) -> None:
         rival = Uniform()
         network = rival.build(cell, rival.search(cell, 0))
         searching = time.process_time() - start
+        training = 10 * cell.trained(network, 0, tenth=True)["training_cpu_seconds"]
         start = time.process_time()
-        cell.trained(network, 0, tenth=True)
-        training = 10 * (time.process_time() - start)
+        evaluate(network, cell.task.valid(), cell.task)
+        training += time.process_time() - start
         parts = {
             "searches of rivals": searching * len(rivals),
             "selection": training * (len(rivals) + Random.count / 10 * ("random" in rivals)),
@@ -372,7 +392,7 @@ def row(cell: Cell, rivals: Sequence[str], args: argparse.Namespace) -> dict[str
     entrants = {m: cell.folder / slug(m) for m in args.methods if m.startswith("sartor")}
     files = {m: {s: folder / f"{s}.json" for s in range(args.seeds)} for m, folder in entrants.items()}
     if best is not None:
-        files["rival"] = {s: cell.folder / f"final/{slug(best)}-{s}.json" for s in range(args.seeds)}
+        files["rival"] = {s: final_file(cell, best, s) for s in range(args.seeds)}
     for method, each in files.items():
         held = {s: json.loads(f.read_text()) for s, f in each.items() if f.exists()}
         if held:

@@ -23,7 +23,7 @@ import torch
 from compress_resnet import Resnet
 from fair_networks import KINDS, MEAN, STD, VALID
 from fair_networks import images as shuffled
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tasks_real import networks as examples
 from torch import Tensor, nn
 
@@ -66,8 +66,8 @@ TEACHERS = {
     "sr_x2": Teacher(_example("sr_x2"), "super_resolution", "super_resolution"),
 }
 
-EPOCHS = {"cifar10": 2, "segmentation": 6, "super_resolution": 3}
-"""Of the trainings: about a minute or two of one core each."""
+EPOCHS = {"cifar10": 2, "segmentation": 4, "super_resolution": 2}
+"""Of the trainings: a quarter of a minute to half a minute of one core each."""
 
 BUDGETS = {"macs50": ("macs", 0.5), "macs30": ("macs", 0.3), "latency50": ("latency_ms", 0.5)}
 
@@ -88,7 +88,7 @@ class Sources:
     data: Path
     weights: tuple[Path, ...]
     work: Path
-    images: int = 8000
+    images: int = 4000
     epochs: int | None = None
     tuning: bool = False
 
@@ -178,6 +178,10 @@ class Few:
         return islice(iter(self.task.train(self.generator)), self.count)
 
 
+class TooSmallError(Exception):
+    """A rival cannot make so small a network."""
+
+
 class Cell:
     """A teacher and a budget.
 
@@ -196,7 +200,7 @@ class Cell:
         self.kind = TEACHERS[self.teacher_name]
         self.folder = sources.work / name.replace(":", "-")
         self._tuned = tuned
-        self._gradients: dict[bool, dict[str, Tensor]] = {}
+        self._gradients: dict[str, dict[str, Tensor]] = {}
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -263,7 +267,7 @@ class Cell:
         """The largest size in (0, 1] whose network is inside the budget, by bisection.
 
         Args:
-            build: Size to network; the larger, the dearer, on the whole.
+            build: Size to network; the larger, the dearer, on the whole. Raises `TooSmallError` where there is none.
             looks: Networks to look at; by default ten, six where each has to be timed.
 
         Raises:
@@ -273,13 +277,18 @@ class Cell:
         tried: list[tuple[float, float]] = []
         for _ in range(looks or (10 if self.metric == "macs" else 6)):
             middle = (low + high) / 2
-            tried.append((self.cost(build(middle)), middle))
+            try:
+                tried.append((self.cost(build(middle)), middle))
+            except TooSmallError:
+                low = middle
+                continue
             low, high = (middle, high) if tried[-1][0] <= self.share else (low, middle)
         inside = sorted((t for t in tried if t[0] <= self.share), reverse=True)
         for _, size in inside[:4]:
             if self.metric == "macs" or self.cost(build(size), careful=True) <= self.share:
                 return size
-        raise LookupError(f"no network is inside: the smallest of {len(tried)} takes {min(tried)[0]:.3f}")
+        smallest = f"the smallest of {len(tried)} takes {min(tried)[0]:.3f}" if tried else "none could be made"
+        raise LookupError(f"no network is inside: {smallest}")
 
     def trained(self, network: nn.Module, seed: int, *, tenth: bool = False) -> dict[str, float]:
         """Train by the recipe, or by a tenth of it on a part of the validation split; scores of validation."""
@@ -305,11 +314,16 @@ class Cell:
         return other
 
     def gradients(self, batches: int, *, squared: bool) -> dict[str, Tensor]:
-        """Of the teacher (see `gradients`); they are kept."""
-        if squared not in self._gradients:
+        """Of the teacher (see `gradients`); they are kept for all budgets."""
+        kind = "squares" if squared else "gradients"
+        file = self.sources.work / f"teachers/{self.teacher_name}-{kind}{batches}.safetensors"
+        if not file.exists():
             network = copy.deepcopy(self.teacher)
-            self._gradients[squared] = gradients(network, self.task, batches=batches, squared=squared)
-        return self._gradients[squared]
+            found = gradients(network, self.task, batches=batches, squared=squared)
+            files.atomically(file, lambda part: save_file(found, part))
+        if kind not in self._gradients:
+            self._gradients[kind] = load_file(file)
+        return self._gradients[kind]
 
     def facts(self) -> dict[str, Any]:
         """Of the teacher; written once."""
@@ -340,10 +354,9 @@ def gradients(network: nn.Module, task: Task, *, batches: int, squared: bool) ->
     network.eval()
     sums = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for x, y in islice(task.train(torch.Generator().manual_seed(0)), batches):
-        losses = task.loss(network(x), y)
-        for loss in losses if squared else [losses.mean()]:
+        for inputs, target in zip(x.split(1), y.split(1), strict=True) if squared else [(x, y)]:
             network.zero_grad()
-            loss.backward(retain_graph=squared)
+            task.loss(network(inputs), target).mean().backward()
             for name, p in network.named_parameters():
                 if p.grad is not None:
                     sums[name] += p.grad.square() if squared else p.grad

@@ -12,14 +12,14 @@ import copy
 import importlib.util
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 import torch_pruning
-from fair_cells import Cell, gradients
+from fair_cells import Cell, TooSmallError, gradients
 from torch import nn
 from torch_pruning import importance
 
@@ -48,6 +48,11 @@ class Rival(ABC):
 
     drawn = False
     """Whether another seed gives another network."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is there."""
+        return True
 
     def fits(self, cell: Cell) -> bool:  # noqa: ARG002 - as a rule
         """Whether it says anything for this network that another does not."""
@@ -89,7 +94,8 @@ class Call(Rival):
 
     def search(self, cell: Cell, seed: int) -> Settings:  # noqa: ARG002 - nothing is drawn
         with torch.random.fork_rng():
-            return {"ratio": 1 - cell.filled(lambda size: self._pruned(cell, 1 - size))}
+            looks = 8 if self.steps > 1 and cell.metric == "macs" else None  # each takes gradients at every step
+            return {"ratio": 1 - cell.filled(lambda size: self._pruned(cell, 1 - size), looks=looks)}
 
     def build(self, cell: Cell, found: Settings) -> nn.Module:
         return self._pruned(cell, found["ratio"])
@@ -261,6 +267,10 @@ class FastNas(Rival):
 
     divisor: int = 4
 
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec("modelopt") is not None
+
     def search(self, cell: Cell, seed: int) -> Settings:  # noqa: ARG002 - nothing is drawn
         return {"flops": cell.filled(lambda size: self._pruned(cell, size))}
 
@@ -277,7 +287,7 @@ class FastNas(Rival):
         # what each width does to validation is measured once for a teacher
         kept = cell.sources.work / "teachers" / f"{cell.teacher_name}-fastnas{self.divisor}.pth"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), satisfiable():
             found, _ = prune.prune(
                 network,
                 mode=[("fastnas", rules)],
@@ -295,11 +305,21 @@ class FastNas(Rival):
         return pruned.eval()
 
 
+@contextlib.contextmanager
+def satisfiable() -> Iterator[None]:
+    """modelopt's refusal of a constraint below its smallest network, as what it is."""
+    try:
+        yield
+    except ValueError as error:
+        if "constraints can be satisfied" in str(error):
+            raise TooSmallError(str(error)) from error
+        raise
+
+
 def _calls() -> dict[str, Rival]:
     """Every way of scoring once in the call that is best for it on the whole, every other setting with two scores."""
     found: dict[str, Rival] = {
         "tp gn local": Call("gn"),
-        "tp gn local, 5 steps": Call("gn", steps=5),
         "tp gn global": Call("gn", "global"),
         "tp gn isomorphic": Call("gn", "isomorphic"),
         "tp taylor global": Call("taylor", "global"),
@@ -312,6 +332,7 @@ def _calls() -> dict[str, Rival]:
     found |= {
         "tp gn isomorphic, blocks kept": Call("gn", "isomorphic", kept=True),
         "tp taylor isomorphic, blocks kept": Call("taylor", "isomorphic", kept=True),
+        "tp gn global, blocks kept, 5 steps": Call("gn", "global", kept=True, steps=5),
         "tp taylor global, blocks kept, 5 steps": Call("taylor", "global", kept=True, steps=5),
         "tp taylor global, blocks kept, at most 0.8": Call("taylor", "global", kept=True, most=0.8),
         "tp gn local, blocks kept, by 4": Call("gn", kept=True, round_to=4),
@@ -323,9 +344,8 @@ def _calls() -> dict[str, Rival]:
         "uniform": Uniform(),
         "uniform by 8": Uniform(8),
         "random": Random(),
+        "fastnas": FastNas(),
     }
-    if importlib.util.find_spec("modelopt") is not None:
-        found["fastnas"] = FastNas()
     return found
 
 
