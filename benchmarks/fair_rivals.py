@@ -337,6 +337,8 @@ def _calls() -> dict[str, Rival]:
         "tp taylor global, blocks kept, at most 0.8": Call("taylor", "global", kept=True, most=0.8),
         "tp gn local, blocks kept, by 4": Call("gn", kept=True, round_to=4),
         "tp gn local, blocks kept, by 8": Call("gn", kept=True, round_to=8),
+        "tp taylor global, blocks kept, by 4": Call("taylor", "global", kept=True, round_to=4),
+        "tp taylor global, blocks kept, by 8": Call("taylor", "global", kept=True, round_to=8),
         "tp gn local, by 4": Call("gn", round_to=4),
         "tp gn local, by 8": Call("gn", round_to=8),
         "tp taylor local, blocks kept, heads": Call("taylor", kept=True, heads=True),
