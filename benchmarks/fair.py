@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import re
 import statistics
 import time
 import traceback
@@ -84,7 +85,10 @@ def arguments() -> argparse.Namespace:
     everything = [f"{teacher}:{budget}" for teacher in TEACHERS for budget in BUDGETS]
     parser.add_argument("--cells", nargs="+", default=everything)
     parser.add_argument(
-        "--methods", nargs="+", default=["rivals", "sartor"], help="rivals, names of rivals, sartor, sartor:STRATEGY"
+        "--methods",
+        nargs="+",
+        default=["rivals", "sartor"],
+        help="rivals, names of rivals, sartor, sartor:STRATEGY (a name, or a table as JSON)",
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", type=int, default=4000, help="CIFAR-10 images to train on")
@@ -153,7 +157,7 @@ def chosen_rivals(methods: Sequence[str]) -> list[str]:
 
 
 def slug(name: str) -> str:
-    return name.replace(", ", "_").replace(" ", "-").replace(":", "_")
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
 
 
 @contextlib.contextmanager
@@ -272,7 +276,6 @@ def best_of(cell: Cell, rivals: Sequence[str]) -> str | None:
 
 def by_sartor(cell: Cell, method: str, seed: int) -> dict[str, Any]:
     """The whole command, as a user would call it, with the recipe of all."""
-    strategy = method.partition(":")[2]
     folder = cell.folder / f"{slug(method)}/run-{seed}"
     try:
         done = sartor.fit(
@@ -284,7 +287,7 @@ def by_sartor(cell: Cell, method: str, seed: int) -> dict[str, Any]:
             training=cell.settings(),
             folder=folder,
             seed=seed,
-            **({"strategy": strategy} if strategy else {}),
+            strategy=strategy_of(method),
         )
     except SartorError as error:
         return failed(error)
@@ -305,6 +308,13 @@ def by_sartor(cell: Cell, method: str, seed: int) -> dict[str, Any]:
         "seconds": done.result.spent.total_seconds,  # of all sessions
         "stages": {s.name: s.seconds for s in done.result.spent.stages},
     }
+
+
+def strategy_of(method: str) -> str | dict[str, Any] | None:
+    """`sartor` is the default; `sartor:NAME` another strategy, `sartor:{"name": NAME, ...}` one with settings."""
+    text = method.partition(":")[2]
+    found: dict[str, Any] | None = json.loads(text) if text.startswith("{") else None
+    return found or text or None
 
 
 def tune(sources: Sources, args: argparse.Namespace) -> None:

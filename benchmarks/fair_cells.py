@@ -7,6 +7,7 @@ that all of them have not seen. Networks are trained further on images that the 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import tempfile
@@ -243,14 +244,26 @@ class Cell:
         return self.latency(network, CAREFUL if careful else BRIEF).value
 
     def latency(self, network: nn.Module, effort: Effort = CAREFUL) -> Estimate:
-        """As a share of the teacher's, both in the same rounds."""
-        target, example = OnnxRuntime(threads=1), self.task.example
+        """As a share of the teacher's, both in the same rounds; once for all networks of these sizes."""
+        kept = self.sources.work / f"teachers/{self.teacher_name}-latency"
+        file = kept / f"{sizes(network)}-{effort.rounds}x{effort.sessions}x{effort.processes}.json"
+        if not file.exists():
+            write_json(file, self._timed(network, effort).as_dict())
+        return Estimate(**json.loads(file.read_text()))
+
+    def _timed(self, network: nn.Module, effort: Effort) -> Estimate:
         with tempfile.TemporaryDirectory() as folder:
-            subjects = {
-                name: Subject.prepared(target, copy.deepcopy(module).eval(), example, Path(folder) / name)
-                for name, module in (("teacher", self.teacher), ("network", network))
-            }
+            subjects = {"teacher": self._timed_teacher, "network": self._subject(network, Path(folder))}
             return time_together(subjects, effort, reference="teacher").ratio("network")
+
+    @cached_property
+    def _timed_teacher(self) -> Subject:
+        """Exported once, into a folder that goes with the cell."""
+        self._exports = tempfile.TemporaryDirectory()
+        return self._subject(self.teacher, Path(self._exports.name))
+
+    def _subject(self, network: nn.Module, folder: Path) -> Subject:
+        return Subject.prepared(OnnxRuntime(threads=1), copy.deepcopy(network).eval(), self.task.example, folder)
 
     @torch.no_grad()
     def check(self, network: nn.Module) -> None:
@@ -273,22 +286,30 @@ class Cell:
         Raises:
             LookupError: None of the networks was inside.
         """
+        timed = self.metric != "macs"
         low, high = 0.0, 1.0
         tried: list[tuple[float, float]] = []
-        for _ in range(looks or (10 if self.metric == "macs" else 6)):
+        for _ in range(looks or (6 if timed else 10)):
             middle = (low + high) / 2
-            try:
-                tried.append((self.cost(build(middle)), middle))
-            except TooSmallError:
-                low = middle
-                continue
-            low, high = (middle, high) if tried[-1][0] <= self.share else (low, middle)
-        inside = sorted((t for t in tried if t[0] <= self.share), reverse=True)
-        for _, size in inside[:4]:
-            if self.metric == "macs" or self.cost(build(size), careful=True) <= self.share:
+            cost = self._tried(build, middle)
+            low, high = (low, middle) if cost > self.share else (middle, high)
+            tried.append((middle, cost))
+        if timed:  # odd widths are slow: of larger networks some may be faster
+            above = [low + 0.02 * k for k in range(1, 7) if low + 0.02 * k < 1]
+            tried += [(size, self._tried(build, size)) for size in above]
+        for size, cost in sorted(tried, reverse=True):
+            if 0 < cost <= self.share and (not timed or self.cost(build(size), careful=True) <= self.share):
                 return size
-        smallest = f"the smallest of {len(tried)} takes {min(tried)[0]:.3f}" if tried else "none could be made"
+        made = [cost for _, cost in tried if cost > 0]
+        smallest = f"the smallest of {len(made)} takes {min(made):.3f}" if made else "none could be made"
         raise LookupError(f"no network is inside: {smallest}")
+
+    def _tried(self, build: Callable[[float], nn.Module], size: float) -> float:
+        """The cost of a network of that size; 0 if there is none so small."""
+        try:
+            return self.cost(build(size))
+        except TooSmallError:
+            return 0.0
 
     def trained(self, network: nn.Module, seed: int, *, tenth: bool = False) -> dict[str, float]:
         """Train by the recipe, or by a tenth of it on a part of the validation split; scores of validation."""
@@ -341,6 +362,17 @@ class Cell:
             write_json(file, found)
         loaded: dict[str, Any] = json.loads(file.read_text())
         return loaded
+
+
+def sizes(network: nn.Module) -> str:
+    """A digest of what the time of a network depends on: its modules, their whole numbers, the shapes of weights."""
+    held = hashlib.sha256(repr(network).encode())
+    for name, module in network.named_modules():
+        numbers = sorted((k, v) for k, v in vars(module).items() if isinstance(v, int) and k != "training")
+        held.update(f"{name} {numbers}".encode())
+    for name, value in network.state_dict().items():
+        held.update(f"{name} {tuple(value.shape)}".encode())
+    return held.hexdigest()[:16]
 
 
 def write_json(file: Path, found: Any) -> None:
