@@ -26,13 +26,13 @@ import statistics
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from fair_cells import BUDGETS, EPOCHS, TARGET, TEACHERS, Cell, Sources, write_json
+from fair_cells import BUDGETS, EPOCHS, TARGET, TEACHERS, Cell, Sources, family, write_json
 from fair_rivals import RIVALS, Call, Random, Rival, Uniform
 from torch import nn
 
@@ -319,22 +319,18 @@ def strategy_of(method: str) -> str | dict[str, Any] | None:
 
 def tune(sources: Sources, args: argparse.Namespace) -> None:
     """Optimiser and learning rate of each family, on networks of both kinds, with other images and another seed."""
+    trials = list(tunings(sources, {name.split(":")[0] for name in args.cells}))
+    for cell, name, file in trials:
+        with claimed(file) as mine:
+            if mine and not file.exists():
+                once(cell, file, lambda c=cell, n=name: tried(c, TUNED_BY[n]))
     found: dict[str, dict[tuple[str, float], list[float]]] = {}
-    asked = {name.split(":")[0] for name in args.cells}
-    for teacher in (t for t in TUNED_ON if t in asked and sources.known(t)):
-        for optimizer, rates in GRID.items():
-            for lr in rates:
-                base = Cell(f"{teacher}:macs40", sources, {})
-                cell = Cell(base.name, sources, {base.family: {"optimizer": optimizer, "lr": lr}})
-                for name, rival in (("tp", Call("gn", kept=True)), ("uniform", Uniform())):
-                    file = sources.work / f"tune/{teacher}-{name}-{optimizer}-{lr:g}.json"
-                    with claimed(file) as mine:
-                        if mine and not file.exists():
-                            once(cell, file, lambda c=cell, r=rival: tried(c, r))
-                    if file.exists():
-                        held = json.loads(file.read_text())
-                        loss = cell.task.metric.sign * held["valid"] if "valid" in held else float("-inf")
-                        found.setdefault(cell.family, {}).setdefault((optimizer, lr), []).append(loss)
+    for cell, _, file in trials:  # when all are done: other processes may have made some
+        if file.exists():
+            held, settings = json.loads(file.read_text()), cell.settings()
+            key = (settings["optimizer"], settings["lr"])
+            value = cell.task.metric.sign * held["valid"] if "valid" in held else float("-inf")
+            found.setdefault(cell.family, {}).setdefault(key, []).append(value)
     before = json.loads(args.recipe.read_text())["families"] if args.recipe.exists() else {}
     chosen = {family: winner(tries) for family, tries in found.items()}
     settings = {"images": sources.images, "epochs": sources.epochs or EPOCHS, "seed": TUNING, "budget": "macs40"}
@@ -342,9 +338,26 @@ def tune(sources: Sources, args: argparse.Namespace) -> None:
     print(json.dumps(chosen, indent=1))
 
 
+TUNED_BY: Mapping[str, Rival] = {"tp": Call("gn", kept=True), "uniform": Uniform()}
+
+
+def tunings(sources: Sources, asked: Container[str]) -> Iterator[tuple[Cell, str, Path]]:
+    """A teacher with a setting, how it is made smaller, and the file of the result."""
+    for teacher in (t for t in TUNED_ON if t in asked and sources.known(t)):
+        group = family(sources.teacher(teacher), TEACHERS[teacher].data)
+        for optimizer, rates in GRID.items():
+            for lr in rates:
+                cell = Cell(f"{teacher}:macs40", sources, {group: {"optimizer": optimizer, "lr": lr}})
+                for name in TUNED_BY:
+                    yield cell, name, sources.work / f"tune/{teacher}-{name}-{optimizer}-{lr:g}.json"
+
+
 def tried(cell: Cell, rival: Rival) -> dict[str, Any]:
     network = rival.build(cell, rival.search(cell, TUNING))
-    return {"macs": cell.cost(network), **cell.trained(network, TUNING)}
+    try:
+        return {"macs": cell.cost(network), **cell.trained(network, TUNING)}
+    except SartorError as error:
+        return failed(error)
 
 
 def winner(tries: Mapping[tuple[str, float], Sequence[float]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from sartor.data.images import Images, image_task
 from sartor.networks import macs_params
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.timing.meter import Effort, Subject, time_together
-from sartor.training import Recipe, evaluate, fit
+from sartor.training import Recipe, batches_of, evaluate, fit
 
 TARGET = {"name": "onnxruntime", "threads": 1}
 BRIEF, CAREFUL = Effort(rounds=15, sessions=2, warmup=0.05), Effort(rounds=40, sessions=5, processes=3)
@@ -108,11 +108,10 @@ class Sources:
         """Whether there are weights for it."""
         return any((w / f"{TEACHERS[name].weights}.safetensors").exists() for w in self.weights)
 
-    def task(self, name: str) -> Task:
-        """The data of a teacher."""
-        return {"cifar10": self._cifar, "segmentation": self._camvid, "super_resolution": self._pictures}[
-            TEACHERS[name].data
-        ]()
+    @cache  # noqa: B019 - there is one of it in a process
+    def task(self, data: str) -> Task:
+        """The data that teachers were trained on: `cifar10`, `segmentation`, `super_resolution`."""
+        return {"cifar10": self._cifar, "segmentation": self._camvid, "super_resolution": self._pictures}[data]()
 
     def _cifar(self) -> Task:
         train, test = self._decoded("train"), self._decoded("test")
@@ -209,7 +208,7 @@ class Cell:
 
     @cached_property
     def task(self) -> Task:
-        return self.sources.task(self.teacher_name)
+        return self.sources.task(self.kind.data)
 
     @cached_property
     def macs(self) -> int:
@@ -315,7 +314,7 @@ class Cell:
         """Train by the recipe, or by a tenth of it on a part of the validation split; scores of validation."""
         task, settings = self.task, self.settings()
         if tenth:
-            steps = math.ceil(settings["epochs"] * sum(1 for _ in task.train(torch.Generator())) / 10)
+            steps = math.ceil(settings["epochs"] * batches_of(task) / 10)
             task = replace(task, train=lambda g: Few(self.task, steps, g))
             settings |= {"epochs": 1}
         start = time.process_time()
