@@ -70,6 +70,7 @@ def main() -> None:
         estimate(cells, args)
         return
     if not args.summary:
+        check_settings(args, tuned)
         work(cells, args)
     summarise(cells, args)
 
@@ -100,6 +101,19 @@ def arguments() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser.parse_args()
+
+
+def check_settings(args: argparse.Namespace, tuned: Mapping[str, Mapping[str, Any]]) -> None:
+    """Results of other settings are not to be mixed with these."""
+    file = args.work / "settings.json"
+    recipe = {family: {k: chosen[k] for k in ("optimizer", "lr")} for family, chosen in tuned.items()}
+    now = {"images": args.images, "epochs": args.epochs or EPOCHS, **recipe}
+    before = json.loads(file.read_text()) if file.exists() else {}
+    changed = [k for k in now if k in before and before[k] != now[k]]
+    if changed:
+        was = ", ".join(f"{k} was {before[k]}, is {now[k]}" for k in changed)
+        raise SystemExit(f"{args.work} holds results of other settings ({was}); take another --work")
+    write_json(file, {**before, **now})
 
 
 def work(cells: Sequence[Cell], args: argparse.Namespace) -> None:
