@@ -62,10 +62,7 @@ def main() -> None:
     if not args.recipe.exists():
         raise SystemExit(f"there is no {args.recipe}; run --tune first")
     tuned = json.loads(args.recipe.read_text())["families"]
-    cells = [Cell(name, sources, tuned) for name in args.cells if sources.known(name.split(":")[0])]
-    for name in args.cells:
-        if not sources.known(name.split(":")[0]):
-            print(f"{name}: no weights, left out", flush=True)
+    cells = list(ready(args.cells, sources, tuned))
     if args.estimate:
         estimate(cells, args)
         return
@@ -101,6 +98,19 @@ def arguments() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser.parse_args()
+
+
+def ready(names: Sequence[str], sources: Sources, tuned: Mapping[str, Mapping[str, Any]]) -> Iterator[Cell]:
+    """The cells for which there are weights and a recipe; it is said which there are not."""
+    for name in names:
+        if not sources.known(name.split(":")[0]):
+            print(f"{name} is left out: there are no weights", flush=True)
+            continue
+        cell = Cell(name, sources, tuned)
+        if cell.family in tuned:
+            yield cell
+        else:
+            print(f"{name} is left out: no recipe was tuned for {cell.family}, see --tune", flush=True)
 
 
 def check_settings(args: argparse.Namespace, tuned: Mapping[str, Mapping[str, Any]]) -> None:
@@ -385,9 +395,9 @@ def winner(tries: Mapping[tuple[str, float], Sequence[float]]) -> dict[str, Any]
 
 def estimate(cells: Sequence[Cell], args: argparse.Namespace) -> None:
     """Core hours, from a tenth of a training and one rival's search in each cell."""
-    rivals = chosen_rivals(args.methods)
     total = 0.0
     for cell in cells:
+        rivals = [n for n in expected(cell, chosen_rivals(args.methods)) if RIVALS[n].fits(cell)]
         start = time.process_time()
         rival = Uniform()
         network = rival.build(cell, rival.search(cell, 0))
@@ -398,7 +408,7 @@ def estimate(cells: Sequence[Cell], args: argparse.Namespace) -> None:
         training += time.process_time() - start
         parts = {
             "searches of rivals": searching * len(rivals),
-            "selection": training * (len(rivals) + Random.count / 10 * ("random" in rivals)),
+            "selection, at most": training * (len(rivals) + Random.count / 10 * ("random" in rivals)),
             "rival's seeds": training * args.seeds * bool(rivals),
             "sartor, if it trains five networks": 5 * training * args.seeds * ("sartor" in args.methods),
         }
