@@ -142,7 +142,7 @@ def test_constants_of_the_network_follow():
 
 def test_mistakes_are_named(small):
     network, coupling, _ = small
-    with pytest.raises(ConfigError, match="there is no importance 'l3'; use one of l1, l2"):
+    with pytest.raises(ConfigError, match="there is no importance 'l3'; use one of auto, obs, taylor, l1, l2"):
         scores(coupling, network, "l3")
     with pytest.raises(ConfigError, match="needs a task's loss"):
         scores(coupling, network, "taylor")
