@@ -39,7 +39,7 @@ from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import TrainedNetwork, keep_network, train_network
+from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Tested
 from sartor.run import comparison as comparisons
 from sartor.run.comparison import Answer, Comparison, Given, Posed, Use, Yardstick
@@ -381,6 +381,7 @@ class _Contest:
             return train_network(job, chosen, label, teacher=job.load(reference) if taught else None)
 
         trained = job.stage(f"training.{chosen.name}", label.capitalize(), TrainedNetwork, work)
+        forget_training(job, chosen)
         tested = job.stage(
             f"test.{chosen.name}", "On the test split", Tested, lambda: Tested({chosen.name: verify.test(job, chosen)})
         )

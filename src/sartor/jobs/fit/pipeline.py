@@ -20,7 +20,7 @@ from sartor.jobs.fit.choose import Chooser, Pick
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import TrainedNetwork, keep_network, train_network
+from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Export, Tested, Verified
 from sartor.run.result import Entry, LatencyModel, Look, Point, Role
 
@@ -135,9 +135,9 @@ class Pipeline:
             job.display.stage(f"Search: {self.parts.config['strategy']['name']}")
             with job.ledger.stage("search"):
                 finished = self.search.run()
-                job.ledger.count(trained=int(self.search.shares_weights and finished))
-            if finished or final:
-                job.folder.end_stage("search.run", {"finished": finished})
+                if finished or final:
+                    job.ledger.count(trained=self.search.trained(finished=finished))
+                    job.end("search.run", Searched(finished))
         # What is decided rests on the checkpoint, so that a resumed run decides the same.
         self.search.restore()
 
@@ -222,6 +222,7 @@ class Pipeline:
             return train_network(self.job, chosen, label, teacher=self._teacher(role))
 
         self.job.stage(stage, label.capitalize(), TrainedNetwork, work)
+        forget_training(self.job, chosen)
 
     def _training(self, role: str) -> str:
         """The stage in which a network gets its final weights."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sartor import archs
+from sartor.core import files
 from sartor.core.contracts import Space
 from sartor.core.records import Arch, Estimate
 from sartor.core.rng import derive, numpy_rng
@@ -19,7 +20,7 @@ from sartor.costs.fitted import Fitted
 from sartor.jobs.fit.assemble import LatencyModelSettings
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.stage import Job
-from sartor.latency import samples as files
+from sartor.latency import samples
 from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import heldout, plan
 from sartor.latency.samples import Header, Sample, Split
@@ -83,7 +84,7 @@ def facts(model: Fitted) -> LatencyModel:
 
 def latency_model(job: Job, meter: Meter | None) -> Fitted:
     """The model that the samples on disk give: deterministic, so it needs no file of its own."""
-    _, have = files.read(samples_path(job), job.parts.space)
+    _, have = samples.read(samples_path(job), job.parts.space)
     kind, table = job.parts.latency_model.kind, operator_table(job)
     return Fitted.of(job.parts.space, _in_milliseconds_of(have, meter), kind=kind, table=table)
 
@@ -112,12 +113,13 @@ def measure_samples(job: Job, meter: Meter | None) -> None:
     path = samples_path(job)
     header = Header.of(job.parts.space, job.parts.target.describe(), str(machine()["processor"]))
     _adopt(job, path, header)
-    if path.exists() or meter is None:
+    if job.parts.latency_model.samples or meter is None:
         return
     wanted = planned(job.parts.space, job.parts.latency_model, job.parts.seed)
-    visits = measure_in_sweeps(job, meter, wanted)
-    found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
-    files.append(path, header, _in_milliseconds_of(found, meter))
+    if not path.exists():
+        visits = measure_in_sweeps(job, meter, wanted)
+        found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
+        _keep(path, header, _in_milliseconds_of(found, meter))
     job.ledger.count(measured=len(wanted))
 
 
@@ -189,10 +191,15 @@ def _adopt(job: Job, path: Path, header: Header) -> None:
         return
     given = Path(source)
     if given.suffix == ".csv":
-        files.append(path, header, files.read_manifest(given, job.parts.space))
+        _keep(path, header, samples.read_manifest(given, job.parts.space))
         return
-    files.read(given, job.parts.space)  # raises if it is missing, damaged or of another space
-    shutil.copy(given, path)
+    samples.read(given, job.parts.space)  # raises if it is missing, damaged or of another space
+    files.atomically(path, partial(shutil.copy, given))
+
+
+def _keep(path: Path, header: Header, have: Sequence[Sample]) -> None:
+    """Write the samples file whole or not at all: where there is one, nothing is measured again."""
+    files.atomically(path, lambda part: samples.append(part, header, have))
 
 
 def _in_milliseconds_of(have: Sequence[Sample], meter: Meter | None) -> list[Sample]:

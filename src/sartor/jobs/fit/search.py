@@ -38,10 +38,6 @@ class Search:
         job = self.job
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
-        def on_trial(trial: Trial) -> None:
-            job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
-            job.ledger.tick()
-
         def progress(done: float, total: float, label: str) -> None:
             job.display.bar(done, total, label or "search")
 
@@ -53,9 +49,14 @@ class Search:
             seed=derive(job.parts.seed, "search"),
             limits=limits,
             progress=progress,
-            on_trial=on_trial,
+            on_trial=lambda _trial: job.ledger.tick(),
             on_step=lambda _step: job.ledger.tick(),
         )
+
+    def trained(self, *, finished: bool) -> int:
+        """How many networks it has trained: one per trial that trains its own, and one if a finished one shares it."""
+        own = sum(t.ok and self.evaluator.epochs(t.fidelity) > 0 for t in self.trials())
+        return own + int(self.shares_weights and finished)
 
     def restore(self) -> None:
         """Put the last checkpoint into the strategy, without running anything."""

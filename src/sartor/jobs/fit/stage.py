@@ -59,8 +59,13 @@ class Job:
         self.display.stage(title)
         with self.ledger.stage(name.partition(".")[0]):
             result = work()
-        self.folder.end_stage(name, encode(result))
+            self.end(name, result)
         return result
+
+    def end(self, name: str, result: object) -> None:
+        """Journal the result of the stage that is open, with what it cost: no kill can come between the two."""
+        own = self.ledger.journal is self.folder.journal  # a comparison has many folders and one ledger
+        self.folder.end_stage(name, encode(result), self.ledger.due() if own else None)
 
     def stage_result(self, name: str, kind: type[T]) -> T | None:
         """The result of a stage that has been done."""
