@@ -50,7 +50,7 @@ class Ledger:
         self._booked_trained += trained
         self._booked_measured += measured
 
-    def tick(self) -> None:
+    def tick(self, *_: object) -> None:
         """Book if the last booking is `EVERY` seconds ago: call it after each unit of work, however small."""
         if time.monotonic() - self._last >= EVERY:
             self.book()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from sartor.latency.sweeps import Visit, combine
 from sartor.run.journal import FileJournal
 from sartor.run.result import LatencyModel, Predicted, Sums
 from sartor.timing.machine import machine
+from sartor.timing.rounds import OnRound
 
 ANCHOR_ROUNDS = 60
 CHUNK = 48
@@ -132,14 +133,14 @@ def measure_in_sweeps(job: Job, meter: Meter, wanted: Sequence[tuple[Arch, Split
     journal = FileJournal(job.folder.artifacts / "visits.jsonl")
     done = {(r["sweep"], r["chunk"]): r for r in journal.read()}
     chunks = list(_chunks(job, wanted))
-    show = job.bar("latency of networks")
     for index, (sweep, number, chunk) in enumerate(chunks):
+        show = job.bar("latency of networks", index, len(chunks))
         if (sweep, number) not in done:
-            timed = _visit(job, meter, chunk, sweep, number, partial(_part, show, index, len(chunks)))
+            timed = _visit(job, meter, chunk, sweep, number, show)
             done[sweep, number] = {"kind": "visits", "sweep": sweep, "chunk": number, **timed}
             journal.append(done[sweep, number])
             job.ledger.book()
-        show(index + 1, len(chunks))
+        show(1, 1)
     return [
         Visit(tuple(arch), (sweep, number, row), 1e3 * seconds)
         for (sweep, number), record in done.items()
@@ -160,20 +161,12 @@ def _chunks(job: Job, wanted: Sequence[tuple[Arch, Split]]) -> Iterator[tuple[in
                 yield sweep, number, [mixed[i] for i in piece]
 
 
-def _part(show: Callable[[float, float], None], before: int, total: int, part: float) -> None:
-    show(before + part, total)
-
-
-def _visit(
-    job: Job, meter: Meter, chunk: Sequence[Arch], sweep: int, number: int, show: Callable[[float], None]
-) -> dict[str, Any]:
+def _visit(job: Job, meter: Meter, chunk: Sequence[Arch], sweep: int, number: int, show: OnRound) -> dict[str, Any]:
     """Time the reference and a chunk of networks in interleaved rounds, each from a fresh session."""
     reference = job.parts.space.reference
     everyone = [reference, *(a for a in chunk if a != reference)]
     seed = derive(job.parts.seed, "latency", "visit", sweep, number) % 2**31
-    timed = meter.visit(
-        everyone, rounds=job.parts.latency_model.rounds, seed=seed, on_round=lambda done, total: show(done / total)
-    )
+    timed = meter.visit(everyone, rounds=job.parts.latency_model.rounds, seed=seed, on_round=show)
     return {"archs": [list(a) for a in everyone], "seconds": [list(row) for row in timed.seconds]}
 
 
