@@ -37,3 +37,15 @@ def test_an_error_of_the_writer_leaves_the_old_file_and_nothing_else(tmp_path: P
 def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_a_kill_has_left_is_not_added_to(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.with_name("a.jsonl.part").write_text("half")
+
+    def more(part):
+        with part.open("a") as file:
+            file.write("whole")
+
+    files.atomically(path, more)
+    assert path.read_text() == "whole"

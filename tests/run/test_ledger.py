@@ -133,3 +133,15 @@ def test_the_age_of_the_process_grows_with_the_clock() -> None:
     begin, age = time.monotonic(), process_age()
     time.sleep(0.2)
     assert process_age() - age == pytest.approx(time.monotonic() - begin, abs=0.1)
+
+
+def test_what_a_record_carries_is_booked_with_it(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    ledger = Ledger(journal)
+    with ledger.stage("training"):
+        ledger.count(trained=1)
+        journal.append({"kind": "stage", "name": "training.some", "result": {}, "spent": ledger.due()})
+    again = Ledger(journal)  # the next session, had this one been killed right there
+    stages = {row.name: row.networks_trained for row in again.summary().stages}
+    assert stages["training"] == 1
+    assert agree(again.summary())

@@ -39,8 +39,8 @@ Shareable: A space whose architectures share the weights of one supernet.
 Scalable: A space that knows what scaling the reference network uniformly means, and perhaps other plain ways to narrow it.
     offered by spaces/compression, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_size,
         spaces/resnet_widths, spaces/tiny, spaces/widths
-    asked for by jobs/compare/run, jobs/fit/choose, jobs/fit/pipeline, strategies/esnac/candidates,
-        strategies/portfolio/__init__, strategies/uniform_width
+    asked for by jobs/compare/run, jobs/fit/pipeline, strategies/esnac/candidates, strategies/portfolio/__init__,
+        strategies/uniform_width
     without: no uniformly scaled network to compare the result with, and none to start a search from.
 Solvable: A strategy that can answer further budgets from what it has learned, without training again.
     offered by strategies/aows, strategies/autoslim, strategies/bohb, strategies/darts, strategies/esnac,
@@ -48,7 +48,7 @@ Solvable: A strategy that can answer further budgets from what it has learned, w
         strategies/one_shot, strategies/optuna_sampler, strategies/ows, strategies/portfolio, strategies/ppo,
         strategies/proxyless, strategies/random_search, strategies/regularized_evolution, strategies/reinforce,
         strategies/successive_halving, strategies/tunas, strategies/uniform_width
-    asked for by jobs/fit/choose
+    asked for by jobs/fit/search
     without: an answer is the best of its trials inside the budget.
 Heritable: An evaluator that keeps the weights of a trial and can start from those of a parent.
     offered by evaluators/distil, evaluators/finetune

@@ -22,6 +22,7 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # what a kill has left would be appended to
         write(part)
         _sync(part)
         part.replace(path)

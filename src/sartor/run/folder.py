@@ -73,9 +73,9 @@ class RunFolder:
             self._ended = {r["name"]: r["result"] for r in self.journal.read() if r["kind"] == "stage"}
         return self._ended.get(name)
 
-    def end_stage(self, name: str, result: Any) -> None:
-        """Journal the result of a stage: it is never done again."""
-        self.journal.append({"kind": "stage", "name": name, "result": result})
+    def end_stage(self, name: str, result: Any, spent: Mapping[str, Any] | None = None) -> None:
+        """Journal the result of a stage, with what of its cost is not booked yet (`Ledger.due`): it is done."""
+        self.journal.append({"kind": "stage", "name": name, "result": result, **({"spent": spent} if spent else {})})
         self._ended = None
 
     def _adopt(self, config: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, *, age: float = 0.0) -> None:
         """`age`: seconds that this session had already run before (a command's imports: `process_age()`)."""
-        self._journal = journal
+        self.journal = journal
         self._stages: list[str] = []
         self._last = time.monotonic()
         self._begin = self._last
@@ -50,40 +50,46 @@ class Ledger:
         self._booked_trained += trained
         self._booked_measured += measured
 
-    def tick(self) -> None:
+    def tick(self, *_: object) -> None:
         """Book if the last booking is `EVERY` seconds ago: call it after each unit of work, however small."""
         if time.monotonic() - self._last >= EVERY:
             self.book()
 
     def book(self) -> None:
         """Write the time since the last booking to the journal."""
+        self.journal.append({"kind": "time", **self.due()}, soon=True)
+
+    def due(self) -> dict[str, Any]:
+        """What is to be booked since the last booking; whoever takes it writes it, as `spent` of a record."""
         now = time.monotonic()
         record = {"seconds": now - self._last, "trained": self._booked_trained, "measured": self._booked_measured}
         self._last, self._booked_trained, self._booked_measured = now, 0, 0
-        stage = self._stages[-1] if self._stages else "other"
-        self._journal.append({"kind": "time", "stage": stage, **record}, soon=True)
+        return {"stage": self._stages[-1] if self._stages else "other", **record}
 
     def summary(self) -> Spent:
         """The stages in order of appearance, their sum, and the wall time of all sessions."""
         self.book()
         stages: dict[str, dict[str, Any]] = {}
-        for record in self._journal.read():
-            if record["kind"] == "time":
-                entry = stages.setdefault(record["stage"], {"seconds": 0.0, "trained": 0, "measured": 0})
-                for key in entry:
-                    entry[key] += record[key]
+        for record in self._booked():
+            entry = stages.setdefault(record["stage"], {"seconds": 0.0, "trained": 0, "measured": 0})
+            for key in entry:
+                entry[key] += record[key]
         rows = tuple(Stage(n, e["seconds"], e["trained"], e["measured"]) for n, e in stages.items())
         return Spent(rows, sum(r.seconds for r in rows), self._wall())
 
     def _wall(self) -> float:
         """Wall time of earlier sessions as booked, and of this one by the clock, to its last booking."""
         earlier, current = 0.0, 0.0
-        for record in self._journal.read():
-            if record["kind"] == "time":
-                if record["stage"] == "start":
-                    earlier, current = earlier + current, 0.0
-                current += record["seconds"]
+        for record in self._booked():
+            if record["stage"] == "start":
+                earlier, current = earlier + current, 0.0
+            current += record["seconds"]
         return earlier + self._age_before + self._last - self._begin
+
+    def _booked(self) -> Iterator[dict[str, Any]]:
+        for record in self.journal.read():
+            if record["kind"] == "time" or "spent" in record:
+                yield record.get("spent", record)
 
 
 def process_age() -> float:

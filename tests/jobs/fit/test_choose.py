@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sartor.core.errors import BudgetError
-from sartor.core.records import Estimate, Objective, Trial
-from sartor.jobs.fit.choose import Chooser, Pick, ranked, solve, uniform
+from sartor.core.records import Estimate
+from sartor.jobs.fit.choose import Chooser, Pick, Uniform
 from sartor.run.progress import Silent
 from sartor.spaces.tiny import Tiny
 
@@ -37,15 +38,35 @@ def job():
     return SimpleNamespace(display=Silent(), ledger=ledger, parts=SimpleNamespace(space=SPACE))
 
 
-def chooser(meter):
+class Widest:
+    """Names the widest network under the limit, and has tried none."""
 
-    def propose(limits):
+    def propose(self, limits):
         inside = [(k,) for k in range(50) if k + 1 <= limits["latency_ms"]]
         if not inside:
             raise BudgetError("none")
         return inside[-1]
 
-    return Chooser(job(), meter, propose, {"latency_ms": modelled})
+    def ranked(self, limits):
+        return []
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Names the best of its trials."""
+
+    accuracies: dict
+
+    def propose(self, limits):
+        return self.ranked(limits)[0] if self.ranked(limits) else Widest().propose({"latency_ms": 0.0})
+
+    def ranked(self, limits):
+        inside = [a for a in self.accuracies if a[0] + 1 <= limits["latency_ms"]]
+        return sorted(inside, key=self.accuracies.get, reverse=True)
+
+
+def chooser(meter):
+    return Chooser(job(), meter, {"latency_ms": modelled}, Widest())
 
 
 class Uneven(Truth):
@@ -62,15 +83,7 @@ class Uneven(Truth):
 
 def by_trials(meter, accuracies):
     """A chooser for a search that has evaluated some widths."""
-    trials = [Trial(i, a, 1.0, {"accuracy": value}) for i, (a, value) in enumerate(accuracies.items())]
-    costs, objective = {"latency_ms": modelled}, Objective("accuracy", "max")
-    return Chooser(
-        job(),
-        meter,
-        lambda limits: solve(object(), trials, costs, limits, objective),
-        costs,
-        lambda limits: ranked(trials, costs, limits, objective),
-    )
+    return Chooser(job(), meter, {"latency_ms": modelled}, Tried(accuracies))
 
 
 def test_where_the_best_trial_is_slower_than_modelled_the_next_best_ones_are_measured():
@@ -108,25 +121,13 @@ def test_a_hopeless_budget_says_what_was_measured():
 
 
 def test_without_a_latency_budget_nothing_is_measured():
-    found = Chooser(SimpleNamespace(), None, lambda limits: (3,), {}).choose({"macs": 5.0})
-    assert found == Pick((3,))
-
-
-def test_the_best_feasible_trial_answers_for_strategies_that_cannot():
-    trials = [
-        Trial(0, (3,), 1.0, {"accuracy": 0.7}),
-        Trial(1, (9,), 1.0, {"accuracy": 0.9}),
-        Trial(2, (4,), 1.0, {"accuracy": 0.8}),
-        Trial(3, (2,), 1.0, {}, error="diverged"),
-    ]
-    costs, objective = {"latency_ms": modelled}, Objective("accuracy", "max")
-    assert solve(object(), trials, costs, {"latency_ms": 6.0}, objective) == (4,)
-    with pytest.raises(BudgetError, match="none of the 4 trials"):
-        solve(object(), trials, costs, {"latency_ms": 2.0}, objective)
+    asked = SimpleNamespace(propose=lambda limits: (3,))
+    assert Chooser(SimpleNamespace(), None, {}, asked).choose({"macs": 5.0}) == Pick((3,))
 
 
 def test_uniform_is_the_widest_scaling_inside_all_limits():
-    job = SimpleNamespace(parts=SimpleNamespace(space=SPACE))
-    assert uniform(job, {"latency_ms": modelled}, {"latency_ms": 10.0}) == (9,)
+    scaling = Uniform(SPACE, {"latency_ms": modelled})
+    assert scaling.propose({"latency_ms": 10.0}) == (9,)
+    assert scaling.ranked({"latency_ms": 10.0}) == []
     with pytest.raises(BudgetError, match="no uniformly scaled network"):
-        uniform(job, {"latency_ms": modelled}, {"latency_ms": 0.5})
+        scaling.propose({"latency_ms": 0.5})

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sartor.core.errors import ConfigError
-from sartor.core.records import Constraint
+from sartor.core.errors import BudgetError, ConfigError
+from sartor.core.records import Constraint, Objective, Trial
 from sartor.jobs.fit.assemble import analytic_costs, assemble
-from sartor.jobs.fit.search import prepare
+from sartor.jobs.fit.search import prepare, ranked, solve
 from sartor.jobs.fit.stage import Job
 from sartor.run.folder import RunFolder
 from sartor.run.journal import FileJournal
@@ -13,6 +13,24 @@ from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
 from sartor.run.result import Moment, read_trace
 from small import settings
+
+
+def _widths(archs):
+    return [float(a[0] + 1) for a in archs]
+
+
+def test_the_best_feasible_trial_answers_for_strategies_that_cannot():
+    trials = [
+        Trial(0, (3,), 1.0, {"accuracy": 0.7}),
+        Trial(1, (9,), 1.0, {"accuracy": 0.9}),
+        Trial(2, (4,), 1.0, {"accuracy": 0.8}),
+        Trial(3, (2,), 1.0, {}, error="diverged"),
+    ]
+    costs, objective = {"latency_ms": _widths}, Objective("accuracy", "max")
+    assert solve(object(), trials, costs, {"latency_ms": 6.0}, objective) == (4,)
+    assert ranked(trials, costs, {"latency_ms": 60.0}, objective) == [(9,), (4,), (3,)]
+    with pytest.raises(BudgetError, match="none of the 4 trials"):
+        solve(object(), trials, costs, {"latency_ms": 2.0}, objective)
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from safetensors.torch import load_file
 
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import save_weights, train_network
+from sartor.jobs.fit.train import forget_training, save_weights, train_network
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
+from sartor.training.loop import History
 from small import settings
 
 
@@ -20,12 +21,18 @@ def job(tmp_path):
         yield Job(assemble(config), folder, Ledger(folder.journal), Silent())
 
 
-def test_training_keeps_weights_and_leaves_no_checkpoint(job):
+def test_training_keeps_weights_and_a_checkpoint_until_it_is_forgotten(job):
     chosen = Chosen("some", (1, 0, 2))
     result = train_network(job, chosen, "training")
     assert 0 <= result.valid["accuracy"] <= 1
     assert job.weights("some").exists()
-    assert not list(job.folder.artifacts.glob("*.pt"))
+    before, records = job.weights("some").read_bytes(), list(job.folder.journal.read())
+    assert train_network(job, chosen, "again") == result, "a complete checkpoint gives the network at once"
+    assert job.weights("some").read_bytes() == before
+    assert list(job.folder.journal.read()) == records
+    forget_training(job, chosen)
+    forget_training(job, chosen)
+    assert [p.name for p in job.folder.artifacts.iterdir()] == ["some.safetensors"]
     network = job.load(chosen)
     assert not network.training
     assert all(torch.equal(network.state_dict()[k], v) for k, v in load_file(job.weights("some")).items())
@@ -62,7 +69,7 @@ def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(j
     assert seen[0] == ((1, 0, 2), (1, 8, 8))
     assert "on the validation split, with its layers fitted" in seen[1]
     checkpoint = job.folder.artifacts / "other.checkpoint.safetensors"
-    monkeypatch.setattr("sartor.training.fit", lambda *_, **__: None)
+    monkeypatch.setattr("sartor.training.fit", lambda *_, **__: History(()))
     checkpoint.touch()
     seen.clear()
     train_network(job, Chosen("other", (1, 0, 2)), "training")

@@ -39,7 +39,7 @@ from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import TrainedNetwork, keep_network, train_network
+from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Tested
 from sartor.run import comparison as comparisons
 from sartor.run.comparison import Answer, Comparison, Given, Posed, Use, Yardstick
@@ -295,7 +295,11 @@ class _Contest:
         if not entrant.shares_weights or self.allowance.unit != "seconds":
             return None
 
-        def work() -> Pace:
+        name = f"pace.{entrant.name}"
+        known = self.job.done(name, Pace)
+        if known is not None:
+            return known.seconds
+        with self.job.stage(name, f"An epoch of {entrant.name}"):
             task, share = thinned(self.parts.task, PROBE)
             job = self._job(entrant, self.seeds[0], self.job.folder, pace=pace_of(self.allowance, PROBE))
             found = self._prepare(replace(job, parts=replace(job.parts, task=task)))
@@ -305,9 +309,7 @@ class _Contest:
                 capped = Capped(found.strategy, purse)
                 for _ in range(PROBE):
                     capped.step(lab)
-            return Pace(max(purse.seconds / (PROBE * share), 1e-6))
-
-        return self.job.stage(f"pace.{entrant.name}", f"An epoch of {entrant.name}", Pace, work).seconds
+            return self.job.end(name, Pace(max(purse.seconds / (PROBE * share), 1e-6))).seconds
 
     def _answer(self, entrant: Entrant, seed: int) -> Named:
         """What the search names, run or gone on with in a folder of its own."""
@@ -315,7 +317,11 @@ class _Contest:
         config = self._config(entrant, seed, pace=pace)
         with RunFolder(self._folder(entrant.name, seed), config) as place:
             job = self._job(entrant, seed, place, pace=pace)
-            return job.stage("search.answer", f"{entrant.name}, seed {seed}", Named, lambda: self._search(entrant, job))
+            found = job.done("search.answer", Named)
+            if found is None:
+                with job.stage("search.answer", f"{entrant.name}, seed {seed}"):
+                    found = job.end("search.answer", self._search(entrant, job))
+        return found
 
     def _search(self, entrant: Entrant, job: Job) -> Named:
         point = self.pipeline.limits[0]
@@ -369,22 +375,28 @@ class _Contest:
             return {arch: self._network(job, arch, f"{i} of {len(wanted)}") for i, arch in enumerate(wanted, 1)}
 
     def _network(self, job: Job, arch: Arch, which: str) -> Network:
-        chosen, space = Chosen(_name(arch), arch), self.parts.space
-        label = f"training network {which}, seed {job.parts.seed}"
-        first = arch == space.reference
-        reference = Chosen(_name(space.reference), space.reference)
-
-        def work() -> TrainedNetwork:
-            if first and isinstance(space, Pretrained) and space.trained:
-                return keep_network(job, chosen)
-            taught = self.parts.config.get("training", {}).get("distil_weight", 0) and not first
-            return train_network(job, chosen, label, teacher=job.load(reference) if taught else None)
-
-        trained = job.stage(f"training.{chosen.name}", label.capitalize(), TrainedNetwork, work)
-        tested = job.stage(
-            f"test.{chosen.name}", "On the test split", Tested, lambda: Tested({chosen.name: verify.test(job, chosen)})
-        )
+        chosen = Chosen(_name(arch), arch)
+        training, testing = f"training.{chosen.name}", f"test.{chosen.name}"
+        trained = job.done(training, TrainedNetwork)
+        if trained is None:
+            label = f"training network {which}, seed {job.parts.seed}"
+            with job.stage(training, label.capitalize()):
+                trained = job.end(training, self._train(job, chosen, label))
+        forget_training(job, chosen)
+        tested = job.done(testing, Tested)
+        if tested is None:
+            with job.stage(testing, "On the test split"):
+                tested = job.end(testing, Tested({chosen.name: verify.test(job, chosen)}))
         return Network(trained.valid, tested.scores[chosen.name])
+
+    def _train(self, job: Job, chosen: Chosen, label: str) -> TrainedNetwork:
+        space = self.parts.space
+        if chosen.arch != space.reference:
+            reference = Chosen(_name(space.reference), space.reference)
+            return train_network(job, chosen, label, teacher=job.load(reference) if self.parts.taught else None)
+        if isinstance(space, Pretrained) and space.trained:
+            return keep_network(job, chosen)
+        return train_network(job, chosen, label)
 
     def _times(self, answers: Answers) -> dict[Arch, Estimate]:
         """All answers and the reference in the same rounds, where latency has a bound on a target that is here."""
@@ -393,15 +405,15 @@ class _Contest:
             return {}
         wanted = dict.fromkeys([self.parts.space.reference, *_named(answers)])
 
-        def work() -> dict[str, Estimate]:
-            bar = self.job.bar("interleaved rounds")
-            found = meter.compare({_name(a): a for a in wanted}, rounds=ROUNDS, on_round=bar)
-            self.job.ledger.count(measured=len(wanted))
-            return found
-
         which = hashlib.sha256("".join(sorted(map(_name, wanted))).encode()).hexdigest()[:12]
         title = "All answers on the target, in the same rounds"
-        found = self.job.stage(f"measurement.{which}", title, dict[str, Estimate], work)
+        found = self.job.done(f"measurement.{which}", dict[str, Estimate])
+        if found is None:
+            with self.job.stage(f"measurement.{which}", title):
+                self.job.ledger.count(measured=len(wanted))
+                bar = self.job.bar("interleaved rounds")
+                timed = meter.compare({_name(a): a for a in wanted}, rounds=ROUNDS, on_round=bar)
+                found = self.job.end(f"measurement.{which}", timed)
         return {arch: found[_name(arch)] for arch in wanted}
 
     def _found(

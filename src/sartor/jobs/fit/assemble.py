@@ -82,9 +82,6 @@ class VerificationSettings:
     attempts: int = 3
     tolerance: float = 1e-3
 
-    def __post_init__(self) -> None:
-        _ = self.effort  # raises now, not after hours of search
-
     @property
     def effort(self) -> Effort:
         """How well the final measurement times."""
@@ -158,6 +155,7 @@ def assemble(
         verification=configs.call(VerificationSettings, config.get("verification", {})),
         export=configs.call(ExportSettings, config.get("export", {})),
     )
+    _ = parts.verification.effort  # raises now, not after hours of search
     exporting.check_target(parts.target, parts.export)
     if parts.latency_model.table:
         OperatorTable.read(parts.latency_model.table).tables(require(space, Operated, "latency_model.table"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from sartor import archs
-from sartor.core.abilities import Scalable, Solvable
-from sartor.core.contracts import CostModel, Strategy
+from sartor.core.abilities import Scalable
+from sartor.core.contracts import CostModel
 from sartor.core.errors import BudgetError
-from sartor.core.records import Arch, Objective, Trial
-from sartor.jobs.fit.budget import human
+from sartor.core.records import Arch
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.stage import Job
 from sartor.run.result import Look
@@ -30,36 +30,6 @@ FACTORS = 400
 """Steps up to the reference in which the uniformly scaled network is looked for."""
 
 
-def ranked(
-    trials: Sequence[Trial], costs: Mapping[str, CostModel], limits: Mapping[str, float], objective: Objective
-) -> list[Arch]:
-    """The networks under `limits` that a search has evaluated, the best first; of all fidelities only the highest."""
-    inside = [t for t in trials if t.ok and all(float(costs[m]([t.arch])[0]) <= v for m, v in limits.items())]
-    top = max((t.fidelity for t in inside), default=1.0)
-    return list(dict.fromkeys(t.arch for t in sorted(inside, key=objective.loss) if t.fidelity == top))
-
-
-def solve(
-    strategy: Strategy,
-    trials: Sequence[Trial],
-    costs: Mapping[str, CostModel],
-    limits: Mapping[str, float],
-    objective: Objective,
-) -> Arch:
-    """The best arch under `limits`: asked of the strategy if it can tell, else the best trial.
-
-    Raises:
-        BudgetError: No arch, or no trial of the search, meets the limits.
-    """
-    if isinstance(strategy, Solvable):
-        return strategy.solve(limits)
-    inside = ranked(trials, costs, limits, objective)
-    if not inside:
-        words = ", ".join(f"{m} <= {human(m, v)}" for m, v in limits.items())
-        raise BudgetError(f"none of the {len(trials)} trials of the search meets {words}; search longer")
-    return inside[0]
-
-
 @dataclass(frozen=True)
 class Pick:
     """The network for one point of the budget.
@@ -73,6 +43,16 @@ class Pick:
     looks: tuple[Look, ...] = ()
 
 
+class Asked(Protocol):
+    """Who names networks: a search, or uniform scaling."""
+
+    def propose(self, limits: Mapping[str, float]) -> Arch:
+        """The best network under limits; raises BudgetError if there is none."""
+
+    def ranked(self, limits: Mapping[str, float]) -> Sequence[Arch]:
+        """Those under limits that have been tried, the best first; none if nothing is tried."""
+
+
 class Chooser:
     """Finds the best network whose *measured* latency is inside the budget, without training anything again.
 
@@ -82,16 +62,8 @@ class Chooser:
     lower limit would exclude all networks that the model errs about less.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        meter: Meter | None,
-        propose: Callable[[Mapping[str, float]], Sequence[int]],
-        costs: Mapping[str, CostModel],
-        trials: Callable[[Mapping[str, float]], Sequence[Arch]] | None = None,
-    ) -> None:
-        """`propose(limits)` names the best arch under limits, or raises BudgetError; `trials`: see `ranked`."""
-        self._job, self._meter, self._propose, self._costs, self._trials = job, meter, propose, costs, trials
+    def __init__(self, job: Job, meter: Meter | None, costs: Mapping[str, CostModel], asked: Asked) -> None:
+        self._job, self._meter, self._costs, self._asked = job, meter, costs, asked
 
     def choose(self, limits: Mapping[str, float], *, start: float | None = None) -> Pick:
         """The arch for one point of the budget, and what was measured on the way.
@@ -101,7 +73,7 @@ class Chooser:
             start: The modelled latency to begin with, instead of the bound itself.
         """
         if self._meter is None or "latency_ms" not in limits:
-            return Pick(tuple(self._propose(limits)))
+            return Pick(tuple(self._asked.propose(limits)))
         looks = list[Look]()
         best = None if start else self._best_trial(limits, looks)
         best = best or self._closest(limits, start or limits["latency_ms"], looks)
@@ -138,9 +110,9 @@ class Chooser:
     def _best_trial(self, limits: Mapping[str, float], looks: list[Look]) -> Look | None:
         """The best trial that is inside when measured; None if the strategy's answer is no trial, or none is inside."""
         budget = limits["latency_ms"]
-        if self._trials is None or [self._ask(limits, first=False)] != list(self._trials(limits)[:1]):
+        if [self._ask(limits, first=False)] != list(self._asked.ranked(limits)[:1]):
             return None
-        for number, arch in enumerate(self._trials({**limits, "latency_ms": DOUBT * budget})[:TRIALS]):
+        for number, arch in enumerate(self._asked.ranked({**limits, "latency_ms": DOUBT * budget})[:TRIALS]):
             self._job.display.bar(number, TRIALS, "measuring the choice")
             look = self._look(arch, budget, looks)
             if look.measured.high <= budget:
@@ -149,7 +121,7 @@ class Chooser:
 
     def _ask(self, limits: Mapping[str, float], *, first: bool) -> Arch | None:
         try:
-            return tuple(self._propose(limits))
+            return tuple(self._asked.propose(limits))
         except BudgetError:
             # the model may put even the smallest network above a budget that it meets when measured
             return archs.smallest(self._job.parts.space) if first else None
@@ -168,20 +140,29 @@ class Chooser:
         return looks[-1]
 
 
-def uniform(job: Job, costs: Mapping[str, CostModel], limits: Mapping[str, float]) -> Arch:
-    """The widest uniformly scaled network whose modelled costs are under `limits`.
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform scaling, asked like a search: it has tried nothing."""
 
-    Raises:
-        BudgetError: Not even the narrowest is.
-    """
-    space = job.parts.space
-    assert isinstance(space, Scalable)
-    candidates = dict.fromkeys(space.scaled(step / FACTORS) for step in range(2, 2 * FACTORS + 1))
-    inside = [a for a in candidates if all(float(costs[m]([a])[0]) <= v for m, v in limits.items())]
-    if not inside:
-        raise BudgetError(f"no uniformly scaled network meets {dict(limits)}; raise the budget")
-    main = next(iter(limits))
-    return max(inside, key=lambda a: float(costs[main]([a])[0]))
+    space: Scalable
+    costs: Mapping[str, CostModel]
+
+    def propose(self, limits: Mapping[str, float]) -> Arch:
+        """The widest uniformly scaled network whose modelled costs are under `limits`.
+
+        Raises:
+            BudgetError: Not even the narrowest is.
+        """
+        candidates = dict.fromkeys(self.space.scaled(step / FACTORS) for step in range(2, 2 * FACTORS + 1))
+        inside = [a for a in candidates if all(float(self.costs[m]([a])[0]) <= v for m, v in limits.items())]
+        if not inside:
+            raise BudgetError(f"no uniformly scaled network meets {dict(limits)}; raise the budget")
+        main = next(iter(limits))
+        return max(inside, key=lambda a: float(self.costs[main]([a])[0]))
+
+    def ranked(self, limits: Mapping[str, float]) -> list[Arch]:  # noqa: ARG002 - there are none
+        """None."""
+        return []
 
 
 def _missed(budget: float, looks: Sequence[Look]) -> str:

@@ -16,11 +16,11 @@ from sartor.costs.fitted import Fitted
 from sartor.jobs.fit import choose, reference, search, verify
 from sartor.jobs.fit.assemble import analytic_costs
 from sartor.jobs.fit.budget import aimed, check_reachable, constraints, words
-from sartor.jobs.fit.choose import Chooser, Pick
+from sartor.jobs.fit.choose import Chooser, Pick, Uniform
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import TrainedNetwork, keep_network, train_network
+from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Export, Tested, Verified
 from sartor.run.result import Entry, LatencyModel, Look, Point, Role
 
@@ -87,7 +87,7 @@ class Pipeline:
     @property
     def latency_model(self) -> LatencyModel | None:
         """The facts of the latency model, where there is one."""
-        return self.job.stage_result("latency_model.fit", LatencyModel)
+        return self.job.done("latency_model.fit", LatencyModel)
 
     def _find_limits(self) -> None:
         """Measure the reference and the floor if latency is bounded; turn the budget into limits, checked."""
@@ -104,10 +104,10 @@ class Pipeline:
         elif self.parts.budget.measured:
             with self.job.ledger.stage("reference"):
                 self.meter = meter = Meter(self.parts)
-            title = "Reference network on the target"
-            ends = self.job.stage(
-                "reference.latency", title, reference.Ends, lambda: reference.measure_reference(self.job, meter)
-            )
+            ends = self.job.done("reference.latency", reference.Ends)
+            if ends is None:
+                with self.job.stage("reference.latency", "Reference network on the target"):
+                    ends = self.job.end("reference.latency", reference.measure_reference(self.job, meter))
             meter.anchor = ends.anchor
             full["latency_ms"], floor["latency_ms"] = ends.anchor.value, ends.floor.low
         self.limits = self.parts.budget.points(full)
@@ -116,28 +116,26 @@ class Pipeline:
     def _model_latency(self) -> None:
         if not self.parts.budget.measured or "latency_ms" in self.costs:
             return
-        fitted: list[Fitted] = []
-
-        def work() -> LatencyModel:
-            fitted.append(reference.measured_model(self.job, self.meter))
-            return reference.facts(fitted[0])
-
-        self.job.stage("latency_model.fit", "Latency model", LatencyModel, work)
-        with self.job.ledger.stage("latency_model"):
-            model = fitted[0] if fitted else reference.latency_model(self.job, self.meter)
+        job = self.job
+        if self.latency_model is None:
+            with job.stage("latency_model.fit", "Latency model"):
+                model = reference.measured_model(job, self.meter)
+                job.end("latency_model.fit", reference.facts(model))
+        else:
+            with job.ledger.stage("latency_model"):
+                model = reference.latency_model(job, self.meter)
         self.costs = {**self.costs, "latency_ms": model}
 
     def _search(self, *, final: bool) -> None:
         """Run the search, or restore it; `final`: one that a limit has stopped counts as done, too."""
         job = self.job
         self.search = search.prepare(job, self.costs, constraints(self._aims()))
-        if job.folder.stage_result("search.run") is None:
-            job.display.stage(f"Search: {self.parts.config['strategy']['name']}")
-            with job.ledger.stage("search"):
+        if job.done("search.run", Searched) is None:
+            with job.stage("search.run", f"Search: {self.parts.config['strategy']['name']}"):
                 finished = self.search.run()
-                job.ledger.count(trained=int(self.search.shares_weights and finished))
-            if finished or final:
-                job.folder.end_stage("search.run", {"finished": finished})
+                if finished or final:
+                    job.ledger.count(trained=self.search.trained(finished=finished))
+                    job.end("search.run", Searched(finished))
         # What is decided rests on the checkpoint, so that a resumed run decides the same.
         self.search.restore()
 
@@ -153,33 +151,31 @@ class Pipeline:
         for i, limits in enumerate(self.limits):
             self._choose_searched(i, 0, None)
             if isinstance(self.space, Scalable):
-                self._choose_uniform(i, limits)
+                self._choose_uniform(i, limits, Uniform(self.space, self.costs))
 
     def _choose_searched(self, i: int, attempt: int, start: float | None) -> None:
-        found, limits = self.search, self.limits[i]
-        chooser = Chooser(self.job, self.meter, found.propose, self.costs, found.ranked)
-        pick = self.job.stage(
-            f"choice.searched.{i}.{attempt}",
-            f"Choosing the network for {words(limits)}",
-            Pick,
-            lambda: chooser.choose(limits, start=start),
-        )
+        limits, stage = self.limits[i], f"choice.searched.{i}.{attempt}"
+        pick = self.job.done(stage, Pick)
+        if pick is None:
+            with self.job.stage(stage, f"Choosing the network for {words(limits)}"):
+                chooser = Chooser(self.job, self.meter, self.costs, self.search)
+                pick = self.job.end(stage, chooser.choose(limits, start=start))
         assert pick.arch is not None, "a chooser names a network, or raises"
         name = f"searched_{i}" + (f"_{attempt}" if attempt else "")
         self.chosen[f"searched_{i}"] = Chosen(name, pick.arch)
         self._looks[i] += pick.looks
 
-    def _choose_uniform(self, i: int, limits: Mapping[str, float]) -> None:
-        chooser = Chooser(self.job, self.meter, lambda p: choose.uniform(self.job, self.costs, p), self.costs)
-
-        def work() -> Pick:
-            try:
-                return chooser.choose(limits)
-            except BudgetError as error:  # scaling alone may not go down far enough
-                self.job.display.say(f"  no uniformly scaled network: {error}")
-                return Pick(None)
-
-        pick = self.job.stage(f"choice.uniform.{i}", f"Uniformly scaled network for {words(limits)}", Pick, work)
+    def _choose_uniform(self, i: int, limits: Mapping[str, float], scaling: Uniform) -> None:
+        stage = f"choice.uniform.{i}"
+        pick = self.job.done(stage, Pick)
+        if pick is None:
+            with self.job.stage(stage, f"Uniformly scaled network for {words(limits)}"):
+                try:
+                    pick = Chooser(self.job, self.meter, self.costs, scaling).choose(limits)
+                except BudgetError as error:  # scaling alone may not go down far enough
+                    self.job.display.say(f"  no uniformly scaled network: {error}")
+                    pick = Pick(None)
+                self.job.end(stage, pick)
         if pick.arch is not None:
             self.chosen[f"uniform_{i}"] = Chosen(f"uniform_{i}", pick.arch)
 
@@ -195,8 +191,11 @@ class Pipeline:
                 break
             for i in missed:
                 self._replace(i, attempt + 1)
-        title = "Quality on the test split"
-        tested = self.job.stage("test.scores", title, Tested, self._test)
+        tested = self.job.done("test.scores", Tested)
+        if tested is None:
+            with self.job.stage("test.scores", "Quality on the test split"):
+                scores = {role: verify.test(self.job, chosen) for role, chosen in self.chosen.items()}
+                tested = self.job.end("test.scores", Tested(scores))
         for role, entry in self.entries.items():
             self.entries[role] = replace(entry, scores=tested.scores[role])
 
@@ -212,16 +211,16 @@ class Pipeline:
         self._choose_searched(i, attempt, entry.predicted_latency_ms / over * choose.MARGIN)
 
     def _train(self, role: str) -> None:
-        chosen, label = self.chosen[role], f"training the {_spoken(role, len(self.limits))}"
-        stage = self._training(role)
-        if role == "reference" and isinstance(self.space, Pretrained) and self.space.trained:
-            self.job.stage(stage, "The network as it is", TrainedNetwork, lambda: keep_network(self.job, chosen))
-            return
-
-        def work() -> TrainedNetwork:
-            return train_network(self.job, chosen, label, teacher=self._teacher(role))
-
-        self.job.stage(stage, label.capitalize(), TrainedNetwork, work)
+        job, chosen, stage = self.job, self.chosen[role], self._training(role)
+        if job.done(stage, TrainedNetwork) is None:
+            label = f"training the {_spoken(role, len(self.limits))}"
+            kept = role == "reference" and isinstance(self.space, Pretrained) and self.space.trained
+            with job.stage(stage, "The network as it is" if kept else label.capitalize()):
+                if kept:
+                    job.end(stage, keep_network(job, chosen))
+                else:
+                    job.end(stage, train_network(job, chosen, label, teacher=self._teacher(role)))
+        forget_training(job, chosen)
 
     def _training(self, role: str) -> str:
         """The stage in which a network gets its final weights."""
@@ -229,7 +228,7 @@ class Pipeline:
 
     def _valid(self, role: str) -> Mapping[str, float]:
         """Metrics on the validation split, after the last training."""
-        trained = self.job.stage_result(self._training(role), TrainedNetwork)
+        trained = self.job.done(self._training(role), TrainedNetwork)
         return trained.valid if trained is not None else {}
 
     def _teacher(self, role: str) -> nn.Module | None:
@@ -238,36 +237,24 @@ class Pipeline:
 
     def _export(self, role: str) -> Export:
         """The file of a trained network, checked against PyTorch: each is written once, for timing and for delivery."""
-        chosen, found = self.chosen[role], list[Export]()
-
-        def work() -> Export:
-            found.append(verify.export(self.job, chosen))
-            return found[0]
-
-        title = f"Exporting the {_spoken(role, len(self.limits))}"
-        export = self.job.stage(f"export.{chosen.name}", title, Export, work)
-        if found and export.note:
-            self.job.display.say(f"  {export.note}")
-        return export
+        chosen = self.chosen[role]
+        stage = f"export.{chosen.name}"
+        found = self.job.done(stage, Export)
+        if found is None:
+            with self.job.stage(stage, f"Exporting the {_spoken(role, len(self.limits))}"):
+                found = self.job.end(stage, verify.export(self.job, chosen))
+            if found.note:
+                self.job.display.say(f"  {found.note}")
+        return found
 
     def _verify(self, attempt: int) -> None:
         """Export everything, check it against PyTorch, and time it in the same rounds."""
-        job, settings = self.job, self.parts.verification
-        anchor = self.meter.anchor if self.meter is not None else None
+        job, stage = self.job, f"verification.{attempt}"
         exports = {role: self._export(role) for role in self.chosen}
-
-        def work() -> Verified:
-            subjects = verify.subjects_of(job, self.chosen, {r: e.file for r, e in exports.items()})
-            times: dict[str, Estimate] = {}
-            for effort in (settings.effort, settings.effort.doubled()):  # unsure verdicts get a second, longer look
-                show, say = job.bar("interleaved rounds"), job.display.say
-                times = verify.latencies(subjects, anchor, effort, show=show, say=say)
-                if not self._unsure(times):
-                    break
-            job.ledger.count(measured=len(subjects))
-            return Verified(times)
-
-        found = job.stage(f"verification.{attempt}", "Verification on the target", Verified, work)
+        found = job.done(stage, Verified)
+        if found is None:
+            with job.stage(stage, "Verification on the target"):
+                found = job.end(stage, Verified(self._times(exports)))
         modelled = self.costs.get("latency_ms")
         for role, chosen in self.chosen.items():
             export = exports[role]
@@ -279,6 +266,18 @@ class Pipeline:
                 note=export.note,
                 valid=self._valid(role),
             )
+
+    def _times(self, exports: Mapping[str, Export]) -> dict[str, Estimate]:
+        """Milliseconds of all networks; unsure verdicts get a second, longer look."""
+        job, effort = self.job, self.parts.verification.effort
+        anchor = self.meter.anchor if self.meter is not None else None
+        subjects = verify.subjects_of(job, self.chosen, {r: e.file for r, e in exports.items()})
+        job.ledger.count(measured=len(subjects))
+        show, say = job.bar("interleaved rounds"), job.display.say
+        times = verify.latencies(subjects, anchor, effort, show=show, say=say)
+        if self._unsure(times):
+            times = verify.latencies(subjects, anchor, effort.doubled(), show=show, say=say)
+        return times
 
     def _unsure(self, times: Mapping[str, Estimate]) -> bool:
         if self.meter is None:
@@ -297,9 +296,6 @@ class Pipeline:
             return [own]
         better = metric.gain(self._valid(uniform)[metric.name], self._valid(own)[metric.name]) > 0
         return [own, uniform] if better else [own]
-
-    def _test(self) -> Tested:
-        return Tested({role: verify.test(self.job, chosen) for role, chosen in self.chosen.items()})
 
     def _point(self, i: int, limits: Mapping[str, float]) -> Point:
         """One point of the budget; rests on what the journal holds, so that a resumed run decides the same."""

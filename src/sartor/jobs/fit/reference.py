@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sartor import archs
+from sartor.core import files
 from sartor.core.contracts import Space
 from sartor.core.records import Arch, Estimate
 from sartor.core.rng import derive, numpy_rng
@@ -19,7 +20,7 @@ from sartor.costs.fitted import Fitted
 from sartor.jobs.fit.assemble import LatencyModelSettings
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.stage import Job
-from sartor.latency import samples as files
+from sartor.latency import samples
 from sartor.latency.operator_table import OperatorTable
 from sartor.latency.plan import heldout, plan
 from sartor.latency.samples import Header, Sample, Split
@@ -27,6 +28,7 @@ from sartor.latency.sweeps import Visit, combine
 from sartor.run.journal import FileJournal
 from sartor.run.result import LatencyModel, Predicted, Sums
 from sartor.timing.machine import machine
+from sartor.timing.rounds import OnRound
 
 ANCHOR_ROUNDS = 60
 CHUNK = 48
@@ -83,7 +85,7 @@ def facts(model: Fitted) -> LatencyModel:
 
 def latency_model(job: Job, meter: Meter | None) -> Fitted:
     """The model that the samples on disk give: deterministic, so it needs no file of its own."""
-    _, have = files.read(samples_path(job), job.parts.space)
+    _, have = samples.read(samples_path(job), job.parts.space)
     kind, table = job.parts.latency_model.kind, operator_table(job)
     return Fitted.of(job.parts.space, _in_milliseconds_of(have, meter), kind=kind, table=table)
 
@@ -112,12 +114,13 @@ def measure_samples(job: Job, meter: Meter | None) -> None:
     path = samples_path(job)
     header = Header.of(job.parts.space, job.parts.target.describe(), str(machine()["processor"]))
     _adopt(job, path, header)
-    if path.exists() or meter is None:
+    if job.parts.latency_model.samples or meter is None:
         return
     wanted = planned(job.parts.space, job.parts.latency_model, job.parts.seed)
-    visits = measure_in_sweeps(job, meter, wanted)
-    found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
-    files.append(path, header, _in_milliseconds_of(found, meter))
+    if not path.exists():
+        visits = measure_in_sweeps(job, meter, wanted)
+        found = combine(visits, job.parts.space.reference, {a for a, split in wanted if split == "heldout"})
+        _keep(path, header, _in_milliseconds_of(found, meter))
     job.ledger.count(measured=len(wanted))
 
 
@@ -130,14 +133,14 @@ def measure_in_sweeps(job: Job, meter: Meter, wanted: Sequence[tuple[Arch, Split
     journal = FileJournal(job.folder.artifacts / "visits.jsonl")
     done = {(r["sweep"], r["chunk"]): r for r in journal.read()}
     chunks = list(_chunks(job, wanted))
-    show = job.bar("latency of networks")
     for index, (sweep, number, chunk) in enumerate(chunks):
+        show = job.bar("latency of networks", index, len(chunks))
         if (sweep, number) not in done:
-            timed = _visit(job, meter, chunk, sweep, number, partial(_part, show, index, len(chunks)))
+            timed = _visit(job, meter, chunk, sweep, number, show)
             done[sweep, number] = {"kind": "visits", "sweep": sweep, "chunk": number, **timed}
             journal.append(done[sweep, number])
             job.ledger.book()
-        show(index + 1, len(chunks))
+        show(1, 1)
     return [
         Visit(tuple(arch), (sweep, number, row), 1e3 * seconds)
         for (sweep, number), record in done.items()
@@ -158,20 +161,12 @@ def _chunks(job: Job, wanted: Sequence[tuple[Arch, Split]]) -> Iterator[tuple[in
                 yield sweep, number, [mixed[i] for i in piece]
 
 
-def _part(show: Callable[[float, float], None], before: int, total: int, part: float) -> None:
-    show(before + part, total)
-
-
-def _visit(
-    job: Job, meter: Meter, chunk: Sequence[Arch], sweep: int, number: int, show: Callable[[float], None]
-) -> dict[str, Any]:
+def _visit(job: Job, meter: Meter, chunk: Sequence[Arch], sweep: int, number: int, show: OnRound) -> dict[str, Any]:
     """Time the reference and a chunk of networks in interleaved rounds, each from a fresh session."""
     reference = job.parts.space.reference
     everyone = [reference, *(a for a in chunk if a != reference)]
     seed = derive(job.parts.seed, "latency", "visit", sweep, number) % 2**31
-    timed = meter.visit(
-        everyone, rounds=job.parts.latency_model.rounds, seed=seed, on_round=lambda done, total: show(done / total)
-    )
+    timed = meter.visit(everyone, rounds=job.parts.latency_model.rounds, seed=seed, on_round=show)
     return {"archs": [list(a) for a in everyone], "seconds": [list(row) for row in timed.seconds]}
 
 
@@ -189,10 +184,15 @@ def _adopt(job: Job, path: Path, header: Header) -> None:
         return
     given = Path(source)
     if given.suffix == ".csv":
-        files.append(path, header, files.read_manifest(given, job.parts.space))
+        _keep(path, header, samples.read_manifest(given, job.parts.space))
         return
-    files.read(given, job.parts.space)  # raises if it is missing, damaged or of another space
-    shutil.copy(given, path)
+    samples.read(given, job.parts.space)  # raises if it is missing, damaged or of another space
+    files.atomically(path, partial(shutil.copy, given))
+
+
+def _keep(path: Path, header: Header, have: Sequence[Sample]) -> None:
+    """Write the samples file whole or not at all: where there is one, nothing is measured again."""
+    files.atomically(path, lambda part: samples.append(part, header, have))
 
 
 def _in_milliseconds_of(have: Sequence[Sample], meter: Meter | None) -> list[Sample]:

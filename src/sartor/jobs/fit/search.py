@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sartor import config as configs
 from sartor.core import plugins
+from sartor.core.abilities import Solvable
 from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
-from sartor.core.records import Arch, Constraint, Trial
+from sartor.core.errors import BudgetError
+from sartor.core.records import Arch, Constraint, Objective, Trial
 from sartor.core.rng import derive
-from sartor.jobs.fit.choose import ranked, solve
+from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.stage import Job
 from sartor.run import result as results
 from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import Limits, restore, run
 
 SUPERNET = "supernet.safetensors"
+
+
+def ranked(
+    trials: Sequence[Trial], costs: Mapping[str, CostModel], limits: Mapping[str, float], objective: Objective
+) -> list[Arch]:
+    """The networks under `limits` that a search has evaluated, the best first; of all fidelities only the highest."""
+    inside = [t for t in trials if t.ok and all(float(costs[m]([t.arch])[0]) <= v for m, v in limits.items())]
+    top = max((t.fidelity for t in inside), default=1.0)
+    return list(dict.fromkeys(t.arch for t in sorted(inside, key=objective.loss) if t.fidelity == top))
+
+
+def solve(
+    strategy: Strategy,
+    trials: Sequence[Trial],
+    costs: Mapping[str, CostModel],
+    limits: Mapping[str, float],
+    objective: Objective,
+) -> Arch:
+    """The best arch under `limits`: asked of the strategy if it can tell, else the best trial.
+
+    Raises:
+        BudgetError: No arch, or no trial of the search, meets the limits.
+    """
+    if isinstance(strategy, Solvable):
+        return strategy.solve(limits)
+    inside = ranked(trials, costs, limits, objective)
+    if not inside:
+        words = ", ".join(f"{m} <= {human(m, v)}" for m, v in limits.items())
+        raise BudgetError(f"none of the {len(trials)} trials of the search meets {words}; search longer")
+    return inside[0]
 
 
 @dataclass(frozen=True)
@@ -38,10 +70,6 @@ class Search:
         job = self.job
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
-        def on_trial(trial: Trial) -> None:
-            job.ledger.count(trained=int(trial.ok and self.evaluator.epochs(trial.fidelity) > 0))
-            job.ledger.tick()
-
         def progress(done: float, total: float, label: str) -> None:
             job.display.bar(done, total, label or "search")
 
@@ -53,9 +81,14 @@ class Search:
             seed=derive(job.parts.seed, "search"),
             limits=limits,
             progress=progress,
-            on_trial=on_trial,
-            on_step=lambda _step: job.ledger.tick(),
+            on_trial=job.ledger.tick,
+            on_step=job.ledger.tick,
         )
+
+    def trained(self, *, finished: bool) -> int:
+        """How many networks it has trained: one per trial that trains its own, and one if a finished one shares it."""
+        own = sum(t.ok and self.evaluator.epochs(t.fidelity) > 0 for t in self.trials())
+        return own + int(self.shares_weights and finished)
 
     def restore(self) -> None:
         """Put the last checkpoint into the strategy, without running anything."""

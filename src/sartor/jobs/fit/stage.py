@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -44,32 +45,40 @@ class Job:
     ledger: Ledger
     display: Display
 
-    def stage(self, name: str, title: str, kind: type[T], work: Callable[[], T]) -> T:
-        """The result of a stage: from the journal if it has been done, else by doing it.
+    def done(self, name: str, kind: type[T]) -> T | None:
+        """The result of a stage, a dataclass of plain values; None if it is still to be done.
+
+        Whoever does it writes `with job.stage(name, title): found = job.end(name, ...)`.
+        """
+        done = self.folder.stage_result(name)
+        return None if done is None else decode(kind, done, f"{self.folder.path}: stage {name}")
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """The block does a stage, which `end` ends.
 
         Args:
             name: Unique in the run; the ledger books it under the part before the first dot.
             title: For the user.
-            kind: Of the result: a dataclass of plain values.
-            work: Gives it; whatever it writes must be on disk when it returns.
         """
-        done = self.stage_result(name, kind)
-        if done is not None:
-            return done
         self.display.stage(title)
         with self.ledger.stage(name.partition(".")[0]):
-            result = work()
-        self.folder.end_stage(name, encode(result))
+            yield
+
+    def end(self, name: str, result: T) -> T:
+        """Journal the result of the stage that is open, with what it cost: no kill can come between the two.
+
+        Whatever the stage has written must be on disk; what only it needed may be removed after this.
+        """
+        own = self.ledger.journal is self.folder.journal  # a comparison has many folders and one ledger
+        self.folder.end_stage(name, encode(result), self.ledger.due() if own else None)
         return result
 
-    def stage_result(self, name: str, kind: type[T]) -> T | None:
-        """The result of a stage that has been done."""
-        done = self.folder.stage_result(name)
-        return None if done is None else decode(kind, done, f"{self.folder.path}: stage {name}")
-
-    def bar(self, label: str) -> Callable[[float, float], None]:
-        """A progress bar with this label, to be told (done, total)."""
-        return lambda done, total: self.display.bar(done, total, label)
+    def bar(self, label: str, number: int = 0, of: int = 1) -> Callable[[float, float], None]:
+        """A progress bar with this label, to be told (done, total) of all, or of one part `number` out of `of`."""
+        if of == 1:
+            return lambda done, total: self.display.bar(done, total, label)
+        return lambda done, total: self.display.bar(number + done / total, of, label)
 
     def weights(self, name: str) -> Path:
         """Where the trained weights of the network called `name` are."""

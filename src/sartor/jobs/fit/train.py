@@ -30,29 +30,53 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     """Train with the job's recipe, resumably, from the weights that the space gives.
 
     The trained weights go to `job.weights(chosen.name)`. Every network of a run starts from the same seed and sees
-    the same batches in the same order.
+    the same batches in the same order. The last checkpoint stays: a kill may come before the caller has journaled what
+    this gives, and then nothing is trained again; `forget_training` removes it.
     """
     parts = job.parts
     task = parts.task.sealed()
     module = parts.build(chosen.arch, "train")
-    checkpoint = job.folder.artifacts / f"{chosen.name}.checkpoint.safetensors"
+    checkpoint = _checkpoint(job, chosen)
+    journaled = _journaled(job, chosen)
     if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not state.present(checkpoint):
         batches = task.train(torch_rng(parts.seed, "reconstruct"))
         if parts.space.reconstruct(chosen.arch, module, batches):
             _judged(job, module, "with its layers fitted to the original's")
 
+    def note(done: int, metrics: Mapping[str, float]) -> None:
+        journaled.add(done)
+        job.folder.journal.append({"kind": "epoch", "network": chosen.name, "epoch": done, **metrics})
+
     def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
         job.display.bar(done, total, label)
-        job.folder.journal.append({"kind": "epoch", "network": chosen.name, "epoch": done, **metrics})
+        note(done, metrics)
         job.ledger.book()
 
     seed = derive(parts.seed, "train")
-    training.fit(module, task, parts.recipe, seed=seed, teacher=teacher, checkpoint=checkpoint, on_epoch=on_epoch)
+    history = training.fit(
+        module, task, parts.recipe, seed=seed, teacher=teacher, checkpoint=checkpoint, on_epoch=on_epoch
+    )
+    for done, metrics in enumerate(history.epochs, 1):  # a kill may have come between a checkpoint and its record
+        if done not in journaled:
+            note(done, metrics)
     save_weights(module, job.weights(chosen.name))
-    found = TrainedNetwork(_judged(job, module))
-    checkpoint.unlink(missing_ok=True)
     job.ledger.count(trained=1)
-    return found
+    return TrainedNetwork(_judged(job, module))
+
+
+def forget_training(job: Job, chosen: Chosen) -> None:
+    """Remove what the training would have gone on from: only once its result is in the journal."""
+    _checkpoint(job, chosen).unlink(missing_ok=True)
+
+
+def _checkpoint(job: Job, chosen: Chosen) -> Path:
+    return job.folder.artifacts / f"{chosen.name}.checkpoint.safetensors"
+
+
+def _journaled(job: Job, chosen: Chosen) -> set[int]:
+    """The epochs of a network that are in the journal."""
+    records = job.folder.journal.read()
+    return {r["epoch"] for r in records if r["kind"] == "epoch" and r["network"] == chosen.name}
 
 
 def keep_network(job: Job, chosen: Chosen) -> TrainedNetwork:
