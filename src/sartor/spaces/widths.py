@@ -22,7 +22,7 @@ from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
-from sartor.core.trees import Inputs, Tree
+from sartor.core.trees import Inputs
 from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.surgery.analysis.accounting import Accounts
@@ -38,6 +38,7 @@ from sartor.surgery.cutting.agreement import agree, difference
 from sartor.surgery.cutting.checked import analysed, drawn
 from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
 from sartor.surgery.cutting.supernet import CutSupernet
+from sartor.surgery.cutting.uncut import asked, check_uncut
 from sartor.training.evaluation import mode
 
 __all__ = ["Widths"]
@@ -117,11 +118,11 @@ class Widths(Space, Accounted, Pretrained):
         self.choices = tuple(step.choice for step in steps)
         self._fitting: dict[Arch, bool] = {}
         self.plain = self._some = True
-        inputs, wanted = self._asked(network if isinstance(network, nn.Module) and not weights else whole)
+        told = asked(network if isinstance(network, nn.Module) and not weights else whole, self.example)
         self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
         self.accounts = Accounts(self._skeleton, whole, steps)
         kept = self._try_classes()
-        self._check_uncut(inputs, wanted)
+        check_uncut(self._shared(self._whole).extract(self.reference), told)
         self.notes = (*(f"{word} is folded into a plain weight" for word in folded), *checked.notes, *kept)
 
     @property
@@ -226,36 +227,6 @@ class Widths(Space, Accounted, Pretrained):
         if all(kept):
             return ()
         return (_graphs(kept, len(archs)), *_lost(self._whole, self.example, self._ignored, self.coupling))
-
-    def _asked(self, original: nn.Module) -> tuple[Inputs, Tree]:
-        """Random inputs, one example if the original takes that, and what it makes of them."""
-        twin, wrong = copies.faithful(original).eval(), Exception()
-        for examples in (1, BATCH):
-            inputs = drawn(self.example, examples)
-            try:
-                with global_seed(0), torch.no_grad():
-                    return inputs, trees.call(twin, inputs)
-            except Exception as error:  # noqa: BLE001 - the network's own code
-                wrong = error
-        raise ConfigError(
-            f"{type(original).__name__} does not run on inputs of the shapes {trees.shapes(inputs)}: "
-            f"{next(iter(str(wrong).splitlines()), type(wrong).__name__)}; give the shape that it was made for, and an "
-            "example, if not every number is allowed"
-        ) from wrong
-
-    def _check_uncut(self, inputs: Inputs, wanted: Tree) -> None:
-        """See to it that what is built is the original.
-
-        Raises:
-            CapabilityError: Uncut, it gives something else.
-        """
-        built = copies.faithful(self._shared(self._whole).extract(self.reference)).eval()
-        if not agree(partial(trees.call, built), lambda _: wanted, inputs):
-            raise CapabilityError(
-                f"{type(self._whole).__name__} cannot be followed: what is made of it gives something else than the "
-                "original although nothing is cut; a forward that depends on more than its inputs (the time, random "
-                "numbers of its own, what it has seen before) is not supported"
-            )
 
 
 def _examples(batches: Iterable[Batch], wanted: int) -> Inputs:

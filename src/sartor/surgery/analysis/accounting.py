@@ -19,7 +19,7 @@ from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, operator_name, tensor
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.analysis.work import Use, Work
+from sartor.surgery.analysis.work import Use, uses
 
 Counts = NDArray[np.float64]
 
@@ -123,10 +123,7 @@ class Accounts:
 
     @cached_property
     def _work(self) -> tuple[Use, ...] | None:
-        try:
-            return Work(self.skeleton, self._network).uses
-        except Exception:  # noqa: BLE001 - foreign code on inputs that are made up: built networks are counted instead
-            return None
+        return uses(self.skeleton, self._network)
 
     def params(self) -> Tables | None:
         """Parameters; None if three choices meet in one."""

@@ -263,7 +263,10 @@ class _Builder:
         whole = self.modules[name]
         mine = (*whole._parameters, *whole._buffers)
         weights = {leaf: self.narrow[f"{name}.{leaf}"] for leaf in mine if f"{name}.{leaf}" in self.narrow}
-        return copies.faithful(whole, _memo(whole, weights))
+        layer = copies.faithful(whole, _memo(whole, weights))
+        layer._forward_hooks.clear()  # what they do is in the graph
+        layer._forward_pre_hooks.clear()
+        return layer
 
     def _recurrent(self, node: fx.Node, name: str) -> None:
         layer = self._narrowed(name)

@@ -18,7 +18,7 @@ from sartor.surgery.analysis.accounting import ALLOCATES
 from sartor.surgery.analysis.trace import BATCH
 from sartor.surgery.analysis.tracker import operator_name
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.analysis.work import Work
+from sartor.surgery.analysis.work import uses
 from sartor.surgery.students.choices import Plan, Students
 from sartor.surgery.students.rewiring import VIEWS, Wiring
 
@@ -83,9 +83,10 @@ class Tally:
         self.students, wiring = students, students.wiring
         self._channels = Channels(wiring)
         self._index, self._nodes = wiring.index, wiring.skeleton.nodes
+        found = uses(wiring.skeleton, network)
+        self._counted = found is not None
         self._products = [
-            (self._index[use.node], use.times, [self._channels.add(*size) for size in use.sizes])
-            for use in Work(wiring.skeleton, network).uses
+            (self._index[use.node], use.times, [self._channels.add(*size) for size in use.sizes]) for use in found or ()
         ]
         self._weights = self._read_weights(network)
         self._volumes, self._steps = self._volume(), self._order()
@@ -95,7 +96,7 @@ class Tally:
     def __call__(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
         """`macs`, `params` or `values` (alive at once, at the peak) of `n` archs, `(n,)`, float64; else None."""
         count = {"macs": self._macs, "params": self._params, "values": self._values}.get(metric)
-        if count is None:
+        if count is None or (metric == "macs" and not self._counted):
             return None
         plans = [self.students.plan(tuple(arch)) for arch in archs]
         if not plans:
