@@ -43,12 +43,13 @@ from sartor.surgery.analysis.recording import record
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.structure import arguments
 from sartor.surgery.analysis.trace import retraced, trace
-from sartor.surgery.analysis.work import Work
+from sartor.surgery.analysis.work import Work, uses
 from sartor.surgery.cutting.checked import analysed
 from sartor.surgery.cutting.importance import scores
 from sartor.surgery.cutting.recurrent import layers
 from sartor.surgery.cutting.slicing import Engine
 from sartor.surgery.cutting.supernet import CutSupernet
+from sartor.surgery.cutting.uncut import asked
 from sartor.surgery.students.rewiring import Wiring
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.targets.openvino import OpenVino
@@ -148,6 +149,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.analysis.trace:trace": lambda n, _: trace(n, X),
     "surgery.analysis.trace:retraced": lambda n, _: retraced(n, X, ["second"], 3),
     "surgery.analysis.work:Work.__init__": lambda n, _: Work(Skeleton(couple(n, X, ["second"])), n),
+    "surgery.analysis.work:uses": lambda n, _: uses(Skeleton(couple(n, X, ["second"])), n),
     "surgery.cutting.checked:analysed": lambda n, _: analysed(n, X),
     "surgery.cutting.importance:scores": lambda n, _: scores(couple(n, X), n, "l2"),
     "surgery.cutting.recurrent:layers": lambda n, _: layers(Skeleton(couple(n, X)), dict(n.named_modules())),
@@ -155,6 +157,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.cutting.supernet:CutSupernet.__init__": lambda n, _: CutSupernet(
         Skeleton(couple(n, X)), n, ladders(couple(n, X).groups, (0.5, 1.0), 1), plain=True
     ).extract((0, 0)),
+    "surgery.cutting.uncut:asked": lambda n, _: asked(n, X),
     "surgery.students.rewiring:Wiring.__init__": lambda n, _: wired(n),
     "targets.onnxruntime:OnnxRuntime.prepare": lambda n, f: OnnxRuntime().prepare(n, X, f),
     "targets.onnxruntime:OnnxRuntime.template": lambda n, _: OnnxRuntime().template(n, X),
@@ -188,6 +191,7 @@ OWN = {
     "surgery.analysis.opaque:": "inside a trace, on a copy",
     "surgery.cutting.importance:reorder": "in place, which is what it is for",
     "surgery.cutting.supernet:CutSupernet.reconstruct": "in place, in what it has built",
+    "surgery.cutting.uncut:check_uncut": "of what a space has built to be run",
     "surgery.students.tally:Tally.__init__": "reads weights of what a space holds",
     "surrogates.embedding:": "networks of its own",
     "targets.torch_cuda:": "needs a GPU; copies as the others do",

@@ -38,7 +38,7 @@ from sartor.surgery.cutting.agreement import agree, difference
 from sartor.surgery.cutting.checked import analysed, drawn
 from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
 from sartor.surgery.cutting.supernet import CutSupernet
-from sartor.surgery.cutting.uncut import asked, check_uncut
+from sartor.surgery.cutting.uncut import Asked, asked, check_uncut
 from sartor.training.evaluation import mode
 
 __all__ = ["Widths"]
@@ -121,8 +121,7 @@ class Widths(Space, Accounted, Pretrained):
         told = asked(network if isinstance(network, nn.Module) and not weights else whole, self.example)
         self._order(scores(self.coupling, whole, "l2" if importance == "taylor" else importance, seed=seed))
         self.accounts = Accounts(self._skeleton, whole, steps)
-        kept = self._try_classes()
-        check_uncut(self._shared(self._whole).extract(self.reference), told)
+        kept = self._try_classes(told)
         self.notes = (*(f"{word} is folded into a plain weight" for word in folded), *checked.notes, *kept)
 
     @property
@@ -215,18 +214,24 @@ class Widths(Space, Accounted, Pretrained):
             return False
         return agree(partial(supernet, gates=gates), lambda _: found, inputs)
 
-    def _try_classes(self) -> tuple[str, ...]:
-        """Find out for a few archs whether they can be of the original's class; what is to be said of it."""
+    def _try_classes(self, told: Asked) -> tuple[str, ...]:
+        """Find out for a few archs whether they can be of the original's class; what is to be said of it.
+
+        Raises:
+            CapabilityError: Uncut, what is built gives something else than the original.
+        """
         rng = np.random.default_rng(0)
         random = tuple(int(rng.integers(len(c.options))) for c in self.choices)
-        archs = list(dict.fromkeys([self.reference, (0,) * len(self.choices), random]))
+        archs = [arch for arch in dict.fromkeys([(0,) * len(self.choices), random]) if arch != self.reference]
         supernet = self._shared(self._whole)
-        kept = [supernet.of_its_class(arch) is not None for arch in archs]
+        uncut = supernet.of_its_class(self.reference, borrowed=True)
+        check_uncut(supernet.graph(self.reference) if uncut is None else uncut, told)
+        kept = [uncut is not None, *(supernet.of_its_class(arch, borrowed=True) is not None for arch in archs)]
         self.plain = all(kept)
         self._some = any(kept)
         if all(kept):
             return ()
-        return (_graphs(kept, len(archs)), *_lost(self._whole, self.example, self._ignored, self.coupling))
+        return (_graphs(kept), *_lost(self._whole, self.example, self._ignored, self.coupling))
 
 
 def _examples(batches: Iterable[Batch], wanted: int) -> Inputs:
@@ -260,9 +265,9 @@ def _nothing(network: nn.Module, fixed: Sequence[Fixed]) -> str:
     return f"{type(network).__name__} has no channels that can be cut ({why})"
 
 
-def _graphs(kept: Sequence[bool], tried: int) -> str:
+def _graphs(kept: Sequence[bool]) -> str:
     """In words, which networks are graphs."""
-    graphs = tried - sum(kept)
+    tried, graphs = len(kept), len(kept) - sum(kept)
     which = "narrower networks are" if graphs == tried else f"{graphs} of {tried} networks that were tried are"
     return f"{which} graphs of the original's layers: its code holds numbers of channels that do not suit them"
 

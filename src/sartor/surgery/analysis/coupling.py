@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.trees import Inputs
@@ -101,7 +102,13 @@ class Coupling:
             yield name, [None if isinstance(dim, str) else dim for dim in dims]
 
 
-def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), counted: Counted | None = None) -> Coupling:
+def couple(
+    network: nn.Module,
+    example: Inputs,
+    ignore: Sequence[str] = (),
+    counted: Counted | None = None,
+    fakes: FakeTensorMode | None = None,
+) -> Coupling:
     """Analyse a network.
 
     Args:
@@ -109,13 +116,14 @@ def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), coun
         example: One example, each input `(1, ...)`; only shapes and types count.
         ignore: Names of modules to leave as they are; what enters and leaves them is not cut either.
         counted: What is known to count examples, from an earlier analysis.
+        fakes: Shared with other recordings of the same network (`recording.valueless`).
 
     Raises:
         CapabilityError: It cannot be traced; the message names modules to ignore, if that has been found to help.
         ConfigError: It does not run on such inputs, or `ignore` names something that it does not have.
     """
     try:
-        return _coupled(network, example, ignore, counted or Counted())
+        return _coupled(network, example, ignore, counted or Counted(), fakes)
     except UntraceableError as error:
         advice = _helpful(network, example, ignore, error)
         more = f"; leave that part alone: ignore = {json.dumps(advice)}" if advice else ""
@@ -131,7 +139,7 @@ def _helpful(network: nn.Module, example: Inputs, ignore: Sequence[str], error: 
         name = open_names.pop(0)
         tried = without(names, name)
         try:
-            if _coupled(network, example, tried, Counted()).groups:
+            if _coupled(network, example, tried, Counted(), None).groups:
                 return tried
         except UntraceableError as further:
             if further.running and further.running != error.running:  # there is another such part
@@ -146,15 +154,17 @@ def without(ignored: Sequence[str], name: str) -> list[str]:
     return [*(known for known in ignored if not f"{known}.".startswith(f"{name}.")), name]
 
 
-def _coupled(network: nn.Module, example: Inputs, ignore: Sequence[str], counted: Counted) -> Coupling:
+def _coupled(
+    network: nn.Module, example: Inputs, ignore: Sequence[str], counted: Counted, fakes: FakeTensorMode | None
+) -> Coupling:
     modes = [(m, m.training) for m in network.modules()]
     try:
         units, weights = Units(), dict[str, list[Dim | str]]()
-        traced = trace(network.eval(), example, ignore)
+        traced = trace(network.eval(), example, ignore, fakes=fakes)
         tracker = _label(traced, units, weights, counted.dims)
         further = None
         if _unseen(network, traced, ignore):  # heads that only training uses
-            further = _label(trace(network.train(), example, ignore), units, weights)
+            further = _label(trace(network.train(), example, ignore, fakes=fakes), units, weights)
     finally:
         for module, training in modes:
             module.training = training

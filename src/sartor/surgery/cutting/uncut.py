@@ -60,14 +60,13 @@ def check_uncut(built: nn.Module, told: Asked) -> None:
     """See to it that what is built of a network is the network.
 
     Args:
-        built: Uncut; it is run, and stays as it is.
+        built: Uncut; it is run, and nobody else's.
         told: What the network itself gives.
 
     Raises:
         CapabilityError: It gives something else.
     """
-    twin = copies.faithful(built).eval()
-    if not agree(partial(trees.call, twin), lambda _: told.output, told.inputs):
+    if not agree(partial(trees.call, built.eval()), lambda _: told.output, told.inputs):
         raise CapabilityError(
             f"{told.name} cannot be followed: what is made of it gives something else than the "
             "original although nothing is cut; a forward that depends on more than its inputs (the time, random "
