@@ -57,9 +57,10 @@ class Job:
         if done is not None:
             return done
         self.display.stage(title)
+        since = self.folder.stamps()
         with self.ledger.stage(name.partition(".")[0]):
             result = work()
-        self.folder.end_stage(name, encode(result))
+        self.folder.end_stage(name, encode(result), since)
         return result
 
     def stage_result(self, name: str, kind: type[T]) -> T | None:
