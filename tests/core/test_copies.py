@@ -253,6 +253,8 @@ def test_folding_leaves_plain_weights_and_the_same_outputs(network):
     assert untouched(before, belongings(network))
     torch.testing.assert_close(output(made), wanted, rtol=1e-4, atol=1e-5)
     names = list(made.state_dict())
+    for word in words:  # to be trained, or frozen, as what they were made of
+        assert isinstance(made.get_parameter(word.split(" ")[0]), nn.Parameter)
     assert not [n for n in names if re.search(r"original|_(orig|mask|g|v|u)$", n)]
     assert any(p.requires_grad for p in made.parameters()) == learns
     torch.testing.assert_close(output(network), wanted, rtol=1e-4, atol=1e-5)  # its class is not the copy's
@@ -325,3 +327,23 @@ def test_a_state_with_what_forward_makes_first_can_be_loaded():
         load(fresh, Net().head.state_dict())
     with pytest.raises(RuntimeError, match="nowhere"):
         load(Net(), {**Net().state_dict(), "nowhere.table": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "kind", [parametrizations.weight_norm, parametrizations.spectral_norm, torch.nn.utils.weight_norm]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_recurrent_layer_knows_its_folded_weights(kind):
+    layer = nn.LSTM(4, 6, 2, bidirectional=True)
+    order, sequence = [name for name, _ in layer.named_parameters()], torch.randn(3, 2, 4)
+    for name in ("weight_ih_l0", "weight_hh_l1_reverse"):
+        kind(layer, name)
+    made = nn.Sequential(faithful(layer.eval()))
+    assert len(fold(made)) == 2
+    assert type(made[0]) is nn.LSTM
+    assert [name for name, _ in made[0].named_parameters()] == order
+    torch.testing.assert_close(made(sequence)[0], layer(sequence)[0])
+    before = made(sequence)[0]
+    with torch.no_grad():
+        made[0].weight_ih_l0.mul_(2)
+    assert not torch.allclose(made(sequence)[0], before)

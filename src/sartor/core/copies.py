@@ -160,7 +160,10 @@ def fold(module: nn.Module) -> tuple[str, ...]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch would rather have the new forms
             for name, part in list(module.named_modules()):
-                found += [f"{name}.{leaf} ({kind})".lstrip(".") for leaf, kind in _fold(part)]
+                folded = [f"{name}.{leaf} ({kind})".lstrip(".") for leaf, kind in _fold(part)]
+                if folded and isinstance(part, nn.RNNBase):
+                    _settle(part)
+                found += folded
     finally:
         for part, training in flags:
             part.training = training
@@ -398,14 +401,23 @@ def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:
         for leaf in list(part.parametrizations):  # type: ignore[arg-type]
             steps = cast(nn.Module, part.parametrizations[leaf])  # type: ignore[index]
             kinds = [_spoken(type(step).__name__) for step in steps.children()]
-            learns = any(p.requires_grad for p in steps.parameters(recurse=False))
+            originals = list(steps.parameters(recurse=False))
             if hasattr(steps, "original") and isinstance(steps.original, nn.Parameter):
                 steps.original = nn.Parameter(steps.original.detach().clone())  # it may be tied to another layer's
             parametrize.remove_parametrizations(part, leaf, leave_parametrized=True)
-            getattr(part, leaf).requires_grad_(learns)
+            if originals and leaf in part._buffers:  # of several parameters torch makes a buffer where no gradient is
+                part.register_parameter(leaf, nn.Parameter(part._buffers.pop(leaf)))
+            getattr(part, leaf).requires_grad_(any(p.requires_grad for p in originals))
             yield leaf, " and ".join(kinds)
     while (hook := next((h for h in part._forward_pre_hooks.values() if isinstance(h, _HOOKS)), None)) is not None:
         yield _unhook(part, hook)
+
+
+def _settle(layer: nn.RNNBase) -> None:
+    """Let a recurrent layer, which keeps a list of its weights, know the new ones, in their order."""
+    names = [name for name in layer._flat_weights_names if name in layer._parameters]
+    layer._parameters = {name: layer._parameters[name] for name in (*names, *layer._parameters)}
+    layer._init_flat_weights()
 
 
 _OWN = ("__dict__", "__weakref__")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.graph_signature import InputKind
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_unflatten
 
 from sartor.core import copies, trees
@@ -253,10 +254,22 @@ def _explain(network: nn.Module, error: Exception) -> str:
     where = _last_line([f for f in frames if "/sartor/" not in f[0].replace("\\", "/")])
     inside = _last_line(re.findall(r'File "([^"]+)", line (\d+)', str(error))) or where
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
+    if _packs(error):
+        return (
+            f"{type(network).__name__} cannot be traced: {where or 'its forward'} gives a packed sequence to a "
+            "recurrent layer, and how long that is depends on values. Give the padded batch to the layer, or put "
+            "packing, layer and unpacking into a module of their own and leave that alone with ignore"
+        )
     return (
         f"{type(network).__name__} cannot be traced: {inside or 'its forward'} ({first[:200]}). Networks whose path "
         "depends on values, not shapes, cannot be cut"
     )
+
+
+def _packs(error: Exception) -> bool:
+    """Whether some code that was running held a packed sequence."""
+    frames = [frame.f_locals.values() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(isinstance(value, PackedSequence) for held in frames for value in held)
 
 
 def _running(network: nn.Module, error: Exception) -> list[str]:
