@@ -405,8 +405,10 @@ def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:
             if hasattr(steps, "original") and isinstance(steps.original, nn.Parameter):
                 steps.original = nn.Parameter(steps.original.detach().clone())  # it may be tied to another layer's
             parametrize.remove_parametrizations(part, leaf, leave_parametrized=True)
-            if originals and leaf in part._buffers:  # of several parameters torch makes a buffer where no gradient is
-                part.register_parameter(leaf, nn.Parameter(part._buffers.pop(leaf)))
+            value = part._buffers.get(leaf) if originals else None
+            if value is not None:  # of several parameters torch makes a buffer where no gradient is taken
+                del part._buffers[leaf]
+                part.register_parameter(leaf, nn.Parameter(value))
             getattr(part, leaf).requires_grad_(any(p.requires_grad for p in originals))
             yield leaf, " and ".join(kinds)
     while (hook := next((h for h in part._forward_pre_hooks.values() if isinstance(h, _HOOKS)), None)) is not None:
