@@ -23,6 +23,7 @@ from sartor.core.copies import faithful, ready, undisturbed, unwrapped
 from sartor.core.dispatch import running
 from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed
+from sartor.core.trees import device_of
 from sartor.data.teacher import Teacher
 from sartor.exporting.agreement import parity
 from sartor.exporting.onnx_file import export_onnx, trace_onnx
@@ -56,7 +57,7 @@ from sartor.targets.openvino import OpenVino
 from sartor.targets.torch_cpu import TorchCpu
 from sartor.tasks.loaders import loaders
 from sartor.timing.meter import Subject
-from sartor.training.evaluation import device_of, evaluate, score
+from sartor.training.evaluation import evaluate, score
 from sartor.training.fitting import channels_apart, check_fits
 from small import settings
 from users import Net, belongings, untouched
@@ -168,7 +169,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "timing.meter:Subject.prepared": lambda n, f: Subject.prepared(TorchCpu(), n, X, f),
     "training.fitting:channels_apart": lambda n, _: channels_apart(task(), n),
     "training.fitting:check_fits": lambda n, _: check_fits(task(), n, taught=True),
-    "training.evaluation:device_of": lambda n, _: device_of(n),
+    "core.trees:device_of": lambda n, _: device_of(n),
     "training.evaluation:evaluate": lambda n, _: evaluate(n, task().valid(), task()),
     "training.evaluation:score": lambda n, _: score(n, task().valid(), task()),
 }

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sartor.core import trees
+from sartor.core import foreign, trees
 from sartor.core.errors import ConfigError
 from sartor.core.trees import Inputs
 
@@ -74,8 +74,8 @@ def faithful(module: nn.Module, instead: Mapping[int, Any] | None = None) -> nn.
             made = _copied(source, dict(memo))
         except Exception as error:
             raise ConfigError(
-                f"{type(source).__name__} cannot be copied ({type(error).__name__}: {_line(error)}), and sartor leaves "
-                "the original as it is; give a module that copy.deepcopy takes"
+                f"{type(source).__name__} cannot be copied ({foreign.first_line(error, named=True)}), and sartor "
+                "leaves the original as it is; give a module that copy.deepcopy takes"
             ) from error
     return made
 
@@ -227,14 +227,13 @@ def _entry(value: Any, memo: dict[int, Any]) -> Any:
 @functools.cache
 def _copies_as_modules_do(kind: type[nn.Module]) -> bool:
     """Whether the class leaves it to `deepcopy` and to torch how it is copied."""
-    own = any(name in vars(base) for base in kind.__mro__[:-1] if base is not nn.Module for name in _COPYING)
-    return (
-        not own and kind.__setstate__ in _STATES and not copyreg._slotnames(kind) and kind not in copyreg.dispatch_table
-    )
+    bases = [base for base in kind.__mro__[:-1] if base is not nn.Module]
+    own = any(name in vars(base) for base in bases for name in _COPYING)
+    return not own and kind.__setstate__ in _STATES and kind not in copyreg.dispatch_table
 
 
 def _is_plain(part: nn.Module) -> bool:
-    return _copies_as_modules_do(type(part)) and "__deepcopy__" not in vars(part)
+    return _copies_as_modules_do(type(part)) and "__deepcopy__" not in vars(part)  # type: ignore[arg-type]
 
 
 def _hand_on_hooks(wrapper: nn.Module, bare: nn.Module, memo: dict[int, Any]) -> None:
@@ -387,10 +386,6 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
     for value in _attributes(module):
         search(value, set())
     return found
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]
 
 
 def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:

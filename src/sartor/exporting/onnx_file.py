@@ -73,6 +73,7 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path, settings: Export
     """
     settings = settings or ExportSettings()
     check_opset(settings.opset)
+    _check_has_form(module)
     signature = Signature.of(module, example)
     program = trace_onnx(module, example, settings=settings, signature=signature)
     written = program.model.opset_imports[""]

@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from sartor.core import trees
-from sartor.core.counting import FORMULAS, Call, Origins, Place, Product, count_call, is_free
+from sartor.core.counting import Origins, count_call, is_free
+from sartor.core.products import FORMULAS, Call, Place, Product
 from sartor.core.rng import global_seed
 from sartor.networks import counted
 from sartor.surgery.analysis import opaque

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from sartor.core import copies, trees
+from sartor.core import copies, foreign, trees
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs, Tree
@@ -51,8 +51,8 @@ def asked(network: nn.Module, example: Inputs) -> Asked:
             wrong = error
     raise ConfigError(
         f"{name} does not run on inputs of the shapes {trees.shapes(inputs)}: "
-        f"{next(iter(str(wrong).splitlines()), type(wrong).__name__)}; give the shape that it was made for, and an "
-        "example, if not every number is allowed"
+        f"{foreign.first_line(wrong)}; give the shape that it was made for, and an example, if not every number is "
+        "allowed"
     ) from wrong
 
 
