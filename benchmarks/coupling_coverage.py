@@ -38,8 +38,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-import sartor.spaces.widths as widths_module
 import sartor.surgery.analysis.coupling as coupling_module
+import sartor.surgery.cutting.checked as checked_module
 from sartor.core.rng import global_seed
 from sartor.networks import load_network, macs_params
 from sartor.spaces.widths import MULTIPLIERS, Widths
@@ -171,13 +171,13 @@ def ours(spec: str, wanted: int, seconds: float, emit: Callable[..., None]) -> N
     start = time.perf_counter()
     spent: list[float] = []
 
-    def timed(*args: Any) -> Any:
+    def timed(*args: Any, **settings: Any) -> Any:
         begin = time.perf_counter()
-        found = couple(*args)
+        found = couple(*args, **settings)
         spent.append(time.perf_counter() - begin)
         return found
 
-    widths_module.couple = timed  # type: ignore[assignment]
+    checked_module.couple = timed  # type: ignore[assignment]
     space = Widths(network=network, input_shape=shape)
     figures(space.coupling, space.accounts, emit)
     least(space.coupling, network, emit)
@@ -635,9 +635,9 @@ def analysis_times(spec: str, rounds: int) -> dict[str, float]:
     network.eval()
     spent: dict[str, list[float]] = defaultdict(list)
 
-    def timed(*args: Any) -> Any:
+    def timed(*args: Any, **settings: Any) -> Any:
         start = time.perf_counter()
-        found = trace(*args)
+        found = trace(*args, **settings)
         spent["trace"].append(time.perf_counter() - start)
         return found
 

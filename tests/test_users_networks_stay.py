@@ -23,6 +23,7 @@ from sartor.core.copies import faithful, ready, undisturbed, unwrapped
 from sartor.core.dispatch import running
 from sartor.core.records import ExportSettings
 from sartor.core.rng import global_seed
+from sartor.core.trees import device_of
 from sartor.data.teacher import Teacher
 from sartor.exporting.agreement import parity
 from sartor.exporting.onnx_file import export_onnx, trace_onnx
@@ -43,7 +44,7 @@ from sartor.surgery.analysis.recording import record
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.structure import arguments
 from sartor.surgery.analysis.trace import retraced, trace
-from sartor.surgery.analysis.work import Work
+from sartor.surgery.analysis.work import Work, uses
 from sartor.surgery.cutting.checked import analysed
 from sartor.surgery.cutting.elimination import Elimination
 from sartor.surgery.cutting.importance import scores
@@ -51,13 +52,14 @@ from sartor.surgery.cutting.ordering import Data, Order, best_order, by_eliminat
 from sartor.surgery.cutting.recurrent import layers
 from sartor.surgery.cutting.slicing import Engine
 from sartor.surgery.cutting.supernet import CutSupernet
+from sartor.surgery.cutting.uncut import asked
 from sartor.surgery.students.rewiring import Wiring
 from sartor.targets.onnxruntime import OnnxRuntime
 from sartor.targets.openvino import OpenVino
 from sartor.targets.torch_cpu import TorchCpu
 from sartor.tasks.loaders import loaders
 from sartor.timing.meter import Subject
-from sartor.training.evaluation import device_of, evaluate, score
+from sartor.training.evaluation import evaluate, score
 from sartor.training.fitting import channels_apart, check_fits
 from small import settings
 from users import Net, belongings, untouched
@@ -164,6 +166,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.analysis.trace:trace": lambda n, _: trace(n, X),
     "surgery.analysis.trace:retraced": lambda n, _: retraced(n, X, ["second"], 3),
     "surgery.analysis.work:Work.__init__": lambda n, _: Work(Skeleton(couple(n, X, ["second"])), n),
+    "surgery.analysis.work:uses": lambda n, _: uses(Skeleton(couple(n, X, ["second"])), n),
     "surgery.cutting.checked:analysed": lambda n, _: analysed(n, X),
     "surgery.cutting.importance:scores": lambda n, _: scores(couple(n, X), n, "l2"),
     "surgery.cutting.ordering:eliminated": lambda n, _: elimination(n),
@@ -174,6 +177,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "surgery.cutting.supernet:CutSupernet.__init__": lambda n, _: CutSupernet(
         Skeleton(couple(n, X)), n, ladders(couple(n, X).groups, (0.5, 1.0), 1), plain=True
     ).extract((0, 0)),
+    "surgery.cutting.uncut:asked": lambda n, _: asked(n, X),
     "surgery.students.rewiring:Wiring.__init__": lambda n, _: wired(n),
     "targets.onnxruntime:OnnxRuntime.prepare": lambda n, f: OnnxRuntime().prepare(n, X, f),
     "targets.onnxruntime:OnnxRuntime.template": lambda n, _: OnnxRuntime().template(n, X),
@@ -184,7 +188,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "timing.meter:Subject.prepared": lambda n, f: Subject.prepared(TorchCpu(), n, X, f),
     "training.fitting:channels_apart": lambda n, _: channels_apart(task(), n),
     "training.fitting:check_fits": lambda n, _: check_fits(task(), n, taught=True),
-    "training.evaluation:device_of": lambda n, _: device_of(n),
+    "core.trees:device_of": lambda n, _: device_of(n),
     "training.evaluation:evaluate": lambda n, _: evaluate(n, task().valid(), task()),
     "training.evaluation:score": lambda n, _: score(n, task().valid(), task()),
 }
@@ -207,6 +211,7 @@ OWN = {
     "surgery.analysis.opaque:": "inside a trace, on a copy",
     "surgery.cutting.importance:reorder": "in place, which is what it is for",
     "surgery.cutting.supernet:CutSupernet.reconstruct": "in place, in what it has built",
+    "surgery.cutting.uncut:check_uncut": "of what a space has built to be run",
     "surgery.students.tally:Tally.__init__": "reads weights of what a space holds",
     "surrogates.embedding:": "networks of its own",
     "targets.torch_cuda:": "needs a GPU; copies as the others do",

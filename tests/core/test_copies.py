@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 import logging
 import re
+import warnings
 import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrizations, prune
 
 from sartor.core.copies import faithful, fold, load, ready, undisturbed, unwrapped
@@ -52,6 +55,112 @@ def test_a_copy_computes_the_same_and_shares_nothing(network):
     made(x())
     assert untouched(before, belongings(network))
     torch.testing.assert_close(output(faithful(network)), output(network), rtol=1e-5, atol=1e-6)
+
+
+def alike(made, wanted, seen):
+    """Whether two objects are built alike: types, values, and which parts are the same object."""
+    if isinstance(made, weakref.ref):
+        made, wanted = made(), wanted()
+    if id(made) in seen or id(wanted) in seen.values():
+        return seen.get(id(made)) == id(wanted)
+    if isinstance(made, (torch.Tensor, nn.Module, list, dict, set)):
+        seen[id(made)] = id(wanted)
+    if isinstance(made, torch.Tensor):
+        return torch.equal(made, wanted) and made.requires_grad == wanted.requires_grad
+    if isinstance(made, (nn.Module, dict, list, tuple)):
+        parts = [dict(enumerate(v)) if isinstance(v, (list, tuple)) else v for v in (made, wanted)]
+        mine, other = (vars(v) if isinstance(v, nn.Module) else v for v in parts)
+        return (
+            type(made) is type(wanted)
+            and list(mine) == list(other)
+            and all(alike(mine[k], other[k], seen) for k in mine)
+        )
+    return made == wanted if type(made).__eq__ is not object.__eq__ else callable(made) == callable(wanted)
+
+
+LAYERS = {
+    kind.__name__: kind
+    for kind in vars(nn).values()
+    if isinstance(kind, type)
+    and issubclass(kind, nn.Module)
+    and kind not in (nn.Container, nn.Transformer, nn.DataParallel)
+    and not issubclass(kind, LazyModuleMixin)  # without weights until it has run
+}
+
+
+def made_of(kind):
+    """A layer of torch, with the numbers that most of them take."""
+    for given in ((), (4,), (4, 2), (4, 4, 1), (2, 4, 4, [8])):
+        try:
+            return kind(*given)
+        except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, NotImplementedError):
+            continue
+    return None
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_torchs_layers_are_copied_as_deepcopy_does(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are said to be of old
+        layer = made_of(LAYERS[name])
+        if layer is None:
+            pytest.skip("it takes a network, or processes")
+        found, wanted = faithful(layer.eval()), copy.deepcopy(layer)
+    assert alike(found, wanted, {})
+    assert not {id(v) for v in vars(found).values() if isinstance(v, (dict, set, list))} & {
+        id(v) for v in vars(layer).values()
+    }
+
+
+def test_most_of_torchs_layers_are_tried():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert sum(made_of(kind) is not None for kind in LAYERS.values()) >= 120
+
+
+class Odd(nn.Module):
+    """Parts that know each other, a container under two names, keys that are modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.inner = nn.Sequential(self.layer, nn.ReLU())
+        object.__setattr__(self.inner, "owner", self)
+        self.here = self.there = {}
+        self.by_part = {self.layer: nn.Parameter(torch.ones(2)), "n": 3}
+        self.parts, self.numbers = {self.layer: None}, (1, (2, 3))
+
+
+class Careful(nn.Linear):
+    """Says itself how it is copied."""
+
+    def __deepcopy__(self, memo):
+        made = Careful(self.in_features, self.out_features)
+        made.copied = True
+        return made
+
+
+class Stated(nn.Linear):
+    """Says itself what of it is copied."""
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "note": "from a state"}
+
+
+def test_parts_that_know_each_other_know_the_copies():
+    odd = Odd()
+    made = faithful(odd)
+    assert made.inner.owner is made
+    assert made.inner[0] is made.layer is not odd.layer
+    assert made.here is made.there is not odd.here
+    assert next(iter(made.by_part)) is next(iter(made.parts)) is made.layer
+    assert made.numbers == (1, (2, 3))
+
+
+def test_classes_that_say_how_they_are_copied_are_heard():
+    made = faithful(nn.Sequential(Careful(2, 3), nn.Linear(3, 2), Stated(2, 2)))
+    assert made[0].copied
+    assert made[2].note == "from a state"
 
 
 def test_flags_of_parts_are_kept():
@@ -144,6 +253,8 @@ def test_folding_leaves_plain_weights_and_the_same_outputs(network):
     assert untouched(before, belongings(network))
     torch.testing.assert_close(output(made), wanted, rtol=1e-4, atol=1e-5)
     names = list(made.state_dict())
+    for word in words:  # to be trained, or frozen, as what they were made of
+        assert isinstance(made.get_parameter(word.split(" ")[0]), nn.Parameter)
     assert not [n for n in names if re.search(r"original|_(orig|mask|g|v|u)$", n)]
     assert any(p.requires_grad for p in made.parameters()) == learns
     torch.testing.assert_close(output(network), wanted, rtol=1e-4, atol=1e-5)  # its class is not the copy's
@@ -216,3 +327,23 @@ def test_a_state_with_what_forward_makes_first_can_be_loaded():
         load(fresh, Net().head.state_dict())
     with pytest.raises(RuntimeError, match="nowhere"):
         load(Net(), {**Net().state_dict(), "nowhere.table": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "kind", [parametrizations.weight_norm, parametrizations.spectral_norm, torch.nn.utils.weight_norm]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_recurrent_layer_knows_its_folded_weights(kind):
+    layer = nn.LSTM(4, 6, 2, bidirectional=True)
+    order, sequence = [name for name, _ in layer.named_parameters()], torch.randn(3, 2, 4)
+    for name in ("weight_ih_l0", "weight_hh_l1_reverse"):
+        kind(layer, name)
+    made = nn.Sequential(faithful(layer.eval()))
+    assert len(fold(made)) == 2
+    assert type(made[0]) is nn.LSTM
+    assert [name for name, _ in made[0].named_parameters()] == order
+    torch.testing.assert_close(made(sequence)[0], layer(sequence)[0])
+    before = made(sequence)[0]
+    with torch.no_grad():
+        made[0].weight_ih_l0.mul_(2)
+    assert not torch.allclose(made(sequence)[0], before)

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import DeformConv2d
 
 from sartor.core import counting
-from sartor.core.counting import FORMULAS, Count, letters
+from sartor.core.counting import Count
+from sartor.core.products import FORMULAS
 from sartor.networks import counted, unfused
 
 
@@ -298,12 +299,6 @@ def test_memory_that_is_used_again_keeps_no_memory_of_activations():
 
     found = counted(Calls(forward, u=weight(8, 8), v=weight(8, 8)), VECTORS)
     assert (found.macs, found.between_activations) == (20 * (3 * 64 + 512), 0)
-
-
-def test_letters_of_an_einsum():
-    assert letters("ij , jk", [2, 2]) == (["ij", "jk"], "ik")
-    one, two = "\u0391\u0392"
-    assert letters("...ij,jk->...ik", [4, 2]) == ([f"{one}{two}ij", "jk"], f"{one}{two}ik")
 
 
 SMALL = [

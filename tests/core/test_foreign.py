@@ -70,7 +70,8 @@ def test_what_is_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_words_of_others_are_one_plain_line() -> None:
     assert foreign.first_line(ValueError("\x1b[1mno\x1b[0m\n\tway\x07")) == "no way"
-    assert foreign.first_line(KeyError()) == "KeyError"
+    assert foreign.first_line(KeyError()) == foreign.first_line(KeyError(), named=True) == "KeyError"
+    assert foreign.first_line(ValueError("no"), named=True) == "ValueError: no"
     assert len(foreign.first_line(ValueError("x" * 1000))) == 200
     assert [foreign.size(n) for n in (10, 1500, 2e6, 3.2e9, 5e12)] == [
         "10 bytes",

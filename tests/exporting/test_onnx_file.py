@@ -117,3 +117,19 @@ def test_a_file_of_somebody_else_has_a_dict_of_outputs_by_name(tmp_path: Path) -
         onnx_signature(model.SerializeToString())
     with pytest.raises(TargetError, match="no ONNX model"):
         onnx_signature(b"nothing")
+
+
+def test_an_lstm_that_projects_its_states_is_refused_by_name(tmp_path: Path) -> None:
+    """The exporter writes one with states of the wrong size, which no runtime opens."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.LSTM(4, 8, proj_size=3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.read(x)[0]
+
+    with pytest.raises(TargetError, match="read has proj_size = 3; use the target torch_cpu, or proj_size = 0"):
+        export_onnx(Net(), torch.zeros(1, 5, 4), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()

@@ -265,3 +265,13 @@ def test_what_is_missing_only_costs_its_own_figures(run):
     assert set(draw(replace(result, latency_model=None), trace)) == set(NAMES) - {"prediction"}
     assert set(draw(result, EMPTY)) == set(NAMES) - {"progress", "narrowing"}
     assert set(draw(replace(result, spent=Spent()), trace)) == set(NAMES) - {"stages"}
+
+
+@pytest.mark.parametrize("value", [0.8, 0.0, 1e-5])
+def test_a_value_that_stands_alone_is_shown_with_what_is_around_it(run, value):
+    """Else plotly shows the unit's width around it, up to 150 per cent of a share."""
+    result, _ = run
+    one = Trace((Trial(0, (0, 0), 1.0, {result.metric.name: value, result.cost: 1.0}),))
+    ((low, high),) = [axis.range for axis in draw(result, one)["progress"].select_yaxes()]
+    assert low < value < high
+    assert high - low <= max(0.25 * value, 0.25)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import tomllib
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from run.toys import largest_file
 from sartor.core.errors import StateError
-from sartor.run.folder import RunFolder, changed_keys, plain, read_json, write_config, write_json
+from sartor.run.folder import CHECKPOINT, RunFolder, changed_keys, plain, read_json, write_config, write_json
 
 CONFIG = {"seed": 0, "space": {"name": "tiny", "widths": (4, 8)}, "limits": {"trials": 5}, "strategy": {"name": "aows"}}
 
@@ -130,6 +131,42 @@ def test_stages_are_done_once(tmp_path: Path) -> None:
         assert folder.stage_result("reference") == {"latency_ms": 1.5}
         assert folder.stage_result("search") == []
         assert folder.stage_result("verify") is None
+
+
+def test_a_stage_stands_with_its_files(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, CONFIG) as folder:
+        (folder.artifacts / "old.bin").write_bytes(b"before")
+        folder.begin_stage("made")
+        (folder.artifacts / "sub").mkdir()
+        for name in ("a.bin", "sub/b.bin"):
+            (folder.artifacts / name).write_bytes(name.encode())
+        (folder.artifacts / f"net{CHECKPOINT}").write_bytes(b"goes once the result is in the journal")
+        folder.end_stage("made", 1)
+    (tmp_path / "artifacts" / f"net{CHECKPOINT}").unlink()
+    (tmp_path / "artifacts" / "old.bin").write_bytes(b"no stage has written it")
+    with RunFolder(tmp_path, CONFIG) as folder:
+        assert folder.stage_result("made") == 1
+    for name in ("a.bin", "sub/b.bin"):
+        path = tmp_path / "artifacts" / name
+        path.write_bytes(b"another")
+        with RunFolder(tmp_path, CONFIG) as folder, pytest.raises(StateError, match=f"{name} is not what the run in"):
+            folder.stage_result("made")
+        path.unlink()
+        with RunFolder(tmp_path, CONFIG) as folder, pytest.raises(StateError, match=f"{name} is missing; restore it"):
+            folder.stage_result("made")
+        path.write_bytes(name.encode())
+
+
+def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
+    other = {**CONFIG, "title": "another"}
+    for place, config in (("mine", CONFIG), ("other", other)):
+        with RunFolder(tmp_path / place, config) as folder:
+            folder.end_stage("made", 1)
+    with RunFolder(tmp_path / "mine", {**CONFIG, "limits": {"trials": 7}}) as folder:  # a larger limit goes on
+        assert folder.stage_result("made") == 1
+    shutil.copy(tmp_path / "other" / "journal.jsonl", tmp_path / "mine" / "journal.jsonl")
+    with RunFolder(tmp_path / "mine", CONFIG) as folder, pytest.raises(StateError, match="is of another run; restore"):
+        folder.stage_result("made")
 
 
 def test_a_full_disk_leaves_config_and_result_whole(tmp_path: Path) -> None:

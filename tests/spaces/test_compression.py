@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from nets import Gated, Residual, Stages, random_
 from sartor import archs
@@ -18,6 +19,7 @@ from sartor.costs.memory import Memory
 from sartor.costs.params import Params
 from sartor.exporting.onnx_file import export_onnx
 from sartor.spaces.compression import Compression
+from users import BATCHES, COPIES
 
 SMALL = {"size": 8, "steps": 4}
 
@@ -215,3 +217,34 @@ def test_ignored_modules_stay():
     space = Compression(network=random_(Gated()).eval(), ignore=["gate"], **SMALL)
     for arch in (archs.smallest(space), space.reference):
         assert "gate.layer.weight" in space.build(arch).state_dict()
+
+
+def test_what_depends_on_the_number_of_examples_is_left_alone_and_told():
+    network = BATCHES["part with a branch"]()
+    space = Compression(network=network, **SMALL, changes=("skips",))
+    assert [note for note in space.notes if note.startswith("part is left as it is: ")]
+    assert not [c for c in space.choices if "part" in c.name]
+    x = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(space.build(space.reference)(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_are_folded_are_told():
+    space = Compression(network=COPIES["weight norm"](), **SMALL, changes=("skips",))
+    assert "first.weight (weight norm) is folded into a plain weight" in space.notes
+
+
+def test_hooks_act_once():
+    """Their work is in the graph: the layers in it do without."""
+    network = COPIES["hooks"]()
+    space = Compression(network=network, **SMALL, changes=("skips",))
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(space.build(space.reference).eval()(x), network.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_does_something_else_when_it_is_watched_is_refused():
+    class Watched(Residual):
+        def forward(self, x):
+            return super().forward(x) + (0 if isinstance(x, FakeTensor) else 1)
+
+    with pytest.raises(CapabilityError, match=r"^Watched cannot be followed: .* although nothing is cut"):
+        Compression(network=Watched(), **SMALL)

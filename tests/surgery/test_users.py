@@ -17,6 +17,7 @@ from sartor.core.copies import unwrapped
 from sartor.core.errors import CapabilityError
 from sartor.core.rng import global_seed
 from sartor.networks import macs_params
+from sartor.spaces.compression import Compression
 from sartor.spaces.widths import Widths
 from sartor.surgery.cutting.agreement import same_kind
 from users import BATCHES, COPIES, OUTPUTS, WithLoss, belongings, untouched
@@ -91,6 +92,39 @@ def test_it_is_the_same_or_it_is_refused(name):
     assert tried >= 3
     sizes = {label: sum(p.numel() for p in m.parameters()) for label, m in made.items() if isinstance(m, nn.Module)}
     assert sizes["smallest"] < sizes["uncut"]
+
+
+def test_students_are_the_same_or_it_is_refused(name):
+    """The space of whole students, which are graphs: the same networks are right, and the same ones refused."""
+    settings = {"input_shape": (3, 8, 8), "steps": 4, "changes": ("blocks", "skips")}
+    with global_seed(0):
+        network = EVERY[name]()
+    before = belongings(network)
+    if name in REFUSED:
+        with pytest.raises(CapabilityError, match=rf"otherwise than one of two: {REFUSED[name]}"):
+            Compression(network=network, **settings)
+        assert untouched(before, belongings(network))
+        return
+    space = Compression(network=network, **settings)
+    archs = {
+        "uncut": space.reference,
+        "narrow": space.scaled(0.25),
+        "random": space.moves.draw(np.random.default_rng(1)),
+    }
+    made = {label: space.build(arch).eval() for label, arch in archs.items()}
+    assert untouched(before, belongings(network)), "the user's own object has changed"
+    network.eval()
+    found = [pair for pair in (asked(network, examples) for examples in SIZES) if pair is not None]
+    assert len(found) >= 3
+    for x, wanted in found:
+        for label, run in made.items():
+            with torch.no_grad():
+                got = run(x)
+            assert same_kind(got, wanted), label
+            for a, b in zip(trees.leaves(got), trees.leaves(wanted), strict=True):
+                if label == "uncut":
+                    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.double().abs().max()))
+    assert sum(p.numel() for p in made["narrow"].parameters()) < sum(p.numel() for p in made["uncut"].parameters())
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY if n.startswith(("out", "copy")) and n not in REFUSED])

@@ -187,3 +187,11 @@ def test_grey_pictures_for_a_network_of_one_channel(settings):
     assert colour.shape[1] == 3
     with pytest.raises(ConfigError, match=r"mean needs one number per channel \(1\)"):
         depth(**settings, channels=1, mean=[0.5, 0.5, 0.5])
+
+
+def test_maps_that_know_no_depth_are_named(settings):
+    for name in range(48):
+        Image.fromarray(np.zeros((16, 20), np.uint16)).save(settings["root"] / "depths" / f"{name:02}.png")
+    with pytest.raises(DataError, match=r"\d\d\.png knows no depth, as all is 0 there; remove it and its picture") as e:
+        depth(**settings)
+    assert str(e.value).startswith("48 of 48 pairs cannot be used")

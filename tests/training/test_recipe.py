@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from cnn import small_cnn, small_task
 from sartor.core.errors import ConfigError
-from sartor.data.losses import squared
+from sartor.data.losses import cross_entropy, squared
 from sartor.training import Recipe, fit
 
 
@@ -127,3 +128,16 @@ def test_a_distillation_on_one_channel_is_not_nothing():
     taught = Recipe(distil_weight=1.0).loss(task, output, torch.zeros(4, 1, 5, 5), torch.ones(4, 1, 5, 5))
     (slope,) = torch.autograd.grad(taught.sum(), output)
     assert bool((slope != 0).all())
+
+
+def test_labels_are_smoothed_where_they_count():
+    """Of labels per pixel, one class is none: its pixels have no label to be smoothed."""
+    task = replace(small_task(), loss=partial(cross_entropy, ignore=7), ignore=7, classes=3)
+    output, target = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randint(3, (2, 4, 4))
+    target[0, 1:], target[1, :, 2] = 7, 7
+    found = Recipe(label_smoothing=0.2).loss(task, output, target, None)
+    wanted = functional.cross_entropy(output, target, reduction="none", ignore_index=7, label_smoothing=0.2)
+    counts = (target != 7).flatten(1).sum(1)
+    torch.testing.assert_close(found, wanted.flatten(1).sum(1) / counts)
+    (slopes,) = torch.autograd.grad(found.sum(), output)
+    assert not slopes.movedim(1, 3)[target == 7].any()

@@ -36,7 +36,7 @@ Shareable: A space whose architectures share the weights of one supernet.
     asked for by evaluators/finetune, evaluators/inherited, jobs/compare/allowance, jobs/compare/run,
         supernet/weights
     without: no strategy that trains a supernet, and no evaluator that takes weights out of one.
-Scalable: A space that knows what scaling the reference network uniformly means, and perhaps other plain ways to narrow it.
+Scalable: A space that knows what scaling the reference network uniformly means, and perhaps other plans.
     offered by spaces/compression, spaces/digits_widths, spaces/mbconv, spaces/mobilenet_v1, spaces/nats_size,
         spaces/resnet_widths, spaces/tiny, spaces/widths
     asked for by jobs/compare/run, jobs/fit/pipeline, strategies/esnac/candidates, strategies/portfolio/__init__,
@@ -211,7 +211,7 @@ class Shareable(Protocol):
 
 @runtime_checkable
 class Scalable(Protocol):
-    """A space that knows what scaling the reference network uniformly means, and perhaps other plain ways to narrow it.
+    """A space that knows what scaling the reference network uniformly means, and perhaps other plans.
 
     Derive from it, after `Space`: who leaves the plans out has the uniform one.
 

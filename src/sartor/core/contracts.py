@@ -254,6 +254,7 @@ class Task:
         logits: Whether the output is one tensor of logits, `(batch, classes, ...)`: label smoothing, and a temperature
             that softens teacher and student, have a meaning only then.
         classes: Number of outputs the network must have, or None if the task does not say.
+        ignore: A class of positions that do not count, as in labels per pixel; None if all do.
         fingerprint: Hash of the data, for the report.
         describe: Words for the report: sizes of the splits, source.
         informed: The same task once it has seen the network as it comes, which `imitate` learns from; None for others.
@@ -269,6 +270,7 @@ class Task:
     name: str = "task"
     logits: bool = False
     classes: int | None = None
+    ignore: int | None = None
     fingerprint: str = ""
     describe: Mapping[str, Any] | None = None
     informed: Callable[[nn.Module], Task] | None = None

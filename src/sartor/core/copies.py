@@ -7,6 +7,7 @@ all of them see the same network.
 from __future__ import annotations
 
 import copy
+import copyreg
 import functools
 import logging
 import types
@@ -19,17 +20,31 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sartor.core import trees
+from sartor.core import foreign, trees
 from sartor.core.errors import ConfigError
 from sartor.core.trees import Inputs
 
 _log = logging.getLogger(__name__)
 _PARTS = ("_parameters", "_buffers", "_modules")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_COPYING = (
+    "__deepcopy__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__new__",
+)
+_STATES = (nn.Module.__setstate__, _ConvNd.__setstate__, _NormBase.__setstate__)
+"""Of old files, these fill in what they lack; nothing else."""
+_HELD = (nn.Module, Tensor, type(None))
 _MISSING = object()
 
 
@@ -59,8 +74,8 @@ def faithful(module: nn.Module, instead: Mapping[int, Any] | None = None) -> nn.
             made = _copied(source, dict(memo))
         except Exception as error:
             raise ConfigError(
-                f"{type(source).__name__} cannot be copied ({type(error).__name__}: {_line(error)}), and sartor leaves "
-                "the original as it is; give a module that copy.deepcopy takes"
+                f"{type(source).__name__} cannot be copied ({foreign.first_line(error, named=True)}), and sartor "
+                "leaves the original as it is; give a module that copy.deepcopy takes"
             ) from error
     return made
 
@@ -145,7 +160,10 @@ def fold(module: nn.Module) -> tuple[str, ...]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch would rather have the new forms
             for name, part in list(module.named_modules()):
-                found += [f"{name}.{leaf} ({kind})".lstrip(".") for leaf, kind in _fold(part)]
+                folded = [f"{name}.{leaf} ({kind})".lstrip(".") for leaf, kind in _fold(part)]
+                if folded and isinstance(part, nn.RNNBase):
+                    _settle(part)
+                found += folded
     finally:
         for part, training in flags:
             part.training = training
@@ -164,6 +182,7 @@ def _copied(source: nn.Module, memo: dict[int, Any]) -> nn.Module:
         if _inner(part) is not None:
             bare = memo[id(part)] = copy.deepcopy(unwrapped(part), memo)
             _hand_on_hooks(part, bare, memo)
+    _copy_plain(source, memo)
     made: nn.Module = copy.deepcopy(source, memo)
     mend = _Mended(memo)
     for part in made.modules():
@@ -171,6 +190,50 @@ def _copied(source: nn.Module, memo: dict[int, Any]) -> nn.Module:
             if name not in _PARTS and _may_hold(value):
                 vars(part)[name] = mend(value)
     return made
+
+
+def _copy_plain(source: nn.Module, memo: dict[int, Any]) -> None:
+    """Copy the modules that say nothing of how they are copied, as `deepcopy` does, without its general machinery.
+
+    A module holds a dozen containers, nearly all of them empty: looking at each takes most of the time of `deepcopy`.
+    """
+    parts = [part for part in source.modules() if id(part) not in memo and _is_plain(part)]
+    memo.update((id(part), type(part).__new__(type(part))) for part in parts)  # before any is filled: they know others
+    for part in parts:
+        entries = vars(memo[id(part)])
+        for name, value in vars(part).items():
+            if name != "_compiled_call_impl":
+                entries[name] = value if _is_fixed(value) else _entry(value, memo)
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is its own copy."""
+    return type(value) in _PLAIN or (type(value) is tuple and all(type(v) in _PLAIN for v in value))
+
+
+def _entry(value: Any, memo: dict[int, Any]) -> Any:
+    """The copy of an attribute; of a dict of modules or weights, without asking for each key."""
+    kind = type(value)
+    if kind not in (dict, OrderedDict, set) or id(value) in memo:
+        return copy.deepcopy(value, memo)
+    if value and (kind is set or not all(isinstance(v, _HELD) for v in value.values())):
+        return copy.deepcopy(value, memo)
+    made = memo[id(value)] = kind()
+    if value:
+        made.update((copy.deepcopy(key, memo), copy.deepcopy(entry, memo)) for key, entry in value.items())
+    return made
+
+
+@functools.cache
+def _copies_as_modules_do(kind: type[nn.Module]) -> bool:
+    """Whether the class leaves it to `deepcopy` and to torch how it is copied."""
+    bases = [base for base in kind.__mro__[:-1] if base is not nn.Module]
+    own = any(name in vars(base) for base in bases for name in _COPYING)
+    return not own and kind.__setstate__ in _STATES and kind not in copyreg.dispatch_table
+
+
+def _is_plain(part: nn.Module) -> bool:
+    return _copies_as_modules_do(type(part)) and "__deepcopy__" not in vars(part)  # type: ignore[arg-type]
 
 
 def _hand_on_hooks(wrapper: nn.Module, bare: nn.Module, memo: dict[int, Any]) -> None:
@@ -325,10 +388,6 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
     return found
 
 
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]
-
-
 def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:
     """Fold the weights of one module; their names, and what they were."""
     if parametrize.is_parametrized(part):
@@ -337,14 +396,25 @@ def _fold(part: nn.Module) -> Iterator[tuple[str, str]]:
         for leaf in list(part.parametrizations):  # type: ignore[arg-type]
             steps = cast(nn.Module, part.parametrizations[leaf])  # type: ignore[index]
             kinds = [_spoken(type(step).__name__) for step in steps.children()]
-            learns = any(p.requires_grad for p in steps.parameters(recurse=False))
+            originals = list(steps.parameters(recurse=False))
             if hasattr(steps, "original") and isinstance(steps.original, nn.Parameter):
                 steps.original = nn.Parameter(steps.original.detach().clone())  # it may be tied to another layer's
             parametrize.remove_parametrizations(part, leaf, leave_parametrized=True)
-            getattr(part, leaf).requires_grad_(learns)
+            value = part._buffers.get(leaf) if originals else None
+            if value is not None:  # of several parameters torch makes a buffer where no gradient is taken
+                del part._buffers[leaf]
+                part.register_parameter(leaf, nn.Parameter(value))
+            getattr(part, leaf).requires_grad_(any(p.requires_grad for p in originals))
             yield leaf, " and ".join(kinds)
     while (hook := next((h for h in part._forward_pre_hooks.values() if isinstance(h, _HOOKS)), None)) is not None:
         yield _unhook(part, hook)
+
+
+def _settle(layer: nn.RNNBase) -> None:
+    """Let a recurrent layer, which keeps a list of its weights, know the new ones, in their order."""
+    names = [name for name in layer._flat_weights_names if name in layer._parameters]
+    layer._parameters = {name: layer._parameters[name] for name in (*names, *layer._parameters)}
+    layer._init_flat_weights()
 
 
 _OWN = ("__dict__", "__weakref__")

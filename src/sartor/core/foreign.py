@@ -125,9 +125,10 @@ def members(path: Path, error: type[SartorError], *, fold: bool = False) -> Mapp
     return {entry.filename: entry for entry in listed}
 
 
-def first_line(wrong: BaseException) -> str:
-    """What an exception of another library says, as `words`."""
-    return words(str(wrong)) or type(wrong).__name__
+def first_line(wrong: BaseException, *, named: bool = False) -> str:
+    """What an exception of another library says, as `words`; `named`: behind its type."""
+    kind, said = type(wrong).__name__, words(str(wrong))
+    return f"{kind}: {said}" if named and said else said or kind
 
 
 def words(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +29,12 @@ def call(module: nn.Module, inputs: Inputs) -> Tree:
     if isinstance(inputs, Tensor):
         return module(inputs)
     return module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+
+
+def device_of(module: nn.Module, inputs: Inputs = ()) -> torch.device:
+    """Where a network computes: the device of its first parameter or buffer, else that of its inputs, else the CPU."""
+    state = chain(module.parameters(), module.buffers(), leaves(inputs))
+    return next((tensor.device for tensor in state), torch.device("cpu"))
 
 
 def single(inputs: Inputs, who: object) -> Tensor:

@@ -12,8 +12,11 @@ from sartor.core import trees
 from sartor.core.errors import DataError
 from sartor.core.trees import Tree
 
+UNCOUNTED = -100
+"""The class that torch does not count."""
 
-def cross_entropy(logits: Tensor, target: Tensor, *, ignore: int = -100) -> Tensor:
+
+def cross_entropy(logits: Tensor, target: Tensor, *, ignore: int = UNCOUNTED) -> Tensor:
     """Cross-entropy of each example, the mean over its positions where it has some, `(batch,)`.
 
     Args:
@@ -21,11 +24,21 @@ def cross_entropy(logits: Tensor, target: Tensor, *, ignore: int = -100) -> Tens
         target: Classes, `(batch,)` or `(batch, ...)`.
         ignore: A class whose positions do not count; an example without others has loss 0.
     """
-    losses = functional.cross_entropy(logits, target, reduction="none", ignore_index=ignore)
-    if losses.dim() == 1:
-        return losses
-    counted = (target != ignore).flatten(1).sum(1).clamp(min=1)
-    return losses.flatten(1).sum(1) / counted
+    return counted_mean(functional.cross_entropy(logits, target, reduction="none", ignore_index=ignore), target, ignore)
+
+
+def counted_mean(values: Tensor, target: Tensor, ignore: int | None) -> Tensor:
+    """The mean of each example over its positions that count, `(batch,)`; 0 where none does.
+
+    Args:
+        values: `(batch,)` or `(batch, ...)`.
+        target: Classes, of the same shape.
+        ignore: A class whose positions do not count; None if all do.
+    """
+    if ignore is None or values.dim() == 1:
+        return per_example(values)
+    counts = target != ignore
+    return torch.where(counts, values, 0.0).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
 
 
 def absolute(output: Tensor, target: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.trees import Tree
 from sartor.training import Recipe, batches_of, evaluate, fit
-from sartor.training.evaluation import device_of, mode
+from sartor.training.evaluation import mode
 from sartor.training.steps import of_steps
 
 __all__ = ["Probe"]
@@ -113,7 +113,7 @@ class Probe(Evaluator):
     def _compared(self) -> list[tuple[Any, Tree]]:
         """Inputs of the validation split, and what the original gives for them."""
         found, left = [], self.compared
-        place = device_of(self._original)
+        place = trees.device_of(self._original)
         for inputs, _ in self.task.valid():
             if left <= 0:
                 break

@@ -13,7 +13,7 @@ from sartor.core.contracts import Session
 from sartor.core.errors import TargetError
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
-from sartor.exporting.tracing import device_of, evaluating
+from sartor.exporting.tracing import evaluating
 
 
 def parity(session: Session, module: nn.Module, example: Inputs, *, tolerance: float = 1e-3, draws: int = 3) -> float:
@@ -33,7 +33,7 @@ def parity(session: Session, module: nn.Module, example: Inputs, *, tolerance: f
         TargetError: the error of an output is above `tolerance`, or outputs differ in names or shape, or are not
             finite.
     """
-    device = device_of(module, example)
+    device = trees.device_of(module, example)
     rng, worst = torch_rng(0, "parity"), dict[str, float]()
     who = f"{type(module).__name__} on {type(session).__name__.strip('_')}"
     for _ in range(draws):

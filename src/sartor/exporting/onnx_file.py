@@ -73,6 +73,7 @@ def export_onnx(module: nn.Module, example: Inputs, path: Path, settings: Export
     """
     settings = settings or ExportSettings()
     check_opset(settings.opset)
+    _check_has_form(module)
     signature = Signature.of(module, example)
     program = trace_onnx(module, example, settings=settings, signature=signature)
     written = program.model.opset_imports[""]
@@ -104,12 +105,27 @@ def trace_onnx(
         optimize: Whether the exporter rewrites the graph (folds constants and batch norms).
         signature: Of the module; found by a call if not given.
     """
+    _check_has_form(module)
     signature = signature or Signature.of(module, example)
     with evaluating(module), quiet():
         program = _exported(copies.ready(module, example), example, signature, settings, optimize)
     _rename(program.model.graph, signature)
     program.model.metadata_props[ENTRY] = signature.text()
     return program
+
+
+def _check_has_form(module: nn.Module) -> None:
+    """Refuse what the exporter writes and no runtime opens.
+
+    Raises:
+        TargetError: An LSTM projects its states, for which ONNX has no operator.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, nn.LSTM) and part.proj_size:
+            raise TargetError(
+                f"ONNX has no LSTM that projects its states, and {name or type(module).__name__} has proj_size = "
+                f"{part.proj_size}; use the target torch_cpu, or proj_size = 0 and a linear layer behind it"
+            )
 
 
 def onnx_signature(data: bytes) -> Signature:

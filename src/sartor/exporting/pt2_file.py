@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from sartor.core import copies, trees
 from sartor.core.errors import TargetError
+from sartor.core.foreign import first_line
 from sartor.core.records import ExportSettings
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting.pt2_check import check_pt2
 from sartor.exporting.signature import ENTRY, Kind, Port, Signature
 from sartor.exporting.sizes import BATCH, Axes, NarrowError, axes, batched
 from sartor.exporting.structure import plain
-from sartor.exporting.tracing import Adapted, evaluating, first_line, quiet, reason, several
+from sartor.exporting.tracing import Adapted, evaluating, quiet, reason, several
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Program:
             return self.module(*args, **kwargs)
         except Exception as error:
             shapes = trees.shapes(inputs)
-            raise TargetError(f"the program cannot run inputs of shapes {shapes}: {first_line(error)}") from error
+            raise TargetError(
+                f"the program cannot run inputs of shapes {shapes}: {first_line(error, named=True)}"
+            ) from error
 
     def giving(self, tree: Tree) -> Program:
         """The same with outputs in the structure of `tree`."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from sartor.core import trees
 from sartor.core.errors import TargetError
+from sartor.core.foreign import first_line
 from sartor.core.records import ExportSettings
 from sartor.core.rng import torch_rng
 from sartor.core.trees import Inputs, Tree
@@ -17,7 +18,7 @@ from sartor.exporting.agreement import drawn, errors
 from sartor.exporting.pt2_file import obstacle
 from sartor.exporting.signature import input_names
 from sartor.exporting.sizes import OTHERS, NarrowError, axes, close, others
-from sartor.exporting.tracing import device_of, evaluating, first_line
+from sartor.exporting.tracing import evaluating
 
 Run = Callable[[Inputs], Tree]
 R = TypeVar("R", bound=Run)
@@ -181,9 +182,9 @@ def _output(module: nn.Module, inputs: Inputs) -> tuple[Tree, str]:
     who = type(module).__name__
     try:
         with evaluating(module):
-            output = trees.call(module, trees.to(inputs, device_of(module, inputs)))
+            output = trees.call(module, trees.to(inputs, trees.device_of(module, inputs)))
     except Exception as error:  # noqa: BLE001 - whatever its code raises
-        return None, f"{who} itself cannot take {trees.shapes(inputs)} ({first_line(error)})"
+        return None, f"{who} itself cannot take {trees.shapes(inputs)} ({first_line(error, named=True)})"
     if any(bool(leaf.isnan().any()) for leaf in trees.leaves(output)):
         return (
             None,

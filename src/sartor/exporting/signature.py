@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from sartor.core import trees
 from sartor.core.errors import TargetError
+from sartor.core.foreign import first_line
 from sartor.core.trees import Inputs, Tree
 from sartor.exporting.sizes import BATCH
 from sartor.exporting.structure import decoded, encoded, names
-from sartor.exporting.tracing import evaluating, first_line
+from sartor.exporting.tracing import evaluating
 
 ENTRY = "sartor"
 """The key in the metadata of a file."""
@@ -105,7 +106,7 @@ class Signature:
                 output = trees.call(module, example)
         except Exception as error:
             raise TargetError(
-                f"{who} cannot run inputs of shapes {trees.shapes(example)}: {first_line(error)}"
+                f"{who} cannot run inputs of shapes {trees.shapes(example)}: {first_line(error, named=True)}"
             ) from error
         if not trees.leaves(output):
             raise TargetError(f"{who} returns a {type(output).__name__} without tensors; a network must return tensors")

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
@@ -55,18 +54,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def device_of(module: nn.Module, inputs: Inputs) -> torch.device:
-    """Where a network computes: the device of its first parameter or buffer, else that of its inputs."""
-    state = chain(module.parameters(), module.buffers(), trees.leaves(inputs))
-    return next((tensor.device for tensor in state), torch.device("cpu"))
-
-
-def first_line(error: BaseException) -> str:
-    """Of an exception's message, with its type."""
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
 
 
 def reason(error: BaseException) -> str:

@@ -67,7 +67,28 @@ def draw(result: Result, trace: Trace) -> dict[str, go.Figure]:
         "narrowing": narrowing(result, trace),
         "stages": stages(result),
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for figure in figures.values():
+        _give_room(figure)
+    return figures
+
+
+def _give_room(figure: go.Figure) -> None:
+    """Where all that is drawn has one value, the axis shows what is around it: plotly would take the unit's width."""
+    for axis in figure.select_yaxes():
+        name = axis.plotly_name.removeprefix("yaxis")
+        drawn = [t for t in figure.data if (t.yaxis or "y") == f"y{name}"]
+        if any(t.type != "scatter" or t.error_y.array is not None for t in drawn):
+            continue
+        values = {y for t in drawn for y in t.y if y is not None}
+        if len(values) == 1 and all(_is_number(y) for y in values):
+            (value,) = values
+            room = ROOM * abs(value) or ROOM
+            axis.range = [value - room, value + room]
+
+
+ROOM = 0.1
+"""Above and below a value that stands alone, as a share of it."""
 
 
 def trade_off(result: Result, trace: Trace) -> go.Figure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -22,6 +23,8 @@ from sartor.run.journal import FileJournal
 
 MOVABLE = ("limits",)
 """Tables that may change between sessions: a larger limit goes on."""
+CHECKPOINT = ".checkpoint.safetensors"
+"""How the artifacts end that go once the result of their stage is in the journal."""
 
 
 class RunFolder:
@@ -34,6 +37,9 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._ended: dict[str, Any] | None = None
+        self._whole: set[str] = set()
+        self._since: dict[str, dict[str, object]] = {}
+        self._mark = mark(config)
         _refuse_strangers(path)
         self._lock: IO[str] | None = _lock(path)
         try:
@@ -68,15 +74,65 @@ class RunFolder:
         return (self.path / "result.json").exists()
 
     def stage_result(self, name: str) -> Any | None:
-        """What the stage called `name` gave, or None if it has not ended yet."""
+        """What the stage called `name` gave, or None if it has not ended yet.
+
+        Raises:
+            StateError: The journal, or a file that the stage has written, is another run's or missing.
+        """
         if self._ended is None:  # once: a journal may be long, and nobody else writes it
-            self._ended = {r["name"]: r["result"] for r in self.journal.read() if r["kind"] == "stage"}
-        return self._ended.get(name)
+            self._ended = {r["name"]: r for r in self.journal.read() if r["kind"] == "stage"}
+        record = self._ended.get(name)
+        if record is None:
+            return None
+        if record.get("run", self._mark) != self._mark:  # a run of before has written none
+            raise StateError(f"{self.journal.path} is of another run; restore it, or run again in a new folder")
+        for path, digest in record.get("files", {}).items():
+            self._check(path, digest)
+        return record["result"]
+
+    def begin_stage(self, name: str) -> None:
+        """What a stage writes from here on is to be the same whenever its result is asked for."""
+        self._since[name] = self.stamps()
 
     def end_stage(self, name: str, result: Any, spent: Mapping[str, Any] | None = None) -> None:
-        """Journal the result of a stage, with what of its cost is not booked yet (`Ledger.due`): it is done."""
-        self.journal.append({"kind": "stage", "name": name, "result": result, **({"spent": spent} if spent else {})})
+        """Journal the result of a stage: it is never done again.
+
+        Args:
+            name: Of the stage.
+            result: Plain values.
+            spent: What of its cost is not booked yet (`Ledger.due`).
+        """
+        since = self._since.pop(name, None)
+        written = [] if since is None else [p for p, stamp in self.stamps().items() if since.get(p) != stamp]
+        digests = {path: files.sha256(self.path / path) for path in written if not path.endswith(CHECKPOINT)}
+        self._whole.update(digests)
+        record = {"kind": "stage", "name": name, "result": result, "run": self._mark, "files": digests}
+        self.journal.append(record | ({"spent": spent} if spent else {}))
         self._ended = None
+
+    def stamps(self) -> dict[str, object]:
+        """What tells whether an artifact has been written anew, by path."""
+        found: dict[str, object] = {}
+        for path in sorted(self.artifacts.rglob("*")):
+            if path.is_file():
+                now = path.stat()
+                found[str(path.relative_to(self.path))] = now.st_mtime_ns, now.st_size, now.st_ino
+        return found
+
+    def _check(self, name: str, digest: str) -> None:
+        """Whether a file is as a stage has left it; it is looked at once.
+
+        Raises:
+            StateError: It is not.
+        """
+        if name in self._whole:
+            return
+        path = self.path / name
+        now = files.sha256(path) if path.is_file() else None
+        if now != digest:
+            how = "is missing" if now is None else "is not what the run in this folder has written"
+            raise StateError(f"{path} {how}; restore it, or run again in a new folder")
+        self._whole.add(name)
 
     def _adopt(self, config: Mapping[str, Any]) -> None:
         path = self.path / "config.toml"
@@ -91,6 +147,12 @@ class RunFolder:
                 "restore these settings or name a new folder"
             )
         write_config(path, config)
+
+
+def mark(config: Mapping[str, Any]) -> str:
+    """What tells a run from others: a digest of its config without what may change."""
+    kept = {key: value for key, value in plain(config).items() if key not in MOVABLE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -34,12 +34,13 @@ from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._pool import Pool
 from sartor.surgery.analysis.blocks import skippable
-from sartor.surgery.analysis.coupling import couple
 from sartor.surgery.analysis.ladders import grouped, ladders
 from sartor.surgery.analysis.skeleton import Skeleton
+from sartor.surgery.cutting.checked import analysed
 from sartor.surgery.cutting.extraction import as_graph
 from sartor.surgery.cutting.importance import Importance, reorder, scores
 from sartor.surgery.cutting.slicing import Engine
+from sartor.surgery.cutting.uncut import asked, check_uncut
 from sartor.surgery.students.choices import Students
 from sartor.surgery.students.description import Describer, Encoding
 from sartor.surgery.students.rewiring import Wiring, functional
@@ -108,12 +109,14 @@ class Compression(Space, Accounted, Described, Pretrained, Scalable):
         _check(changes, steps, coupled, importance, encoding)
         self._spec, self._classes = network, classes
         self.trained = isinstance(network, nn.Module) or bool(weights)
-        whole, _ = original(network, weights, seed=seed, classes=classes)
+        whole, folded = original(network, weights, seed=seed, classes=classes)
         self.example: Inputs = blank(
             whole, example if example is not None else input_shape or (in_channels, size, size)
         )
         self.input_shape: Any = shapes(self.example)
-        coupling = couple(whole, self.example, ignore)
+        checked = analysed(whole, self.example, ignore)
+        told = asked(network if isinstance(network, nn.Module) and not weights else whole, self.example)
+        coupling = checked.coupling
         functional(coupling.traced.graph)
         constants = reorder(coupling, whole, scores(coupling, whole, importance, seed=seed))
         self.coupling, self._whole = coupling.with_constants(constants), whole
@@ -136,6 +139,8 @@ class Compression(Space, Accounted, Described, Pretrained, Scalable):
         self._describe = Describer(self.students, encoding)
         self._pool = Pool(pool, self.choices) if pool else None
         self.moves = _Moves(self.students, self.canonical, self._pool)
+        check_uncut(self._built(whole, self.students.reference), told)
+        self.notes = (*(f"{word} is folded into a plain weight" for word in folded), *checked.notes)
 
     @property
     def reference(self) -> Arch:
@@ -149,7 +154,7 @@ class Compression(Space, Accounted, Described, Pretrained, Scalable):
         return super().key(self.canonical(arch))
 
     def build(self, arch: Arch) -> nn.Module:
-        return as_graph(Engine(self.students.wiring.skeleton, self._weights()), self.students.cut(self._known(arch)))
+        return self._built(self._weights(), self._known(arch))
 
     def scaled(self, factor: float) -> Arch:
         """All layers and no skips, with widths nearest to `factor` times the teacher's."""
@@ -166,6 +171,9 @@ class Compression(Space, Accounted, Described, Pretrained, Scalable):
 
     def edges(self, arch: Arch) -> NDArray[np.int64]:
         return self._describe.edges(self._known(arch))
+
+    def _built(self, whole: nn.Module, arch: Arch) -> nn.Module:
+        return as_graph(Engine(self.students.wiring.skeleton, whole), self.students.cut(arch))
 
     def _known(self, arch: Arch) -> Arch:
         return arch if self._pool is None else self.canonical(arch)

@@ -23,7 +23,7 @@ from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import Arch, Layer
 from sartor.core.rng import global_seed
 from sartor.core.tables import Tables
-from sartor.core.trees import Inputs, Tree
+from sartor.core.trees import Inputs
 from sartor.networks import Shapes, blank, original, shapes, untrained
 from sartor.spaces._options import nearest
 from sartor.spaces._plans import plans
@@ -42,6 +42,7 @@ from sartor.surgery.cutting.checked import analysed, drawn
 from sartor.surgery.cutting.importance import Importance, Scores, reorder, scores
 from sartor.surgery.cutting.ordering import Data, best_order, by_elimination, eliminated, taken
 from sartor.surgery.cutting.supernet import CutSupernet
+from sartor.surgery.cutting.uncut import Asked, asked, check_uncut
 from sartor.training.evaluation import mode
 
 __all__ = ["Widths"]
@@ -130,11 +131,10 @@ class Widths(Space, Accounted, Pretrained, Scalable):
         self._fitting: dict[Arch, bool] = {}
         self._errors: Mapping[int, NDArray[np.float64]] = {}
         self.plain = self._some = True
-        inputs, wanted = self._asked(network if isinstance(network, nn.Module) and not weights else whole)
+        told = asked(network if isinstance(network, nn.Module) and not weights else whole, self.example)
         self._order(scores(self.coupling, whole, "l2" if importance in _BY_DATA else importance, seed=seed))
         self.accounts = Accounts(self._skeleton, whole, steps)
-        kept = self._try_classes()
-        self._check_uncut(inputs, wanted)
+        kept = self._try_classes(told)
         self.notes = (*(f"{word} is folded into a plain weight" for word in folded), *checked.notes, *kept)
 
     @property
@@ -268,48 +268,24 @@ class Widths(Space, Accounted, Pretrained, Scalable):
             return False
         return agree(partial(supernet, gates=gates), lambda _: found, inputs)
 
-    def _try_classes(self) -> tuple[str, ...]:
-        """Find out for a few archs whether they can be of the original's class; what is to be said of it."""
+    def _try_classes(self, told: Asked) -> tuple[str, ...]:
+        """Find out for a few archs whether they can be of the original's class; what is to be said of it.
+
+        Raises:
+            CapabilityError: Uncut, what is built gives something else than the original.
+        """
         rng = np.random.default_rng(0)
         random = tuple(int(rng.integers(len(c.options))) for c in self.choices)
-        archs = list(dict.fromkeys([self.reference, (0,) * len(self.choices), random]))
+        archs = [arch for arch in dict.fromkeys([(0,) * len(self.choices), random]) if arch != self.reference]
         supernet = self._shared(self._whole)
-        kept = [supernet.of_its_class(arch) is not None for arch in archs]
+        uncut = supernet.of_its_class(self.reference, borrowed=True)
+        check_uncut(supernet.graph(self.reference) if uncut is None else uncut, told)
+        kept = [uncut is not None, *(supernet.of_its_class(arch, borrowed=True) is not None for arch in archs)]
         self.plain = all(kept)
         self._some = any(kept)
         if all(kept):
             return ()
-        return (_graphs(kept, len(archs)), *_lost(self._whole, self.example, self._ignored, self.coupling))
-
-    def _asked(self, original: nn.Module) -> tuple[Inputs, Tree]:
-        """Random inputs, one example if the original takes that, and what it makes of them."""
-        twin, wrong = copies.faithful(original).eval(), Exception()
-        for examples in (1, BATCH):
-            inputs = drawn(self.example, examples)
-            try:
-                with global_seed(0), torch.no_grad():
-                    return inputs, trees.call(twin, inputs)
-            except Exception as error:  # noqa: BLE001 - the network's own code
-                wrong = error
-        raise ConfigError(
-            f"{type(original).__name__} does not run on inputs of the shapes {trees.shapes(inputs)}: "
-            f"{next(iter(str(wrong).splitlines()), type(wrong).__name__)}; give the shape that it was made for, and an "
-            "example, if not every number is allowed"
-        ) from wrong
-
-    def _check_uncut(self, inputs: Inputs, wanted: Tree) -> None:
-        """See to it that what is built is the original.
-
-        Raises:
-            CapabilityError: Uncut, it gives something else.
-        """
-        built = copies.faithful(self._shared(self._whole).extract(self.reference)).eval()
-        if not agree(partial(trees.call, built), lambda _: wanted, inputs):
-            raise CapabilityError(
-                f"{type(self._whole).__name__} cannot be followed: what is made of it gives something else than the "
-                "original although nothing is cut; a forward that depends on more than its inputs (the time, random "
-                "numbers of its own, what it has seen before) is not supported"
-            )
+        return (_graphs(kept), *_lost(self._whole, self.example, self._ignored, self.coupling))
 
 
 def _fractions(multipliers: Sequence[float] | int) -> Sequence[float]:
@@ -356,9 +332,9 @@ def _nothing(network: nn.Module, fixed: Sequence[Fixed]) -> str:
     return f"{type(network).__name__} has no channels that can be cut ({why})"
 
 
-def _graphs(kept: Sequence[bool], tried: int) -> str:
+def _graphs(kept: Sequence[bool]) -> str:
     """In words, which networks are graphs."""
-    graphs = tried - sum(kept)
+    tried, graphs = len(kept), len(kept) - sum(kept)
     which = "narrower networks are" if graphs == tried else f"{graphs} of {tried} networks that were tried are"
     return f"{which} graphs of the original's layers: its code holds numbers of channels that do not suit them"
 

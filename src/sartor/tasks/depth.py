@@ -90,7 +90,7 @@ def depth(
 
     Raises:
         DataError: The folder is missing or holds no such layout, a picture has no depth map, a file cannot be decoded,
-            sizes differ, a depth is negative or not finite; the message names all that are wrong.
+            sizes differ, a depth is negative or not finite, a map knows no depth; the message names all that are wrong.
         ConfigError: A setting is out of range.
     """
     if batch < 1 or not (per_metre is None or per_metre > 0):
@@ -145,6 +145,8 @@ def _read(
     values = numbers(pair.answer, pair.names[1])
     if not bool(values.isfinite().all()) or bool((values < 0).any()):
         raise DataError(f"{pair.names[1]} has negative or infinite depths; write 0 where the depth is not known")
+    if not bool(values.any()):
+        raise DataError(f"{pair.names[1]} knows no depth, as all is 0 there; remove it and its picture")
     metres = values.float() / (per_metre or _unit(values))
     if resize is not None and picture.shape[-2:] == metres.shape[-2:]:
         picture, metres = smooth(picture, resize), nearest(metres, resize)

@@ -14,7 +14,7 @@ from sartor.core.errors import ConfigError, DataError
 from sartor.core.metrics import Metric
 from sartor.core.trees import Tree
 from sartor.data.batches import Seeded
-from sartor.data.losses import apart, cross_entropy, imitation
+from sartor.data.losses import UNCOUNTED, apart, cross_entropy, imitation
 from sartor.data.quality import accuracy, of
 
 __all__ = ["loaders"]
@@ -85,6 +85,7 @@ def loaders(
         name=name,
         logits=plain,
         classes=classes,
+        ignore=UNCOUNTED if loss is None else None,
         fingerprint=fingerprint,
         describe={"source": "own loaders"},
     )

@@ -119,6 +119,7 @@ def segmentation(
         name="segmentation",
         logits=True,
         classes=found,
+        ignore=ignore,
         fingerprint=fingerprint(splits),
         describe={"source": str(root), "classes": list(names) or found, "augment": augment or "none"}
         | {k: len(v) for k, v in splits.items()},

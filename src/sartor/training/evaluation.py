@@ -43,13 +43,6 @@ def resolve(device: str) -> torch.device:
     return found
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where the network is: the device of its first parameter or buffer, the CPU if it has none."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
 @contextmanager
 def mode(module: nn.Module, training: bool) -> Iterator[None]:
     """`module` in train or eval mode; every submodule is put back to what it was."""
@@ -126,7 +119,7 @@ class _Measured:
 
 def _on(module: nn.Module, device: str, work: Callable[[Callable[[Inputs], Tree], torch.device], T]) -> T:
     """What `work` gives on a device, with the network in eval mode; afterwards all is as it was."""
-    home = device_of(module)
+    home = trees.device_of(module)
     place = resolve(device) if device else home
     module.to(place)
     try:

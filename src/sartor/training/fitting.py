@@ -15,7 +15,7 @@ from sartor.core.contracts import Batch, Task
 from sartor.core.errors import DataError
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.trees import Tree
-from sartor.training.evaluation import device_of, mode
+from sartor.training.evaluation import mode
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def check_fits(task: Task, module: nn.Module, *, taught: bool = False) -> None:
             something that loss, distance or a metric cannot take, or that has no gradient. The message says what the
             network returned and what the task wanted, by their shapes.
     """
-    who, place = type(module).__name__, device_of(module)
+    who, place = type(module).__name__, trees.device_of(module)
     with global_seed(derive(0, "fits")):
         with copies.undisturbed(module), mode(module, training=False), torch.no_grad():
             output = _run(module, trees.to(task.example, place), f"{who} cannot take {_an(task)}", task)

@@ -17,7 +17,7 @@ from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import load, present, save
 from sartor.core.trees import Inputs, Tree
 from sartor.training.engine import Engine, Several, Single
-from sartor.training.evaluation import device_of, evaluate, mode
+from sartor.training.evaluation import evaluate, mode
 from sartor.training.recipe import Average, Recipe
 
 OnEpoch: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
@@ -86,8 +86,8 @@ def fit(
     if not 0 < fidelity <= 1:
         raise ConfigError(f"fidelity must be in (0, 1], got {fidelity}")
     recipe.check(task)
-    home = device_of(module)
-    teacher_home = device_of(teacher) if teacher is not None else home
+    home = trees.device_of(module)
+    teacher_home = trees.device_of(teacher) if teacher is not None else home
     engine = Single(recipe) if fabric is None else Several(fabric)
     try:
         with mode(module, training=True):

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from sartor.core.contracts import Task
 from sartor.core.errors import ConfigError
 from sartor.core.trees import Tree
-from sartor.data.losses import per_example
+from sartor.data.losses import counted_mean
 
 _KNOWN = {"optimizer": ("sgd", "adamw"), "amp": ("", "bfloat16", "float16")}
 
@@ -161,7 +161,7 @@ class Recipe:
         losses = task.loss(output, target)
         if self.label_smoothing:
             # (1 - e) CE(target) + e CE(uniform) is cross-entropy with the smoothed target (Szegedy et al. 2016, eq. 7).
-            uniform = per_example(-functional.log_softmax(output, dim=1).mean(1))
+            uniform = counted_mean(-functional.log_softmax(output, dim=1).mean(1), target, task.ignore)
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * uniform
         if teacher is not None and self.distil_weight:
             # a temperature softens logits; T^2 keeps the gradient's size independent of it (Hinton et al. 2015, section

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from contextlib import suppress
 
 import onnxruntime
 import pytest
@@ -8,12 +11,12 @@ import torch
 from torch import nn
 
 from sartor.core import files
-from sartor.core.errors import TargetError
+from sartor.core.errors import StateError, TargetError
 from sartor.jobs.fit.api import fit_config
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.deliver import environment
 from sartor.report.table import summary_text
-from small import settings
+from small import latency_settings, settings
 
 
 def test_environment_names_what_a_result_depends_on():
@@ -44,6 +47,49 @@ def test_every_file_has_its_digest(finished):
     for name, digest in found.items():
         assert files.sha256(finished.folder / name) == digest
     assert finished.result.changed(finished.folder) == {}
+
+
+def test_what_is_missing_of_a_finished_run_comes_back_as_it_was(finished, tmp_path):
+    """Files that have a twin, or are text; of the others the run says which it is."""
+    names, alone = list(finished.result.files), []
+    for name in names:
+        run = tmp_path / "run"
+        shutil.copytree(finished.folder, run)
+        (run / name).unlink()
+        says = re.escape(f"{run / name} is missing; restore it, or run the fit again in a new folder")
+        with suppress(StateError):
+            assert fit_config(latency_settings(), run).result.changed(run) == {}
+        if not (run / name).exists():
+            alone.append(name)
+            with pytest.raises(StateError, match=f"^{says}$"):
+                fit_config(latency_settings(), run)
+        shutil.rmtree(run)
+    assert {"model.onnx", "model.pt2", "model.safetensors", "architecture.json"} <= set(names) - set(alone)
+    assert "artifacts/reference.safetensors" in alone  # nothing else holds the reference's weights
+
+
+def test_a_delivered_file_that_is_another_now_is_named_and_kept(finished, tmp_path):
+    for name in finished.result.files:
+        run = tmp_path / "run"
+        shutil.copytree(finished.folder, run)
+        (run / name).write_bytes(b"something of somebody's own")
+        with pytest.raises(
+            StateError, match=rf"{re.escape(name)} has SHA-256 .* delivered with .*; (remove|restore) it"
+        ) as e:
+            fit_config(latency_settings(), run)
+        assert "\n" not in str(e.value)
+        assert (run / name).read_bytes() == b"something of somebody's own"
+        if "; remove it" in str(e.value):
+            (run / name).unlink()
+            assert fit_config(latency_settings(), run).result.changed(run) == {}
+        shutil.rmtree(run)
+
+
+def test_the_page_of_a_finished_run_is_drawn_again(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    fit_config(latency_settings(), tmp_path / "run")
+    assert "<html" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_delivered_files_take_any_batch_and_agree(finished):

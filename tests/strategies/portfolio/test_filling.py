@@ -21,7 +21,7 @@ class Wide(Space):
         raise NotImplementedError
 
     def scaled(self, factor):
-        return tuple(int(np.clip(round(16 * factor) - 1, 0, 15)) for _ in range(2)) + (1,)
+        return (*(int(np.clip(round(16 * factor) - 1, 0, 15)) for _ in range(2)), 1)
 
 
 class Area(CostModel):

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from itertools import accumulate
 from math import prod
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import several
 from nets import Branches, Numbers, Residual, Tokens, Waves
+from sartor.costs.memory import Memory
 from sartor.networks import macs_params
+from sartor.spaces.compression import Compression
+from sartor.spaces.widths import Widths
 from sartor.surgery.analysis.accounting import Accounts
 from sartor.surgery.analysis.coupling import couple
 from sartor.surgery.analysis.ladders import ladders
@@ -171,3 +176,38 @@ def test_three_choices_in_one_weight_have_no_tables():
     assert len(accounts.ladders) == 3
     assert accounts.params() is None
     assert accounts.macs() is None  # the einsum multiplies with that weight: built networks are counted
+
+
+class Steps(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase], **settings: int | bool) -> None:
+        super().__init__()
+        self.read = kind(24, 32, batch_first=True, **settings)
+        self.head = nn.Linear(64 if settings.get("bidirectional") else 32, 2)
+
+    def forward(self, x):
+        return self.head(self.read(x)[0])
+
+
+def allocated(network, x):
+    """Most numbers that are alive while it runs, `x` among them, as torch's allocator tells."""
+    with torch.no_grad(), profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as found:
+        network(x)
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return x.numel() + max(sizes) / x.element_size()
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 3}, {"bidirectional": True}])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_memory_counts_what_recurrent_operators_allocate(kind, settings):
+    """LSTMs take more here: oneDNN, which runs them on this processor, packs their weights."""
+    network, x = Steps(kind, **settings).eval(), torch.randn(1, 50, 24)
+    whole = allocated(network, x)
+    for space in (
+        Widths(network=network, input_shape=(50, 24)),
+        Compression(network=network, input_shape=(50, 24), changes=("skips",)),
+    ):
+        memory = Memory(space, bytes_per_value=1)
+        assert 0.85 * whole < memory([space.reference]).item() < 1.2 * whole
+        half = space.scaled(0.5)
+        assert 0.8 < memory([half]).item() / allocated(space.build(half).eval(), x) < 1.25

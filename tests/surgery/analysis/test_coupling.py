@@ -339,3 +339,25 @@ def test_no_advice_is_given_where_none_helps(network):
 def test_channels_are_free_where_examples_are_sorted(check, net):
     network = net(lambda n, x: n.b(n.a(x).sort(0).values), a=nn.Linear(6, 8), b=nn.Linear(8, 12))
     assert [g.name for g in check(network, (6,), least=0).groups] == ["a"]
+
+
+class Boxes(nn.Module):
+    """A detector that sorts its boxes out itself: how many there are depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 24, 3, 2, 1), nn.ReLU())
+        self.scores = nn.Conv2d(24, 1, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scores = self.scores(self.backbone(x)).flatten(1)
+        return [line[line > 0] for line in scores]
+
+
+def test_where_leaving_alone_does_not_help_the_part_is_named_that_can_be_cut():
+    with pytest.raises(
+        CapabilityError, match=r"by itself, .* is backbone on inputs of the shapes \(1, 3, 8, 8\)$"
+    ) as e:
+        couple(Boxes(), torch.zeros(1, 3, 8, 8))
+    assert "scores" not in str(e.value)
+    assert couple(Boxes().backbone, torch.zeros(1, 3, 8, 8)).groups

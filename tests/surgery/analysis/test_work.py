@@ -14,7 +14,9 @@ from nets import Branches, Gated, Numbers, Residual, Tokens, Waves
 from sartor.costs.macs import Macs
 from sartor.costs.params import Params
 from sartor.networks import macs_params
+from sartor.spaces.compression import Compression
 from sartor.spaces.widths import Widths
+from users import COPIES
 
 
 class Mixer(nn.Module):
@@ -136,3 +138,35 @@ def test_tables_cost_and_count_agree_on_every_arch(name):
     tables = space.account("macs")
     assert tables is not None
     assert tables(archs).tolist() == [macs for macs, _ in counted]
+
+
+def test_a_number_that_the_network_asks_for_is_no_tensor():
+    space = Widths(network=COPIES["table by size"](), input_shape=(3, 8, 8), divisor=1)
+    for arch in (space.reference, (0,) * len(space.choices)):
+        assert space.account("macs").cost(arch) == macs_params(space.build(arch), torch.zeros(1, 3, 8, 8))[0]
+
+
+class Zeroless(nn.Module):
+    """Does not run on what is made up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.abs().sum():
+            raise ValueError("nothing to see")
+        return x
+
+
+def test_where_a_part_does_not_run_by_itself_networks_are_counted():
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.part, self.last = nn.Conv2d(3, 16, 3), Zeroless(), nn.Conv2d(16, 4, 1)
+            self.middle = nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.middle(self.part(self.first(x) + 1).relu()))
+
+    settings = {"network": Picky(), "input_shape": (3, 8, 8), "ignore": ["part"], "importance": "none"}
+    students = Compression(**settings, steps=4, changes=("skips",))
+    for space in (Widths(**settings, divisor=1), students):
+        arch = space.scaled(0.5)
+        assert Macs(space)([arch]).item() == macs_params(space.build(arch), torch.ones(1, 3, 8, 8))[0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
 from sartor.surgery.cutting import elimination
 from sartor.surgery.cutting.elimination import eliminate
@@ -21,8 +22,8 @@ def eliminated(net, x, shape=(6,), pull=sampled_labels):
 
 def mixed(hidden=12, seed=0):
     """A hidden layer in which unit 3 is twice unit 7, unit 5 is a constant, and unit 1 is not read."""
-    torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(6, hidden), nn.Tanh(), nn.Linear(hidden, 5)).eval()
+    with global_seed(seed):
+        net = nn.Sequential(nn.Linear(6, hidden), nn.Tanh(), nn.Linear(hidden, 5)).eval()
     with torch.no_grad():
         net[0].weight[3], net[0].bias[3] = net[0].weight[7], net[0].bias[7]
         net[0].weight[5] = 0
@@ -48,8 +49,8 @@ def test_scores_of_one_family_are_its_ranks():
 
 def test_the_loss_is_that_of_a_ridge_regression():
     """Against the regression on every subset of a size: the first one out is optimal, and its loss is right."""
-    torch.manual_seed(3)
-    net, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)).eval(), torch.randn(512, 6)
+    with global_seed(3):
+        net, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)).eval(), torch.randn(512, 6)
     space, found = eliminated(net, x)
     reader = readers(Engine(space._skeleton, space.whole), x, sampled_labels)[1]
     rows = torch.cat(reader.rows, 1)[0].double()
@@ -84,8 +85,8 @@ def test_a_residual_stream_is_judged_by_all_its_readers():
             x = x + self.one(x)
             return self.head(x + self.two(x))
 
-    torch.manual_seed(1)
-    net = Net().eval()
+    with global_seed(1):
+        net = Net().eval()
     with torch.no_grad():
         for layer in (net.stem, net.one, net.two):  # nobody reads what unit 4 is
             layer.weight[4], layer.bias[4] = 0, 0
@@ -120,8 +121,8 @@ def test_wide_readers_scale_what_is_left(monkeypatch):
 
 
 def test_many_go_at_a_time_in_wide_families():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Linear(128, 5)).eval()
+    with global_seed(0):
+        net = nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Linear(128, 5)).eval()
     _, found = eliminated(net, torch.randn(512, 6))
     assert sorted(found.order[~np.isnan(found.order)].tolist()) == list(range(128))
 

@@ -4,14 +4,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
 from sartor.surgery.cutting.readers import projected, readers, sampled_labels
 from sartor.surgery.cutting.slicing import Engine
 
 
 def two_layers(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
+    with global_seed(seed):
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
 
 
 def found(net, x, pull=sampled_labels, shape=(6,)):

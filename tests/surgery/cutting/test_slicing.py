@@ -166,3 +166,29 @@ def test_a_cut_knows_its_sizes(engines):
         engine.network.stem.weight.data_ptr()
     )
     assert cut is engine.cut(without(engine, {"stem": [0, 5]}), 6)
+
+
+class Deep(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.read, self.head = kind(4, 8, 2, batch_first=True, dropout=0.5), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.read(x)[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_drop_values_between_them_in_training_alone(kind):
+    engine = engine_of(Deep(kind), 5, 4)
+    everything = np.ones(len(engine.skeleton.units) + 1, dtype=bool)
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    masks = torch.ones(1, len(everything), dtype=torch.float64)
+    assert torch.equal(engine(x, everything), engine(x, everything))
+    engine.network.train()
+    for given in (None, masks):
+        with global_seed(1):
+            wanted = engine.network(x)
+        with global_seed(1):
+            found = engine(x, everything, given)
+        torch.testing.assert_close(found, wanted)
+        assert not torch.allclose(engine(x, everything, given), wanted)

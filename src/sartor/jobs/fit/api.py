@@ -17,7 +17,7 @@ from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, of_a_module, stand_in
-from sartor.jobs.fit.deliver import deliver, digests, environment
+from sartor.jobs.fit.deliver import deliver, digests, environment, look_after
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
 from sartor.report.page import render
@@ -27,6 +27,9 @@ from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
 from sartor.run.result import Point, Result
 from sartor.tasks.loaders import loaders
+
+PAGE = "report.html"
+"""What a person opens; made of the result, and made anew where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def fit(
         strategy: The name of a strategy or its table.
         folder: The run folder; the same call on the same folder goes on, or returns the finished result.
         seed: Of everything random.
-        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; by default `network` for a
-            module, else `digits`.
+        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; by default `network` for
+            a module, else `digits`.
         display: Where progress is shown; nowhere by default.
         tables: Further tables of the config: `training`, `latency_model`, `verification`, `evaluator`, `limits`.
 
@@ -132,6 +135,11 @@ def fit_config(
                 _fit(job, command or " ".join(["sartor", *sys.argv[1:]]))
             finally:
                 display.close()
+        else:
+            result = results.read_result(run.path)
+            look_after(parts, run.path, result, display)
+            if not (run.path / PAGE).exists():
+                _draw(result, run.path)
         return _loaded(parts, run)
 
 
@@ -167,9 +175,13 @@ def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) 
     # The page shows the ledger, and takes time itself: it is drawn once to book that, and again to show it.
     render(replace(result, spent=job.ledger.summary()), trace, folder)
     result = replace(result, spent=job.ledger.summary())
-    page = render(result, trace, folder)
-    files.atomically(folder / "report.html", lambda part: part.write_text(page, encoding="utf-8"))
+    _draw(result, folder)
     results.write(folder, result)  # last: a run is finished when its result is there
+
+
+def _draw(result: Result, folder: Path) -> None:
+    page = render(result, results.read_trace(folder / "search"), folder)
+    files.atomically(folder / PAGE, lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def _loaded(parts: Parts, run: RunFolder) -> Fit:

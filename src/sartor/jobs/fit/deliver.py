@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,24 @@ import torch
 
 from sartor import exporting
 from sartor.core import files, trees
-from sartor.core.errors import TargetError
+from sartor.core.errors import StateError, TargetError
 from sartor.core.records import ExportSettings
 from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.run.result import Entry, Point
+from sartor.run.progress import Display
+from sartor.run.result import Entry, Point, Result
+from sartor.run.schema import encode
 from sartor.timing.machine import machine
 
+_WORDS = "architecture.json"
 PACKAGES = ("sartor", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Program:
+    """Whether a network has a `.pt2` file beside the target's own."""
+
+    there: bool
 
 
 def deliver(job: Job, entry: Entry, folder: Path) -> None:
@@ -37,17 +49,65 @@ def deliver(job: Job, entry: Entry, folder: Path) -> None:
     for source in filter(None, sources):
         for part in source.parent.glob(f"{source.name}*"):  # weights above 2 GB lie in a file of their own beside it
             shutil.copy(part, folder / part.name.replace(source.stem, "model", 1))
+    text = _in_words(job.parts, entry)
+    files.atomically(folder / _WORDS, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _in_words(parts: Parts, entry: Entry) -> str:
+    """The content of `architecture.json`."""
     words = {
-        "space": dict(job.parts.config["space"]),
+        "space": dict(parts.config["space"]),
         "arch": list(entry.arch),
         "options": dict(entry.options),
-        "inputs": {name: list(t.shape) for name, t in trees.named(job.parts.task.example, "input").items()},
-        "classes": job.parts.task.classes,
+        "inputs": {name: list(t.shape) for name, t in trees.named(parts.task.example, "input").items()},
+        "classes": parts.task.classes,
         "macs": entry.macs,
         "params": entry.params,
     }
-    text = json.dumps(words, indent=1) + "\n"
-    files.atomically(folder / "architecture.json", lambda part: part.write_text(text, encoding="utf-8"))
+    return json.dumps(words, indent=1) + "\n"
+
+
+def look_after(parts: Parts, folder: Path, result: Result, display: Display) -> None:
+    """See to it that a finished run has the files that it has delivered; a missing one comes back from its twin.
+
+    A twin has the SHA-256 that was delivered, so that nothing else can come back. A file that is another one now stays
+    as it is: somebody may have put it there.
+
+    Raises:
+        StateError: One is not what it was, or is missing and has no twin.
+    """
+    wrong = result.changed(folder)
+    for name in [name for name in wrong if not (folder / name).exists()]:
+        if _restored(parts, folder, result, name):
+            display.say(f"  {folder / name} was missing and is there again")
+            del wrong[name]
+    for name, how in wrong.items():
+        if (folder / name).exists() and (name.endswith(_WORDS) or _twin(folder, result, name) is not None):
+            raise StateError(f"{folder / name} {how}; remove it and give the same command again, which brings it back")
+    result.check(folder, wrong)
+
+
+def _restored(parts: Parts, folder: Path, result: Result, name: str) -> bool:
+    """Whether a missing file could be made again as it was."""
+    twin, path = _twin(folder, result, name), folder / name
+    if twin is not None:
+        files.atomically(path, lambda part: shutil.copyfile(twin, part))
+        return True
+    if not name.endswith(_WORDS):
+        return False
+    at = str(Path(name).parent)
+    point = next((p for p in result.points if p.folder == at), result.points[0])
+    text = _in_words(parts, point.winner)
+    if hashlib.sha256(text.encode()).hexdigest() != result.files[name]:
+        return False
+    files.atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return True
+
+
+def _twin(folder: Path, result: Result, name: str) -> Path | None:
+    """Another file of the run with the same content as a delivered one had."""
+    places = [*(folder / other for other in result.files), *sorted((folder / "artifacts").rglob("*"))]
+    return next((p for p in places if p.is_file() and files.sha256(p) == result.files[name]), None)
 
 
 def program(job: Job, entry: Entry) -> Path | None:
@@ -58,12 +118,21 @@ def program(job: Job, entry: Entry) -> Path | None:
     """
     if entry.file is not None and entry.file.endswith(".pt2"):
         return job.folder.path / entry.file
-    weights, parts = job.folder.path / entry.weights, job.parts
-    path = job.folder.artifacts / weights.stem / "model.pt2"
-    if path.exists():
-        return path
+    name = Path(entry.weights).stem
+    path, stage = job.folder.artifacts / name / "model.pt2", f"program.{name}"
+    known = job.done(stage, Program)
+    if known is None:
+        job.folder.begin_stage(stage)
+        known = Program(_written(job, Chosen(name, entry.arch), path))
+        job.folder.end_stage(stage, encode(known))
+    return path if known.there else None
+
+
+def _written(job: Job, chosen: Chosen, path: Path) -> bool:
+    """Whether the `.pt2` file of a network could be written."""
     path.parent.mkdir(exist_ok=True)
-    module, example = job.load(Chosen(weights.stem, entry.arch)), parts.task.example
+    parts = job.parts
+    module, example = job.load(chosen), parts.task.example
     draft = path.with_name("draft.pt2")
 
     def write(settings: ExportSettings) -> exporting.Program:
@@ -75,18 +144,18 @@ def program(job: Job, entry: Entry) -> Path | None:
     except TargetError as error:
         draft.unlink(missing_ok=True)
         job.display.say(f"  no {path.name}: {error}")
-        return None
+        return False
     if found.note:
         job.display.say(f"  {found.note}")
     files.atomically(path, draft.replace)
-    return path
+    return True
 
 
 def digests(folder: Path, points: Sequence[Point], networks: Iterable[Entry]) -> dict[str, str]:
     """SHA-256 of all that was delivered for any point, of all files that were timed, and of all weights, by path."""
     places = dict.fromkeys([".", *(point.folder for point in points)])
     paths = [path for place in places for path in sorted((folder / place).glob("model.*"))]
-    paths += [folder / place / "architecture.json" for place in places]
+    paths += [folder / place / _WORDS for place in places]
     paths += [folder / name for entry in networks for name in (entry.weights, entry.file) if name is not None]
     return {str(path.relative_to(folder)): files.sha256(path) for path in dict.fromkeys(paths)}
 

@@ -62,6 +62,7 @@ class Job:
             title: For the user.
         """
         self.display.stage(title)
+        self.folder.begin_stage(name)
         with self.ledger.stage(name.partition(".")[0]):
             yield
 

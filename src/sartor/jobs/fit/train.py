@@ -13,6 +13,7 @@ from sartor.core import state, weights
 from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
+from sartor.run.folder import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def forget_training(job: Job, chosen: Chosen) -> None:
 
 
 def _checkpoint(job: Job, chosen: Chosen) -> Path:
-    return job.folder.artifacts / f"{chosen.name}.checkpoint.safetensors"
+    return job.folder.artifacts / f"{chosen.name}{CHECKPOINT}"
 
 
 def _journaled(job: Job, chosen: Chosen) -> set[int]:

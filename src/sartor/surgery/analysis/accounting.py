@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -15,11 +16,12 @@ from torch import Tensor, fx, nn
 
 from sartor.core.records import Axis, Choice, Layer
 from sartor.core.tables import Tables
+from sartor.surgery.analysis.operators.recurrent import inside, is_recurrent
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.trace import BATCH, place
 from sartor.surgery.analysis.tracker import argument, operator_name, tensor
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.analysis.work import Use, Work
+from sartor.surgery.analysis.work import Use, uses
 
 Counts = NDArray[np.float64]
 
@@ -123,10 +125,7 @@ class Accounts:
 
     @cached_property
     def _work(self) -> tuple[Use, ...] | None:
-        try:
-            return Work(self.skeleton, self._network).uses
-        except Exception:  # noqa: BLE001 - foreign code on inputs that are made up: built networks are counted instead
-            return None
+        return uses(self.skeleton, self._network)
 
     def params(self) -> Tables | None:
         """Parameters; None if three choices meet in one."""
@@ -184,12 +183,23 @@ class Accounts:
         storage, last = self._storage()
         alive: dict[fx.Node, Tables] = {}
         for i, node in enumerate(self.skeleton.nodes):
+            if is_recurrent(node):
+                running = [*alive.values(), *self._running(node)]
+                yield reduce(add, running, Tables.zeros([ladder.choice for ladder in self.ladders]))
             if storage.get(node) is node and isinstance(node.meta.get("val"), Tensor):
                 held = self._sum([(1.0, self._with_switch(node, self.sizes(node)))])
                 alive |= {} if held is None else {node: held}
                 if node.op != "placeholder":
                     yield reduce(add, alive.values(), Tables.zeros([ladder.choice for ladder in self.ladders]))
             alive = {made: size for made, size in alive.items() if last.get(made, -1) > i}
+
+    def _running(self, node: fx.Node) -> Iterator[Tables]:
+        """What is alive while a recurrent operator runs: gates, what every step gives, and that put together."""
+        for times, places in inside(node):
+            sizes = [self.sizes(other)[d] for other, d in places]
+            held = self._sum([(times, self._with_switch(node, sizes))])
+            if held is not None:
+                yield held
 
     def _storage(self) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, int]]:
         """Node -> the node whose memory it works in; and that node -> when it is needed last."""
@@ -200,11 +210,17 @@ class Accounts:
             inputs = [storage[n] for n in node.all_input_nodes if n in storage]
             last |= dict.fromkeys(inputs, i)
             if node.op == "call_function":
-                fresh = operator_name(node) in ALLOCATES or not inputs
+                fresh = allocates(node) or not inputs
                 storage[node] = node if fresh else inputs[0]
             elif node.name in entrances:
                 storage[node] = node
         return storage, last
+
+
+def allocates(node: fx.Node) -> bool:
+    """Whether an operator writes into memory of its own; others work over their first input."""
+    of = node.args[0] if node.target is operator.getitem else node
+    return operator_name(node) in ALLOCATES or (isinstance(of, fx.Node) and is_recurrent(of))
 
 
 def examples(skeleton: Skeleton, node: fx.Node) -> int:

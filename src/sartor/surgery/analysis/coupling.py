@@ -9,6 +9,7 @@ units stay; families of a few units share the decision with a larger one that th
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sartor.core import copies, trees
 from sartor.core.errors import CapabilityError, ConfigError
+from sartor.core.rng import global_seed
 from sartor.core.trees import Inputs
 from sartor.surgery.analysis.batches import Counted, Number
 from sartor.surgery.analysis.operators import labelled, why_not
@@ -39,6 +44,11 @@ this many of it; otherwise the larger one."""
 
 _TRIES = 8
 """How often it is tried to leave a part alone, where a network cannot be traced: each may take seconds."""
+
+_MUCH = 0.2
+"""A part with this share of the parameters is worth being named."""
+
+_log = logging.getLogger(__name__)
 
 Roots = NDArray[np.int64]
 
@@ -101,7 +111,13 @@ class Coupling:
             yield name, [None if isinstance(dim, str) else dim for dim in dims]
 
 
-def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), counted: Counted | None = None) -> Coupling:
+def couple(
+    network: nn.Module,
+    example: Inputs,
+    ignore: Sequence[str] = (),
+    counted: Counted | None = None,
+    fakes: FakeTensorMode | None = None,
+) -> Coupling:
     """Analyse a network.
 
     Args:
@@ -109,16 +125,18 @@ def couple(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), coun
         example: One example, each input `(1, ...)`; only shapes and types count.
         ignore: Names of modules to leave as they are; what enters and leaves them is not cut either.
         counted: What is known to count examples, from an earlier analysis.
+        fakes: Shared with other recordings of the same network (`recording.valueless`).
 
     Raises:
         CapabilityError: It cannot be traced; the message names modules to ignore, if that has been found to help.
         ConfigError: It does not run on such inputs, or `ignore` names something that it does not have.
     """
     try:
-        return _coupled(network, example, ignore, counted or Counted())
+        return _coupled(network, example, ignore, counted or Counted(), fakes)
     except UntraceableError as error:
         advice = _helpful(network, example, ignore, error)
-        more = f"; leave that part alone: ignore = {json.dumps(advice)}" if advice else ""
+        part = "" if advice else _part(network, example)
+        more = f"; leave that part alone: ignore = {json.dumps(advice)}" if advice else part
         raise CapabilityError(f"{error}{more}") from error
 
 
@@ -131,7 +149,7 @@ def _helpful(network: nn.Module, example: Inputs, ignore: Sequence[str], error: 
         name = open_names.pop(0)
         tried = without(names, name)
         try:
-            if _coupled(network, example, tried, Counted()).groups:
+            if _coupled(network, example, tried, Counted(), None).groups:
                 return tried
         except UntraceableError as further:
             if further.running and further.running != error.running:  # there is another such part
@@ -141,20 +159,62 @@ def _helpful(network: nn.Module, example: Inputs, ignore: Sequence[str], error: 
     return []
 
 
+def _part(network: nn.Module, example: Inputs) -> str:
+    """What to cut instead: large parts that take tensors and can be followed by themselves; "" if there is none."""
+    found = [
+        f"{name} on inputs of the shapes {trees.shapes(inputs)}"
+        for name, inputs in _calls(network, example).items()
+        if _can_be_cut(network.get_submodule(name), inputs)
+    ]
+    words = " and ".join(found)
+    return f"; what can be cut of it by itself, as a network of its own, is {words}" if found else ""
+
+
+def _calls(network: nn.Module, example: Inputs) -> dict[str, Inputs]:
+    """Parts that hold much of the parameters and are called with tensors alone, the largest first, and with which."""
+    whole = sum(p.numel() for p in network.parameters())
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    taken = dict[str, Inputs]()
+    twin = copies.faithful(network).eval()
+
+    def note(name: str, args: tuple[Any, ...]) -> None:
+        if args and all(isinstance(x, Tensor) for x in args):
+            taken.setdefault(name, args[0] if len(args) == 1 else args)
+
+    for name in sizes:
+        twin.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: note(name, args))
+    try:
+        with torch.no_grad(), global_seed(0):
+            trees.call(twin, example)
+    except Exception:  # noqa: BLE001 - the network's own code; what was called before is known
+        _log.debug("%s does not run on the example", type(network).__name__)
+    large = sorted((n for n in taken if sizes[n] >= _MUCH * whole), key=lambda n: -sizes[n])
+    return {name: taken[name] for name in large}
+
+
+def _can_be_cut(part: nn.Module, inputs: Inputs) -> bool:
+    try:
+        return bool(_coupled(part, inputs, (), Counted(), None).groups)
+    except (CapabilityError, ConfigError):
+        return False
+
+
 def without(ignored: Sequence[str], name: str) -> list[str]:
     """What is left alone, with `name` in place of all that is inside it."""
     return [*(known for known in ignored if not f"{known}.".startswith(f"{name}.")), name]
 
 
-def _coupled(network: nn.Module, example: Inputs, ignore: Sequence[str], counted: Counted) -> Coupling:
+def _coupled(
+    network: nn.Module, example: Inputs, ignore: Sequence[str], counted: Counted, fakes: FakeTensorMode | None
+) -> Coupling:
     modes = [(m, m.training) for m in network.modules()]
     try:
         units, weights = Units(), dict[str, list[Dim | str]]()
-        traced = trace(network.eval(), example, ignore)
+        traced = trace(network.eval(), example, ignore, fakes=fakes)
         tracker = _label(traced, units, weights, counted.dims)
         further = None
         if _unseen(network, traced, ignore):  # heads that only training uses
-            further = _label(trace(network.train(), example, ignore), units, weights)
+            further = _label(trace(network.train(), example, ignore, fakes=fakes), units, weights)
     finally:
         for module, training in modes:
             module.training = training

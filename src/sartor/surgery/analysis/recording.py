@@ -68,15 +68,25 @@ class Traced:
     boxes: Mapping[str, Box] = field(default_factory=dict)
 
 
-def record(network: nn.Module, inputs: Inputs) -> Traced:
+def valueless() -> FakeTensorMode:
+    """What makes tensors without values of others, and knows again what it has made: recordings may share it."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def record(network: nn.Module, inputs: Inputs, fakes: FakeTensorMode | None = None) -> Traced:
     """Run `network` in its present mode on something shaped like `inputs`; it is not touched.
+
+    Args:
+        network: With weights that may have values.
+        inputs: Likewise.
+        fakes: Shared with other recordings of the same network, whose weights are then looked at once.
 
     Raises:
         Exception: It cannot be run without values, or does something unusual: whatever the run raised.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
         raise UnusualError("a scripted module")
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fakes or valueless()
     tape = _Tape(mode)
     twin = _twin(network, tape)
     given = trees.mapped(mode.from_tensor, inputs)

@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.graph_signature import InputKind
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_unflatten
 
 from sartor.core import copies, trees
@@ -47,7 +49,14 @@ class UntraceableError(CapabilityError):
         self.running = tuple(running)
 
 
-def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), *, examples: int = BATCH) -> Traced:
+def trace(
+    network: nn.Module,
+    example: Inputs,
+    ignore: Sequence[str] = (),
+    *,
+    examples: int = BATCH,
+    fakes: FakeTensorMode | None = None,
+) -> Traced:
     """The graph of `network` in its present mode, for inputs like `example`, each `(1, ...)`.
 
     Args:
@@ -55,6 +64,7 @@ def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), *, ex
         example: Only shapes and types count, unless something is ignored.
         ignore: Names of modules that are not looked into.
         examples: The size of the batch.
+        fakes: Shared by several recordings of one network.
 
     Raises:
         ConfigError: It does not run on such inputs, they are no batch, or `ignore` names something that it does not
@@ -63,15 +73,17 @@ def trace(network: nn.Module, example: Inputs, ignore: Sequence[str] = (), *, ex
             line.
         CapabilityError: It hands on something else than tensors.
     """
-    found = _traced(network, example, ignore, examples, _exported)
+    found = _traced(network, example, ignore, examples, _exported, fakes)
     assert found is not None, "what is exported is there, or raises"
     return found
 
 
-def retraced(network: nn.Module, example: Inputs, ignore: Sequence[str], examples: int) -> Traced | None:
+def retraced(
+    network: nn.Module, example: Inputs, ignore: Sequence[str], examples: int, fakes: FakeTensorMode | None = None
+) -> Traced | None:
     """The same the quick way, for another size of the batch, say; None where that is not enough, or it does not run."""
     try:
-        return _traced(network, example, ignore, examples, lambda _network, _inputs: None)
+        return _traced(network, example, ignore, examples, lambda _network, _inputs: None, fakes)
     except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
         return None
 
@@ -82,6 +94,7 @@ def _traced(
     ignore: Sequence[str],
     examples: int,
     otherwise: Callable[[nn.Module, Inputs], Traced | None],
+    fakes: FakeTensorMode | None,
 ) -> Traced | None:
     try:
         same_batch(arguments(network, example))
@@ -94,17 +107,17 @@ def _traced(
         around.enter_context(_silence())
         around.enter_context(torch.compiler.set_stance("force_eager"))  # functions that the network has compiled
         with stand_ins(network, ignore, inputs) as boxes:
-            traced = _recorded(network, inputs) or otherwise(network, inputs)
+            traced = _recorded(network, inputs, fakes) or otherwise(network, inputs)
     if traced is None:
         return None
     collapse(traced.graph, boxes, {n: place(n) for n in traced.graph.nodes})
     return replace(traced, boxes=boxes)
 
 
-def _recorded(network: nn.Module, inputs: Inputs) -> Traced | None:
+def _recorded(network: nn.Module, inputs: Inputs, fakes: FakeTensorMode | None) -> Traced | None:
     """The quick way; None where it meets anything unusual."""
     try:
-        return record(network, inputs)
+        return record(network, inputs, fakes)
     except Exception:  # noqa: BLE001 - whatever it was, torch.export judges it
         return None
 
@@ -241,10 +254,22 @@ def _explain(network: nn.Module, error: Exception) -> str:
     where = _last_line([f for f in frames if "/sartor/" not in f[0].replace("\\", "/")])
     inside = _last_line(re.findall(r'File "([^"]+)", line (\d+)', str(error))) or where
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
+    if _packs(error):
+        return (
+            f"{type(network).__name__} cannot be traced: {where or 'its forward'} gives a packed sequence to a "
+            "recurrent layer, and how long that is depends on values. Give the padded batch to the layer, or put "
+            "packing, layer and unpacking into a module of their own and leave that alone with ignore"
+        )
     return (
         f"{type(network).__name__} cannot be traced: {inside or 'its forward'} ({first[:200]}). Networks whose path "
         "depends on values, not shapes, cannot be cut"
     )
+
+
+def _packs(error: Exception) -> bool:
+    """Whether some code that was running held a packed sequence."""
+    frames = [frame.f_locals.values() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(isinstance(value, PackedSequence) for held in frames for value in held)
 
 
 def _running(network: nn.Module, error: Exception) -> list[str]:

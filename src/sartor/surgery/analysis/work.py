@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from sartor.core import trees
-from sartor.core.counting import FORMULAS, Call, Origins, Place, Product, count_call, is_free
+from sartor.core.counting import Origins, count_call, is_free
+from sartor.core.products import FORMULAS, Call, Place, Product
 from sartor.core.rng import global_seed
 from sartor.networks import counted
 from sartor.surgery.analysis import opaque
@@ -57,6 +58,14 @@ class Use(NamedTuple):
 _ONE = Size(None, 1)
 
 
+def uses(skeleton: Skeleton, network: nn.Module) -> tuple[Use, ...] | None:
+    """The multiply-adds of a traced network; None where a part that is left as it is does not run by itself."""
+    try:
+        return Work(skeleton, network).uses
+    except Exception:  # noqa: BLE001 - foreign code on inputs that are made up: built networks are counted instead
+        return None
+
+
 class Work:
     """The multiply-adds of a traced network's nodes, in order.
 
@@ -86,7 +95,8 @@ class Work:
 
     def _formula(self, node: fx.Node) -> Iterator[Use]:
         overload = getattr(node.target, "_overloadname", "")
-        call = Call(operator_name(node), overload, node.args, node.kwargs, node, _shape)
+        args: Any = fx.map_arg(node.args, _told)
+        call = Call(operator_name(node), overload, args, fx.map_arg(node.kwargs, _told), node, _shape)
         found = [p for p in FORMULAS[call.name](call) if self._origins.counts(_valued(p))]
         for i, product in enumerate(found):
             yield self._use(node, product, self._label(product, i) if len(found) > 1 else "")
@@ -160,6 +170,12 @@ class _Alone(nn.Module):
 
 def _values(nodes: Any) -> list[Tensor]:
     return [t for n in nodes for t in trees.leaves(n.meta.get("val"))]
+
+
+def _told(node: fx.Node) -> Any:
+    """A node that stands for a tensor; the number that another gives (`.item()`)."""
+    value = node.meta.get("val")
+    return value if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else node
 
 
 def _valued(product: Product) -> Product:

@@ -22,7 +22,7 @@ from sartor.core.trees import Inputs
 from sartor.networks import lively
 from sartor.surgery.analysis.coupling import Coupling, couple, without
 from sartor.surgery.analysis.opaque import opaque
-from sartor.surgery.analysis.recording import Traced
+from sartor.surgery.analysis.recording import Traced, valueless
 from sartor.surgery.analysis.skeleton import Skeleton
 from sartor.surgery.analysis.trace import BATCH, around, line, place, retraced, trace
 from sartor.surgery.analysis.tracker import operator_name
@@ -116,9 +116,10 @@ def analysed(network: nn.Module, example: Inputs, ignore: Sequence[str] = ()) ->
 
 def _followed(network: nn.Module, example: Inputs, ignored: Sequence[str]) -> tuple[Coupling, _Otherwise | None]:
     """The analysis, with numbers that count examples found out, and where it is wrong nonetheless."""
-    coupling = couple(network, example, ignored)
+    fakes = valueless()
+    coupling = couple(network, example, ignored, fakes=fakes)
     with mode(network, training=False):
-        traced = {n: retraced(network, example, ignored, n) for n in OTHERS}
+        traced = {n: retraced(network, example, ignored, n, fakes) for n in OTHERS}
     wrong = _otherwise(network, coupling, example, ignored, traced)
     if wrong is None:
         return coupling, None

@@ -41,10 +41,17 @@ _LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm, _DropoutNd
 """Layers that a network built of the graph takes over as modules."""
 
 
-def as_module(engine: Engine, cut: Cut) -> nn.Module:
-    """A copy of the network with smaller weights and smaller numbers; whether it computes the same is not checked."""
+def as_module(engine: Engine, cut: Cut, *, borrowed: bool = False) -> nn.Module:
+    """A copy of the network with smaller weights and smaller numbers; whether it computes the same is not checked.
+
+    Args:
+        engine: Of the network.
+        cut: What is kept.
+        borrowed: Whether parameters of which nothing is cut may be the network's own: for what is only looked at.
+    """
     sizes = _remembered(engine, cut)
-    network = copies.faithful(engine.network, _memo(engine.network, _weights(engine, cut)))
+    own = {id(p): p for p in engine.network.parameters()} if borrowed else {}
+    network = copies.faithful(engine.network, own | _memo(engine.network, _weights(engine, cut)))
     for name, module in network.named_modules():
         _renumber(module, sizes.get(name, {}))
     for node in engine.skeleton.calls:
@@ -263,7 +270,10 @@ class _Builder:
         whole = self.modules[name]
         mine = (*whole._parameters, *whole._buffers)
         weights = {leaf: self.narrow[f"{name}.{leaf}"] for leaf in mine if f"{name}.{leaf}" in self.narrow}
-        return copies.faithful(whole, _memo(whole, weights))
+        layer = copies.faithful(whole, _memo(whole, weights))
+        layer._forward_hooks.clear()  # what they do is in the graph
+        layer._forward_pre_hooks.clear()
+        return layer
 
     def _recurrent(self, node: fx.Node, name: str) -> None:
         layer = self._narrowed(name)

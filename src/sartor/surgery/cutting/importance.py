@@ -67,34 +67,47 @@ def scores(
             f"{n}.weight" for n, m in network.named_modules() if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm))
         }
         values = {n: w.detach().abs() for n, w in weights.items() if n in norms}
-        found = _gather(coupling, values, lambda v, _d: v.double())
+        found = _gather(coupling, values, lambda v: v, lambda sums: sums)
         return found if (found > 0).any() else scores(coupling, network, "l2")
     if how == "taylor":
         slopes = _gradients(network, batches, loss)
         values = {n: (w.detach() * slopes[n]) for n, w in weights.items() if n in slopes}
-        return _gather(coupling, values, lambda v, d: _rows(v, d).sum(1).square(), normalise=False)
-    power = 1 if how == "l1" else 2
+        return _gather(coupling, values, lambda v: v, Tensor.square, normalise=False)
     values = {n: w.detach() for n, w in weights.items() if w.dim() > 1}
-    return _gather(coupling, values, lambda v, d: _rows(v, d).norm(power, dim=1))
-
-
-def _rows(value: Tensor, d: int) -> Tensor:
-    """One row per index of dimension `d`, float64."""
-    return value.movedim(d, 0).reshape(value.shape[d], -1).double()
+    if how == "l1":
+        return _gather(coupling, values, Tensor.abs, lambda sums: sums)
+    return _gather(coupling, values, Tensor.square, Tensor.sqrt)
 
 
 def _gather(
-    coupling: Coupling, values: dict[str, Tensor], score: Callable[[Tensor, int], Tensor], *, normalise: bool = True
+    coupling: Coupling,
+    values: dict[str, Tensor],
+    each: Callable[[Tensor], Tensor],
+    score: Callable[[Tensor], Tensor],
+    *,
+    normalise: bool = True,
 ) -> Scores:
-    """Sums over all weights of a unit; each weight's scores are divided by their mean, so that none rules."""
+    """Sums over all weights of a unit; each weight's scores are divided by their mean, so that none rules.
+
+    Args:
+        coupling: Of the network.
+        values: By the name of the weight.
+        each: What is summed up of every value, float64.
+        score: What is made of the sums.
+        normalise: Whether the mean of a weight's scores does not matter.
+    """
     units = coupling.tracker.units
     total = np.zeros(len(units))
     for name, dims in coupling.weights():
-        for d, dim in enumerate(dims):
-            roots = None if name not in values else units.resolve(dim)
+        labels = [units.resolve(dim) if name in values else None for dim in dims]
+        if all(roots is None for roots in labels):
+            continue
+        value = each(values[name].double())
+        for d, roots in enumerate(labels):
             if roots is None:
                 continue
-            line = score(values[name], d).cpu().numpy()
+            others = [i for i in range(value.dim()) if i != d]
+            line = score(value.sum(others) if others else value).cpu().numpy()
             if normalise:
                 line = line / max(float(line.mean()), 1e-30)
             for column in roots.T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.batches import with_numbers
 from sartor.surgery.analysis.opaque import opaque, run
 from sartor.surgery.analysis.operators import rule_of
+from sartor.surgery.analysis.operators.recurrent import GATES
 from sartor.surgery.analysis.operators.rule import Call
 from sartor.surgery.analysis.skeleton import Block, Skeleton, changed_later
 from sartor.surgery.analysis.structure import feed, filled
@@ -162,10 +163,15 @@ class Engine:
         return found
 
     @cached_property
-    def _dropouts(self) -> frozenset[fx.Node]:
-        return frozenset(
-            n for n in self.skeleton.calls if "dropout" in operator_name(n) and argument(n, 2, "train") is False
-        )
+    def switches(self) -> Mapping[fx.Node, int]:
+        """Operators that drop values in training -> the argument that says whether they do."""
+        found = {}
+        for node in self.skeleton.calls:
+            if "dropout" in operator_name(node) and argument(node, 2, "train") is False:
+                found[node] = 2
+            elif operator_name(node) in GATES and isinstance(node.args[6], bool):  # between layers; not packed ones
+                found[node] = 6
+        return found
 
     def cut(self, kept: Kept, examples: int) -> Cut:
         """A cut, remembered if it was the last."""
@@ -261,8 +267,10 @@ class Pass:
             name = kwargs["module"]
             box = engine.skeleton.coupling.traced.boxes[name]
             return run(engine.network.get_submodule(name), box, map_arg(args, self.value))
-        if node in engine._dropouts and engine.network.training:
-            args = (*args[:2], True, *args[3:])
+        at = engine.switches.get(node) if engine.network.training else None
+        if at is not None:
+            args = (*args[:at], True, *args[at + 1 :])
+            call = Call(call.target, args, kwargs)
         if self.masks is not None and node in engine.skeleton.blocks:
             return self.joined(engine.skeleton.blocks[node])
         special = MASKED.get(operator_name(node)) if self.masks is not None else None

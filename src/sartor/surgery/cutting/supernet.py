@@ -64,15 +64,20 @@ class CutSupernet(Supernet):
         made = self.of_its_class(arch)
         return self.graph(arch) if made is None else made
 
-    def of_its_class(self, arch: Arch) -> nn.Module | None:
-        """The cut as a network of the original's class; None where that computes something else."""
+    def of_its_class(self, arch: Arch, *, borrowed: bool = False) -> nn.Module | None:
+        """The cut as a network of the original's class; None where that computes something else.
+
+        Args:
+            arch: Which.
+            borrowed: Whether it may share parameters with this network: for what is only looked at.
+        """
         part = self.part(arch)
         if not self.plain or part.shortcuts:
             return None
         if self._fits is None:
-            return as_module(self.engine, part)
+            return as_module(self.engine, part, borrowed=borrowed)
         try:
-            made = as_module(self.engine, part)
+            made = as_module(self.engine, part, borrowed=borrowed)
         except Exception:  # noqa: BLE001 - the network's own code, with numbers it was not written for
             return None
         return made if self._fits(self, arch, made) else None

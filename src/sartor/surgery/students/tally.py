@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartor.core.records import Arch
-from sartor.surgery.analysis.accounting import ALLOCATES
+from sartor.surgery.analysis.accounting import allocates
+from sartor.surgery.analysis.operators.recurrent import inside, is_recurrent
 from sartor.surgery.analysis.trace import BATCH
 from sartor.surgery.analysis.tracker import operator_name
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.analysis.work import Work
+from sartor.surgery.analysis.work import uses
 from sartor.surgery.students.choices import Plan, Students
 from sartor.surgery.students.rewiring import VIEWS, Wiring
 
@@ -83,19 +84,21 @@ class Tally:
         self.students, wiring = students, students.wiring
         self._channels = Channels(wiring)
         self._index, self._nodes = wiring.index, wiring.skeleton.nodes
+        found = uses(wiring.skeleton, network)
+        self._counted = found is not None
         self._products = [
-            (self._index[use.node], use.times, [self._channels.add(*size) for size in use.sizes])
-            for use in Work(wiring.skeleton, network).uses
+            (self._index[use.node], use.times, [self._channels.add(*size) for size in use.sizes]) for use in found or ()
         ]
         self._weights = self._read_weights(network)
         self._volumes, self._steps = self._volume(), self._order()
+        self._inside = self._held_inside()
         entrances = set(wiring.skeleton.coupling.traced.inputs.values())
         self._entrances = [i for i, node in enumerate(self._nodes) if node.name in entrances]
 
     def __call__(self, metric: str, archs: Sequence[Arch]) -> Tensor | None:
         """`macs`, `params` or `values` (alive at once, at the peak) of `n` archs, `(n,)`, float64; else None."""
         count = {"macs": self._macs, "params": self._params, "values": self._values}.get(metric)
-        if count is None:
+        if count is None or (metric == "macs" and not self._counted):
             return None
         plans = [self.students.plan(tuple(arch)) for arch in archs]
         if not plans:
@@ -145,6 +148,16 @@ class Tally:
             if isinstance(node.meta.get("val"), Tensor)
         }
 
+    def _held_inside(self) -> dict[int, list[tuple[float, list[int]]]]:
+        """What a recurrent node holds while it runs: how many of each part, and its sizes."""
+        t, found = self.students.wiring.skeleton.tracker, {}
+        for node in filter(is_recurrent, self.students.wiring.dependent):
+            found[self._index[node]] = [
+                (times, [self._channels.add(t.dim(other, d), t.shape(other)[d]) for other, d in places])
+                for times, places in inside(node)
+            ]
+        return found
+
     def _order(self) -> list[tuple[int, list[int], str]]:
         """Nodes that depend on the input, their inputs that do, and how they use memory."""
         dependent = self.students.wiring.dependent
@@ -153,7 +166,7 @@ class Tally:
             given = [self._index[n] for n in node.all_input_nodes if n in dependent]
             if node.op == "call_function" and given:
                 name = operator_name(node)
-                kind = "view" if name in VIEWS else "fresh" if name in ALLOCATES else "over"
+                kind = "fresh" if allocates(node) else "view" if name in VIEWS else "over"
                 found.append((self._index[node], given, kind))
             elif node.op == "output":
                 found.append((self._index[node], given, "end"))
@@ -161,16 +174,21 @@ class Tally:
 
     def _values(self, plans: Sequence[Plan], sizes: Values) -> Values:
         numbers = {i: sizes[:, factors].prod(1) for i, factors in self._volumes.items()}
+        inside = {
+            i: np.sum([times * sizes[:, factors].prod(1) for times, factors in parts], 0)
+            for i, parts in self._inside.items()
+        }
         peaks = np.zeros(len(plans))
         for k, plan in enumerate(plans):
-            peaks[k] = self._peak(plan, {i: float(v[k]) for i, v in numbers.items()})
+            here = ({i: float(v[k]) for i, v in found.items()} for found in (numbers, inside))
+            peaks[k] = self._peak(plan, *here)
         return peaks
 
-    def _peak(self, plan: Plan, volume: Mapping[int, float]) -> float:
+    def _peak(self, plan: Plan, volume: Mapping[int, float], inside: Mapping[int, float]) -> float:
         """Most values that live at once.
 
         A convolution and the like writes to new memory; whatever else works over its first input, unless that is
-        needed again; so does the sum of a skip.
+        needed again; so does the sum of a skip. What is `inside` a node is held while it runs.
         """
         steps = self._rewired(plan)
         last = {g: at for at, (_, given, _) in enumerate(steps) for g in given}
@@ -182,6 +200,9 @@ class Tally:
             where = home[given[0]] if kind == "view" else i if over is None else over
             home[i] = where
             until[where] = max(until.get(where, 0), last.get(i, at))
+            if i in inside:
+                peak = max(peak, sum(held.values()) + inside[i])
+                volume = {i: 0.0, **volume}  # several tensors, each with a node of its own
             if where not in held:
                 held[where] = volume.get(i, volume.get(given[0], 0.0))  # the sum of a skip is as large as its term
                 peak = max(peak, sum(held.values()))

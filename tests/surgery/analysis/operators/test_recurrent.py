@@ -296,3 +296,39 @@ def test_layers_of_a_graph_stay_what_they_are(kind):
         torch.testing.assert_close(found(x), supernet(x, [torch.eye(2)[a] for a in arch]))
         assert found.state_dict().keys() == network.state_dict().keys()
     assert not torch.equal(space.build(space.reference).train()(x), network(x))  # its dropout works again
+
+
+class Read(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 16, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weight_normed_layers_are_cut_and_keep_their_class(norm):
+    network = Read()
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        norm(network.lstm, name)
+    space = Widths(network=network, input_shape=(5, 4), divisor=1)
+    assert {c.name for c in space.choices} == {"lstm"}
+    assert "lstm.weight_hh_l0 (weight norm) is folded into a plain weight" in space.notes
+    assert space.plain
+    small = space.build((0,))
+    assert (type(small.lstm), small.lstm.hidden_size) == (nn.LSTM, 2)
+    assert {name for name, _ in small.named_parameters()} >= {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+
+
+def test_packed_sequences_are_refused_with_what_helps():
+    class Packed(Read):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return self.head(self.lstm(packed)[1][0][-1])
+
+    words = r"test_recurrent.py:\d+ gives a packed sequence .* leave that alone"
+    with pytest.raises(CapabilityError, match=words) as caught:
+        couple(Packed(), (torch.zeros(1, 5, 4), torch.tensor([5])))
+    assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from sartor.core import counting
+from sartor.core import products
 from sartor.surgery.analysis.operators.rule import Rule, serve
 from sartor.surgery.analysis.tracker import Birth, Dims, Tracker, argument, blame, tensor
 from sartor.surgery.analysis.units import Dim
@@ -71,7 +71,7 @@ def einsum(t: Tracker, node: fx.Node) -> Dims:
 
 def _letters(node: fx.Node) -> tuple[list[str], str]:
     """The letters of every operand and of the result."""
-    return counting.letters(str(node.args[0]), [o.meta["val"].dim() for o in node.args[1]])  # type: ignore[union-attr]
+    return products.letters(str(node.args[0]), [o.meta["val"].dim() for o in node.args[1]])  # type: ignore[union-attr]
 
 
 def mixes_last(node: fx.Node) -> Sequence[tuple[fx.Node, tuple[int, ...]]]:

@@ -29,6 +29,31 @@ class Hidden(NamedTuple):
     cells: Dim
 
 
+def is_recurrent(node: fx.Node) -> bool:
+    """Whether it is a recurrent operator, which writes into memory of its own; not on packed sequences."""
+    name = operator_name(node)
+    return name in _CELLS or (name in GATES and getattr(node.target, "_overloadname", "") != "data")
+
+
+def inside(node: fx.Node) -> list[tuple[float, list[tuple[fx.Node, int]]]]:
+    """What a recurrent operator holds while it runs: for each part how many, and the dimensions of one.
+
+    torch computes the gates of all steps of a layer first, and keeps what every step gives until it is put together
+    (ATen's RNN.cpp); both directions of a layer are alive together, layers follow each other and read what the one
+    before gave.
+    """
+    x, cell = tensor(node, 0), operator_name(node) in _CELLS
+    weights: Any = [tensor(node, 2)] if cell else node.args[2]
+    ways = 1 if cell else 1 + bool(node.args[7])
+    gates = [*((x, d) for d in range(x.meta["val"].dim() - 1)), (weights[0], 0)]
+    value = node.meta["val"]
+    out = node if isinstance(value, Tensor) else next((n for n in node.users if n.args[1] == 0), None)
+    layers = 0 if cell else int(node.args[4])  # type: ignore[arg-type]
+    if out is None or not layers:
+        return [(float(ways), gates)]
+    return [(float(ways), gates), (2.0 + (layers > 1), [(out, d) for d in range(out.meta["val"].dim())])]
+
+
 def recurrent(t: Tracker, node: fx.Node) -> list[Dims]:
     """Inputs `(batch, time, c)`, states `(layers * directions, batch, h)`."""
     x, gates = tensor(node, 0), GATES[operator_name(node)]
