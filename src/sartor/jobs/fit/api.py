@@ -77,8 +77,8 @@ def fit(
         strategy: The name of a strategy or its table.
         folder: The run folder; the same call on the same folder goes on, or returns the finished result.
         seed: Of everything random.
-        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; by default `network` for
-            a module, else `digits`.
+        recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; None: `network` for a
+            module, else `digits`.
         display: Where progress is shown; nowhere by default.
         tables: Further tables of the config: `training`, `latency_model`, `verification`, `evaluator`, `limits`.
 

@@ -93,7 +93,7 @@ class _Part:
         sizes = np.array([len(self.columns[m]) if m < len(self.columns) else 0 for m in left])
         for size in np.unique(sizes[sizes > 0]).tolist():
             at = np.flatnonzero(sizes == size)
-            columns = torch.stack([self.columns[left[i]] for i in at])  # (members, size)
+            columns = torch.stack([self.columns[left[i]] for i in at.tolist()])  # (members, size)
             block = self.inverse[columns[:, :, None], columns[:, None, :]]
             weight = self.weight[:, columns].permute(1, 2, 0)  # (members, size, outputs)
             found[at] = ((weight * torch.linalg.solve(block, weight)) * self.price).sum((1, 2)).numpy()
