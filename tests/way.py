@@ -88,7 +88,7 @@ def walked() -> Way:
     way = Way()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "small.toml"
-        config.write_text(tomli_w.dumps(latency_settings(strategy={"name": "aows", "epochs": 2})))
+        config.write_text(tomli_w.dumps(latency_settings(strategy={"name": "aows", "epochs": 1})))
         sys.argv = ["sartor", "fit", str(config), str(Path(folder) / "run"), "--quiet"]
         sys.settrace(way.note)
         try:

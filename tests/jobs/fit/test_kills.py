@@ -82,8 +82,8 @@ def tried(point: str, config: str) -> bool:
     when, kind, name, *_ = point.split()
     if config == "trained":
         return True
-    same = kind == "epoch" or name.partition(".")[0] in ("training", "export", "test") or ".training." in name
-    return when == "before" and not (config == "milliseconds" and same)
+    measured = kind == "stage" and name.startswith(("reference.latency", "latency_model", "choice.searched"))
+    return when == "before" and (config != "milliseconds" or measured)
 
 
 def run(program: str, *arguments: str) -> str:

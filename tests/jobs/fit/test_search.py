@@ -53,7 +53,7 @@ def prepared(tmp_path):
 
 def test_a_strategy_without_a_supernet_trains_its_trials_with_the_jobs_recipe(prepared):
     search = prepared(strategy={"name": "random_search", "trials": 3}, training={"epochs": 1, "lr": 0.1})
-    assert not search.shares_weights
+    assert not search.strategy.shares_weights
     assert search.evaluator.recipe.epochs == 1
     assert search.run()
     trials = search.trials()
@@ -68,7 +68,7 @@ def test_a_strategy_without_a_supernet_trains_its_trials_with_the_jobs_recipe(pr
 
 def test_a_supernet_strategy_inherits(prepared):
     search = prepared(strategy={"name": "aows", "epochs": 2})
-    assert search.shares_weights
+    assert search.strategy.shares_weights
     assert search.run()
     assert read_trace(search.job.folder.path / "search").narrowing
     assert search.problem.cost("macs")([search.propose(search.problem.limits())])[0] <= search.problem.limit("macs")

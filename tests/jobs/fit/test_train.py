@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import forget_training, save_weights, train_network
+from sartor.jobs.fit.train import forget_training, train_network
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
@@ -45,13 +45,6 @@ def test_a_teacher_changes_the_student(job):
     train_network(job, Chosen("taught", (0, 0, 0)), "training", teacher=teacher)
     alone, taught = load_file(job.weights("alone")), load_file(job.weights("taught"))
     assert any(not torch.equal(alone[k], taught[k]) for k in alone)
-
-
-def test_weights_are_written_whole(tmp_path):
-    module = torch.nn.Linear(3, 2)
-    save_weights(module, tmp_path / "w.safetensors")
-    assert load_file(tmp_path / "w.safetensors").keys() == {"weight", "bias"}
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(job, monkeypatch):

@@ -28,22 +28,19 @@ class Meter:
     on is measured again from the exported files (sartor.jobs.fit.verify).
 
     Attributes:
+        session: Gives a freshly prepared network of an arch.
         anchor: Milliseconds of the reference, fixed once per run: every other latency is a ratio times this.
     """
 
     def __init__(self, parts: Parts, *, sessions: int = 3) -> None:
         self._parts, self._sessions = parts, sessions
         self._folder = tempfile.TemporaryDirectory(prefix="sartor-")
-        self._make = self._maker()
+        self.session = self._maker()
         self.anchor: Estimate | None = None
 
     def close(self) -> None:
         """Remove the temporary files."""
         self._folder.cleanup()
-
-    def session(self, arch: Arch) -> Session:
-        """A freshly prepared `arch`."""
-        return self._make(arch)
 
     def set_anchor(self, *, rounds: int = 60, on_round: OnRound | None = None) -> Estimate:
         """Measure the reference in milliseconds."""

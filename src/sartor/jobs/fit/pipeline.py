@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from sartor import archs
 from sartor.core.abilities import Pretrained, Scalable
 from sartor.core.contracts import CostModel
@@ -186,7 +184,9 @@ class Pipeline:
             for role in self.chosen:
                 self._train(role)
             self._verify(attempt)
-            missed = [i for i, p in enumerate(self.limits) if verify.judge(self._searched(i), p)[0] != "PASS"]
+            missed = [
+                i for i, p in enumerate(self.limits) if verify.judge(self.entries[f"searched_{i}"], p)[0] != "PASS"
+            ]
             if not missed or self.meter is None or attempt == last:
                 break
             for i in missed:
@@ -199,12 +199,9 @@ class Pipeline:
         for role, entry in self.entries.items():
             self.entries[role] = replace(entry, scores=tested.scores[role])
 
-    def _searched(self, i: int) -> Entry:
-        return self.entries[f"searched_{i}"]
-
     def _replace(self, i: int, attempt: int) -> None:
         """Ask the search for a network that is smaller by as much as the last one missed the budget."""
-        budget, entry = self.limits[i]["latency_ms"], self._searched(i)
+        budget, entry = self.limits[i]["latency_ms"], self.entries[f"searched_{i}"]
         over = max(entry.latency_ms.high / budget, 1.002)
         self.job.display.say(f"  {words(self.limits[i])} missed by {over - 1:.1%}: choosing a smaller network")
         assert entry.predicted_latency_ms is not None, "a measured budget has a latency model"
@@ -219,7 +216,9 @@ class Pipeline:
                 if kept:
                     job.end(stage, keep_network(job, chosen))
                 else:
-                    job.end(stage, train_network(job, chosen, label, teacher=self._teacher(role)))
+                    taught = self.parts.taught and role != "reference"
+                    teacher = job.load(self.chosen["reference"]) if taught else None
+                    job.end(stage, train_network(job, chosen, label, teacher=teacher))
         forget_training(job, chosen)
 
     def _training(self, role: str) -> str:
@@ -230,10 +229,6 @@ class Pipeline:
         """Metrics on the validation split, after the last training."""
         trained = self.job.done(self._training(role), TrainedNetwork)
         return trained.valid if trained is not None else {}
-
-    def _teacher(self, role: str) -> nn.Module | None:
-        """The trained reference, where it teaches."""
-        return self.job.load(self.chosen["reference"]) if self.parts.taught and role != "reference" else None
 
     def _export(self, role: str) -> Export:
         """The file of a trained network, checked against PyTorch: each is written once, for timing and for delivery."""
@@ -299,7 +294,7 @@ class Pipeline:
 
     def _point(self, i: int, limits: Mapping[str, float]) -> Point:
         """One point of the budget; rests on what the journal holds, so that a resumed run decides the same."""
-        searched, uniform = self._searched(i), self.entries.get(f"uniform_{i}")
+        searched, uniform = self.entries[f"searched_{i}"], self.entries.get(f"uniform_{i}")
         metric = self.parts.task.metric
         both = {"searched": searched, "uniform": uniform}
         valid = {name: entry.valid[metric.name] for name, entry in both.items() if entry is not None}

@@ -60,11 +60,6 @@ class Search:
     strategy: Strategy
     evaluator: Evaluator
 
-    @property
-    def shares_weights(self) -> bool:
-        """Whether one network is trained for all trials."""
-        return self.strategy.shares_weights
-
     def run(self) -> bool:
         """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on."""
         job = self.job
@@ -88,7 +83,7 @@ class Search:
     def trained(self, *, finished: bool) -> int:
         """How many networks it has trained: one per trial that trains its own, and one if a finished one shares it."""
         own = sum(t.ok and self.evaluator.epochs(t.fidelity) > 0 for t in self.trials())
-        return own + int(self.shares_weights and finished)
+        return own + int(self.strategy.shares_weights and finished)
 
     def restore(self) -> None:
         """Put the last checkpoint into the strategy, without running anything."""

@@ -44,13 +44,10 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
         if parts.space.reconstruct(chosen.arch, module, batches):
             _judged(job, module, "with its layers fitted to the original's")
 
-    def note(done: int, metrics: Mapping[str, float]) -> None:
-        journaled.add(done)
-        job.folder.journal.append({"kind": "epoch", "network": chosen.name, "epoch": done, **metrics})
-
     def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
         job.display.bar(done, total, label)
-        note(done, metrics)
+        journaled.add(done)
+        job.folder.journal.append({"kind": "epoch", "network": chosen.name, "epoch": done, **metrics})
         job.ledger.book()
 
     seed = derive(parts.seed, "train")
@@ -59,8 +56,8 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     )
     for done, metrics in enumerate(history.epochs, 1):  # a kill may have come between a checkpoint and its record
         if done not in journaled:
-            note(done, metrics)
-    save_weights(module, job.weights(chosen.name))
+            on_epoch(done, len(history.epochs), metrics)
+    weights.save(job.weights(chosen.name), module.state_dict())
     job.ledger.count(trained=1)
     return TrainedNetwork(_judged(job, module))
 
@@ -83,7 +80,7 @@ def _journaled(job: Job, chosen: Chosen) -> set[int]:
 def keep_network(job: Job, chosen: Chosen) -> TrainedNetwork:
     """Keep the trained weights that a network comes with."""
     module = job.parts.build(chosen.arch, "train")
-    save_weights(module, job.weights(chosen.name))
+    weights.save(job.weights(chosen.name), module.state_dict())
     return TrainedNetwork(_judged(job, module))
 
 
@@ -94,8 +91,3 @@ def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
     words = ", ".join(f"{m.name} {m.text(found[m.name])}" for m in task.metrics)
     job.display.say(f"  {words} on the validation split" + (f", {how}" if how else ""))
     return found
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """The state dict as safetensors, atomically."""
-    weights.save(path, module.state_dict())
