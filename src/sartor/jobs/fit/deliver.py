@@ -84,7 +84,8 @@ def look_after(parts: Parts, folder: Path, result: Result, display: Display) -> 
     for name, how in wrong.items():
         if (folder / name).exists() and (name.endswith(_WORDS) or _twin(folder, result, name) is not None):
             raise StateError(f"{folder / name} {how}; remove it and give the same command again, which brings it back")
-    result.check(folder, wrong)
+    if wrong:
+        result.check(folder, wrong)
 
 
 def _restored(parts: Parts, folder: Path, result: Result, name: str) -> bool:
