@@ -33,7 +33,6 @@ from sartor.exporting.reach import check_export, written
 from sartor.exporting.signature import Signature, input_names
 from sartor.exporting.template import OnnxTemplate, sane_weights, with_sane_weights, with_weights
 from sartor.jobs.fit.assemble import assemble
-from sartor.jobs.fit.train import save_weights
 from sartor.networks import blank, counted, macs_params, original
 from sartor.spaces.compression import Compression
 from sartor.spaces.widths import Widths
@@ -148,7 +147,6 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "exporting.template:with_sane_weights": lambda n, _: with_sane_weights(n, X)(X),
     "exporting.template:sane_weights": lambda n, _: sane_weights(n, X),
     "jobs.fit.assemble:assemble": lambda n, _: assemble(settings(), space=n, task=task()),
-    "jobs.fit.train:save_weights": lambda n, f: save_weights(n, f / "n.safetensors"),
     "networks:original": lambda n, _: original(n).network(X),
     "networks:blank": lambda n, _: blank(n, X),
     "networks:counted": lambda n, _: counted(n, X),

@@ -34,7 +34,7 @@ from sartor.evaluators.synthetic import Synthetic
 from sartor.jobs.compare.allowance import Allowance
 from sartor.jobs.compare.folders import gather
 from sartor.jobs.compare.run import Setup, compare
-from sartor.jobs.fit import choose
+from sartor.jobs.fit import search as searching
 from sartor.jobs.fit.api import fit_config
 from sartor.jobs.optuna_study import export_studies
 from sartor.jobs.search import search
@@ -100,10 +100,10 @@ class Searched:
         ]
         for limits in ({m: share * full[m] for m, share in point.items()} for point in shares):
             try:
-                found.append(choose.solve(self.strategy, self.trials, costs, limits, self.problem.objectives[0]))
+                found.append(searching.solve(self.strategy, self.trials, costs, limits, self.problem.objectives[0]))
             except (BudgetError, CapabilityError):
                 found.append(None)
-            found.append(choose.ranked(self.trials, costs, limits, self.problem.objectives[0]))
+            found.append(searching.ranked(self.trials, costs, limits, self.problem.objectives[0]))
         return found
 
 
