@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sartor import training
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.jobs.fit.train import forget_training, train_network
@@ -67,3 +70,27 @@ def test_layers_are_fitted_to_the_original_before_training_and_not_on_resuming(j
     seen.clear()
     train_network(job, Chosen("other", (1, 0, 2)), "training")
     assert not [s for s in seen if isinstance(s, tuple)]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_a_training_makes_worse_stays_as_it_was(job, monkeypatch, kill):
+    space, said = job.parts.space, []
+    best = job.parts.build((1, 0, 2), "train")
+    training.fit(best, job.parts.task, replace(job.parts.recipe, epochs=4), seed=0)
+
+    def reconstruct(arch, module, batches):
+        module.load_state_dict(best.state_dict())
+        return True
+
+    for name, value in {"trained": True, "reconstructs": True, "inform": print, "reconstruct": reconstruct}.items():
+        monkeypatch.setattr(space, name, value, raising=False)
+    monkeypatch.setattr(job.display, "say", said.append)
+    worse = replace(job, parts=replace(job.parts, recipe=replace(job.parts.recipe, lr=20.0, clip=1.0)))
+    result = train_network(worse, Chosen("some", (1, 0, 2)), "training")
+    if kill:  # before the result was journaled: the checkpoint is whole
+        said.clear()
+        assert train_network(worse, Chosen("some", (1, 0, 2)), "training") == result
+    assert any("has made it worse" in line for line in said)
+    kept = load_file(job.weights("some"))
+    assert all(torch.equal(kept[name], value) for name, value in best.state_dict().items())
+    assert result.valid["accuracy"] == training.evaluate(best, job.parts.task.valid(), job.parts.task)["accuracy"]

@@ -30,19 +30,17 @@ class TrainedNetwork:
 def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | None = None) -> TrainedNetwork:
     """Train with the job's recipe, resumably, from the weights that the space gives.
 
-    The trained weights go to `job.weights(chosen.name)`. Every network of a run starts from the same seed and sees
-    the same batches in the same order. The last checkpoint stays: a kill may come before the caller has journaled what
-    this gives, and then nothing is trained again; `forget_training` removes it.
+    A network that was fitted to a trained original may be worse after the training than before, by the validation
+    split: then the weights from before are kept. The weights go to `job.weights(chosen.name)`. Every network of a run
+    starts from the same seed and sees the same batches in the same order. The last checkpoint stays: a kill may come
+    before the caller has journaled what this gives, and then nothing is trained again; `forget_training` removes it.
     """
     parts = job.parts
     task = parts.task.sealed()
     module = parts.build(chosen.arch, "train")
     checkpoint = _checkpoint(job, chosen)
     journaled = _journaled(job, chosen)
-    if isinstance(parts.space, Pretrained) and parts.space.reconstructs and not state.present(checkpoint):
-        batches = task.train(torch_rng(parts.seed, "reconstruct"))
-        if parts.space.reconstruct(chosen.arch, module, batches):
-            _judged(job, module, "with its layers fitted to the original's")
+    before = _before(job, chosen) if state.present(checkpoint) else _fitted(job, chosen, module)
 
     def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
         job.display.bar(done, total, label)
@@ -57,9 +55,38 @@ def train_network(job: Job, chosen: Chosen, label: str, *, teacher: nn.Module | 
     for done, metrics in enumerate(history.epochs, 1):  # a kill may have come between a checkpoint and its record
         if done not in journaled:
             on_epoch(done, len(history.epochs), metrics)
+    after = _judged(job, module)
+    if before and task.metric.gain(before[task.metric.name], after[task.metric.name]) > 0:
+        job.display.say("  the training has made it worse: the weights from before are kept; try a smaller training.lr")
+        module = parts.build(chosen.arch, "train")
+        after = _fitted(job, chosen, module)
     weights.save(job.weights(chosen.name), module.state_dict())
     job.ledger.count(trained=1)
-    return TrainedNetwork(_judged(job, module))
+    return TrainedNetwork(after)
+
+
+def _fitted(job: Job, chosen: Chosen, module: nn.Module) -> dict[str, float]:
+    """Fit a network to the trained one that it is cut out of; its metrics, none if nothing was changed.
+
+    Done again it gives the same: the data are the same, and nothing is random.
+    """
+    space = job.parts.space
+    if not isinstance(space, Pretrained) or not space.reconstructs:
+        return {}
+    batches = job.parts.task.sealed().train(torch_rng(job.parts.seed, "reconstruct"))
+    if not space.reconstruct(chosen.arch, module, batches):
+        return {}
+    found = _judged(job, module, "with its layers fitted to the original's")
+    if not _before(job, chosen):
+        job.folder.journal.append({"kind": "fitted", "network": chosen.name, "valid": found})
+    return found
+
+
+def _before(job: Job, chosen: Chosen) -> dict[str, float]:
+    """What the network was before its training, from the journal."""
+    records = job.folder.journal.read()
+    found = [r["valid"] for r in records if r["kind"] == "fitted" and r["network"] == chosen.name]
+    return dict(found[0]) if found else {}
 
 
 def forget_training(job: Job, chosen: Chosen) -> None:
