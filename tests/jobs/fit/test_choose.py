@@ -113,6 +113,30 @@ def test_finds_a_network_whose_measured_interval_is_inside_and_close_to_the_budg
     assert len({look.arch for look in found.looks}) == len(found.looks), "measured one network twice"
 
 
+@dataclass(frozen=True)
+class Scaled(Tried):
+    """Names its best trial where that uses the limit, else the widest network."""
+
+    def propose(self, limits):
+        best = super().propose(limits)
+        return best if limits["latency_ms"] <= 30 else Widest().propose(limits)
+
+
+def test_room_that_the_best_trial_leaves_is_used_by_a_search_that_can_tell():
+    """The model says 30 for what takes 24: a network of 37 is inside."""
+    asked = Scaled({(29,): 0.9, (20,): 0.8})
+    pick = Chooser(job(), Truth(0.8), {"latency_ms": modelled}, asked).choose({"latency_ms": 30.0})
+    assert pick.looks[0].arch == (29,)
+    assert 0.97 * 30 <= 1.01 * 0.8 * (pick.arch[0] + 1) <= 30
+
+
+def test_room_is_left_by_a_search_that_names_trials_only():
+    asked = Tried({(29,): 0.9, (20,): 0.8})
+    pick = Chooser(job(), Truth(0.8), {"latency_ms": modelled}, asked).choose({"latency_ms": 30.0})
+    assert pick.arch == (29,)
+    assert len(pick.looks) == 1
+
+
 def test_a_hopeless_budget_says_what_was_measured():
     with pytest.raises(
         BudgetError, match=r"no network was found whose measured latency is inside 0.5 ms \(measured: 3"
