@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sartor.core.abilities import Scalable
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.moves import Moves
 from sartor.regions.region import Region
@@ -26,7 +27,7 @@ def test_draws_are_new_different_and_within_budget():
     assert all(sum(a) <= 7 and a not in seen for a in drawn)
 
 
-class Even(Plain):
+class Even(Plain, Scalable):
     def scaled(self, factor):
         return tuple(round(factor * (len(c.options) - 1)) for c in self.choices)
 
