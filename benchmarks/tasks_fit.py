@@ -154,6 +154,7 @@ def row(result: Result) -> dict[str, Any]:
         "budget": dict(point.budget),
         "verdict": point.sentence,
         "delivered": point.delivered,
+        "strategy": result.search.strategy,
         "networks": {role: network(entry, result) for role, entry in result.networks.items()},
         "seconds": round(result.spent.total_seconds),
         "cores": result.environment["usable_cores"],
