@@ -116,6 +116,8 @@ def around(record: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
     match record:
         case {"kind": "epoch", "epoch": number, "network": network}:
             return (f"before epoch {number} of {network}",), ()
+        case {"kind": "fitted" as kind, "network": name}:
+            return (f"before {kind} {name}",), (f"after {kind} {name}",)
         case {"kind": "time"}:
             return (), ()
         case {"kind": kind, "name": name}:
