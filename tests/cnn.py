@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassHingeLoss
 
+from nets import Residual
 from sartor.core.contracts import Task
 from sartor.core.metrics import Metric
 from sartor.core.rng import global_seed, torch_rng
 from sartor.data.images import Images, image_task
+from sartor.training import Recipe, fit
 
 
 def small_cnn(channels: int = 1, classes: int = 2, *, norm: bool = True, dropout: float = 0.0) -> nn.Module:
@@ -44,6 +46,15 @@ def graded_task() -> Task:
     """The small task with a metric that tells any two networks apart, which the accuracy on 40 images does not."""
     task = small_task()
     return replace(task, metrics=(*task.metrics, Metric("hinge", "min", make=lambda: MulticlassHingeLoss(2))))
+
+
+def trained_residual(task: Task) -> nn.Module:
+    """A residual network for the task's pictures, trained for some epochs; in eval mode."""
+    with global_seed(0):
+        network = Residual(2)
+        network.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+    fit(network, task, Recipe(epochs=4, lr=0.05, device="cpu"), seed=0)
+    return network.eval()
 
 
 def same_weights(a: nn.Module, b: nn.Module) -> bool:

@@ -4,18 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from cnn import graded_task
-from nets import Residual
+from cnn import graded_task, trained_residual
 from sartor.core.contracts import Problem
 from sartor.core.errors import CapabilityError, ConfigError
 from sartor.core.records import Objective, Proposal
-from sartor.core.rng import global_seed
 from sartor.evaluators.probe import Probe
 from sartor.spaces.tiny import Tiny
 from sartor.spaces.widths import Widths
-from sartor.training import Recipe, batches_of, evaluate, fit
+from sartor.training import Recipe, batches_of, evaluate
 
 RECIPE = Recipe(epochs=4, lr=0.02, device="cpu")
 CUT = (0, 1, 0)
@@ -23,12 +20,8 @@ CUT = (0, 1, 0)
 
 @pytest.fixture(scope="module")
 def problem():
-    with global_seed(0):
-        network = Residual(2)
-        network.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
     task = graded_task()
-    fit(network, task, Recipe(epochs=4, lr=0.05, device="cpu"), seed=0)
-    space = Widths(network=network.eval(), input_shape=(1, 8, 8), divisor=1, multipliers=(0.5, 0.75))
+    space = Widths(network=trained_residual(task), input_shape=(1, 8, 8), divisor=1, multipliers=(0.5, 0.75))
     return Problem(space, (Objective("hinge", "min"),), task=task)
 
 

@@ -13,7 +13,7 @@ from sartor.core.records import Constraint
 from sartor.core.rng import torch_rng
 from sartor.core.tables import Tables
 from sartor.solvers import brute, chain
-from sartor.solvers.budgets import Budget, levels, within
+from sartor.solvers.budgets import Budget, bisected, levels, within
 
 
 def random_loss(seed=0):
@@ -102,3 +102,9 @@ def test_a_budget_that_nothing_meets():
     for call in (lambda: budget.best(random_loss()), lambda: budget.probabilities(random_loss(), 1.0)):
         with pytest.raises(BudgetError):
             call()
+
+
+def test_bisection_ends_on_both_sides_of_the_limit():
+    low, high = bisected(lambda factor: factor**2 <= 2, 0.0, 2.0, 40)
+    assert low**2 <= 2 < high**2
+    assert high - low < 1e-11

@@ -22,7 +22,7 @@ class Layers(Space, Pretrained):
     trained = True
 
     def build(self, arch):
-        raise NotImplementedError
+        raise AssertionError("a search builds no network")
 
     def scaled(self, factor):
         return tuple(int(np.clip(round(32 * factor) - 1, 0, 31)) for _ in range(5))
@@ -177,7 +177,7 @@ def test_bad_settings_and_spaces_are_refused():
         choices = Layers.choices
 
         def build(self, arch):
-            raise NotImplementedError
+            raise AssertionError("a search builds no network")
 
     with pytest.raises(CapabilityError, match="Scalable"):
         Portfolio(replace(problem(), space=Bare()), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -46,6 +46,21 @@ def feasible_levels(problem: Problem, by: object, decoder: Decoder = "exact") ->
 def within(problem: Problem, arch: Arch, limits: Mapping[str, float]) -> bool:
     """Whether `arch` meets every limit."""
     return all(float(problem.cost(m)([arch])[0]) <= upper for m, upper in limits.items())
+
+
+def bisected(inside: Callable[[float], bool], low: float, high: float, halvings: int) -> tuple[float, float]:
+    """The largest factor found inside, and the smallest found outside, of networks that grow with a factor.
+
+    Args:
+        inside: Whether the network of a factor meets the limits.
+        low: A factor whose network does.
+        high: One whose network does not.
+        halvings: Of the interval between them.
+    """
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) else (low, middle)
+    return low, high
 
 
 def terms_of(cost: CostModel, by: object) -> Sequence[Tables]:

@@ -9,7 +9,7 @@ from sartor.core.abilities import Scalable, require
 from sartor.core.contracts import Lab, Problem, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Proposal
-from sartor.solvers.budgets import levels, within
+from sartor.solvers.budgets import bisected, levels, within
 
 __all__ = ["UniformWidth"]
 
@@ -47,10 +47,7 @@ class UniformWidth(Strategy):
             raise BudgetError(f"no uniform scaling meets {dict(limits)}; loosen the budget")
         if self._fits(high, limits):
             return self._arch(high)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self._fits(middle, limits) else (low, middle)
-        return self._arch(low)
+        return self._arch(bisected(lambda factor: self._fits(factor, limits), low, high, BISECTIONS)[0])
 
     def _widest_factor(self) -> float:
         """A factor that gives the widest network (or one at which every layer must have reached its last option)."""

@@ -4,16 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from cnn import graded_task
-from nets import Residual
+from cnn import graded_task, trained_residual
 from sartor.core import trees
 from sartor.core.errors import CapabilityError
-from sartor.core.rng import global_seed
 from sartor.spaces.widths import Widths
 from sartor.surgery.cutting.ordering import TRIED, best_order, by_elimination, eliminated, taken
-from sartor.training import Recipe, fit
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +19,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def network(task):
-    with global_seed(0):
-        net = Residual(2)
-        net.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
-    fit(net, task, Recipe(epochs=4, lr=0.05, device="cpu"), seed=0)
-    return net.eval()
+    return trained_residual(task)
 
 
 def made(network, **settings):

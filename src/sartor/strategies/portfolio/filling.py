@@ -12,6 +12,7 @@ from sartor.core.contracts import Problem
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch
 from sartor.regions.region import Region
+from sartor.solvers.budgets import bisected
 
 Floats = NDArray[np.float64]
 
@@ -61,15 +62,16 @@ class Filler:
         Raises:
             BudgetError: Not even its narrowest meets the limits.
         """
-        low, high = 0.0, 1.0
-        if self.space.canonical(plan(high)) in self.region:
-            return self.space.canonical(plan(high))
-        if self.space.canonical(plan(low)) not in self.region:
+
+        def at(factor: float) -> Arch:
+            return self.space.canonical(plan(factor))
+
+        if at(1.0) in self.region:
+            return at(1.0)
+        if at(0.0) not in self.region:
             raise BudgetError(f"the plan's narrowest network does not meet {self.region.limits}; loosen the budget")
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.space.canonical(plan(middle)) in self.region else (low, middle)
-        return self._filled(self.space.canonical(plan(low)), self.logs(plan(high)))
+        low, high = bisected(lambda factor: at(factor) in self.region, 0.0, 1.0, HALVINGS)
+        return self._filled(at(low), self.logs(plan(high)))
 
     def scaled(self, arch: Arch) -> Arch:
         """The proportions of a network, scaled to the limits.
@@ -94,9 +96,7 @@ class Filler:
             if smallest not in self.region:
                 raise BudgetError(f"the smallest network does not meet {self.region.limits}; loosen the budget")
             return self._filled(smallest, logs)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self._at(logs, middle, base) in self.region else (low, middle)
+        low, high = bisected(lambda factor: self._at(logs, factor, base) in self.region, low, high, HALVINGS)
         return self._filled(self._at(logs, low, base), logs + high)
 
     def logs(self, arch: Arch) -> Floats:

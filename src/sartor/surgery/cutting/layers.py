@@ -32,6 +32,18 @@ def bias_is_free(engine: Engine, node: fx.Node) -> bool:
     )
 
 
+def rows(node: fx.Node, x: Tensor, y: Tensor, weight: Tensor, pick: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer sees and gives at some of its places (`places`); arguments and results as of `patches`."""
+    if operator_name(node) != "linear":
+        return patches(node, x, y, weight, pick)
+    return x.reshape(1, -1, x.shape[-1])[:, pick], y.reshape(1, -1, y.shape[-1])[:, pick]
+
+
+def places(node: fx.Node, x: Tensor, y: Tensor) -> int:
+    """How often a layer uses its weights on a batch."""
+    return x.numel() // x.shape[-1] if operator_name(node) == "linear" else len(x) * math.prod(y.shape[2:])
+
+
 def patches(node: fx.Node, x: Tensor, y: Tensor, weight: Tensor, pick: Tensor) -> tuple[Tensor, Tensor]:
     """What a convolution sees and gives at some places.
 

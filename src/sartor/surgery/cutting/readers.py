@@ -22,7 +22,7 @@ from sartor.core.rng import derive
 from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.tracker import argument, operator_name
 from sartor.surgery.analysis.units import Dim
-from sartor.surgery.cutting.layers import bias_is_free, is_layer, patches
+from sartor.surgery.cutting.layers import bias_is_free, is_layer, places, rows
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
 from sartor.training.evaluation import mode
 
@@ -159,7 +159,5 @@ def _see(
         )
     unknowns = found[node].weight.shape[2]
     wanted = max(1, math.ceil(share * min(EQUATIONS * unknowns, max(1, ENTRIES // (unknowns * found[node].groups)))))
-    places = x.numel() // x.shape[-1] if linear else len(x) * math.prod(y.shape[2:])
-    pick = torch.randperm(places, generator=generator)[:wanted].to(x.device)
-    rows = x.reshape(1, places, -1)[:, pick] if linear else patches(node, x, y, weight, pick)[0]
-    found[node].rows.append(rows.float().cpu())
+    pick = torch.randperm(places(node, x, y), generator=generator)[:wanted].to(x.device)
+    found[node].rows.append(rows(node, x, y, weight, pick)[0].float().cpu())

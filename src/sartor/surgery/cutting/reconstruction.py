@@ -22,7 +22,7 @@ from sartor.core import trees
 from sartor.core.errors import SingularError
 from sartor.core.trees import Inputs
 from sartor.surgery.analysis.tracker import argument, operator_name
-from sartor.surgery.cutting.layers import bias_is_free, is_layer, patches
+from sartor.surgery.cutting.layers import bias_is_free, is_layer, places, rows
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
 from sartor.training.evaluation import mode
 
@@ -90,12 +90,12 @@ class _Pair:
         """Ridge regression of the wanted outputs on the inputs, around the cut weights."""
         bias = argument(node, 2, "bias", None)
         old = self.small.value(argument(node, 1, "weight", None))
-        rows = self._rows(node, old)
-        groups, outputs = rows.inputs.shape[0], rows.wanted.shape[2]
+        seen = self._rows(node, old)
+        groups, outputs = seen.inputs.shape[0], seen.wanted.shape[2]
         start = old.reshape(groups, outputs, -1).mT
         free = bias_is_free(self.engine, node)
-        means = [t.mean(1, keepdim=True) if free else torch.zeros_like(t[:, :1]) for t in rows]
-        inputs, wanted = rows.inputs - means[0], rows.wanted - means[1]
+        means = [t.mean(1, keepdim=True) if free else torch.zeros_like(t[:, :1]) for t in seen]
+        inputs, wanted = seen.inputs - means[0], seen.wanted - means[1]
         change = _ridge(inputs, wanted - inputs @ start)
         new = start if change is None else start + change.to(start)
         if change is None or not new.isfinite().all():
@@ -106,16 +106,12 @@ class _Pair:
 
     def _rows(self, node: fx.Node, weight: Tensor) -> _Rows:
         x, y = self.small.value(node.args[0]), self.whole.value(node)  # type: ignore[arg-type]
-        linear = operator_name(node) == "linear"
-        kept = self._kept(node, -1 if linear else 1)
+        at = -1 if operator_name(node) == "linear" else 1
+        kept = self._kept(node, at)
         if kept is not None:
-            y = y.index_select(-1 if linear else 1, kept)
-        if linear:
-            inputs, wanted = x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
-            pick = self._pick(inputs.shape[1], x.shape[-1]).to(x.device)
-            return _Rows(inputs[:, pick], wanted[:, pick])
-        pick = self._pick(len(x) * math.prod(y.shape[2:]), x.shape[1] * math.prod(weight.shape[2:])).to(x.device)
-        return _Rows(*patches(node, x, y, weight, pick))
+            y = y.index_select(at, kept)
+        pick = self._pick(places(node, x, y), x.shape[at] * math.prod(weight.shape[2:])).to(x.device)
+        return _Rows(*rows(node, x, y, weight, pick))
 
     def _kept(self, node: fx.Node, dim: int) -> Tensor | None:
         """Which indices of the original's output are left; None if all are."""
