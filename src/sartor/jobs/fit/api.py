@@ -25,7 +25,7 @@ from sartor.run import result as results
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
-from sartor.run.result import Point, Result
+from sartor.run.result import Point, Result, Trace
 from sartor.tasks.loaders import loaders
 
 PAGE = "report.html"
@@ -139,7 +139,7 @@ def fit_config(
             result = results.read_result(run.path)
             look_after(parts, run.path, result, display)
             if not (run.path / PAGE).exists():
-                _draw(result, run.path)
+                _draw(result, results.read_trace(run.path / "search"), run.path)
         return _loaded(parts, run)
 
 
@@ -175,12 +175,12 @@ def _write(job: Job, pipeline: Pipeline, points: Sequence[Point], command: str) 
     # The page shows the ledger, and takes time itself: it is drawn once to book that, and again to show it.
     render(replace(result, spent=job.ledger.summary()), trace, folder)
     result = replace(result, spent=job.ledger.summary())
-    _draw(result, folder)
+    _draw(result, trace, folder)
     results.write(folder, result)  # last: a run is finished when its result is there
 
 
-def _draw(result: Result, folder: Path) -> None:
-    page = render(result, results.read_trace(folder / "search"), folder)
+def _draw(result: Result, trace: Trace, folder: Path) -> None:
+    page = render(result, trace, folder)
     files.atomically(folder / PAGE, lambda part: part.write_text(page, encoding="utf-8"))
 
 

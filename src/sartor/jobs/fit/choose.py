@@ -168,12 +168,12 @@ class Uniform:
         Raises:
             BudgetError: Not even the narrowest is.
         """
-        candidates = dict.fromkeys(self.space.scaled(step / FACTORS) for step in range(2, 2 * FACTORS + 1))
-        inside = [a for a in candidates if all(float(self.costs[m]([a])[0]) <= v for m, v in limits.items())]
+        candidates = list(dict.fromkeys(self.space.scaled(step / FACTORS) for step in range(2, 2 * FACTORS + 1)))
+        values = {metric: self.costs[metric](candidates).tolist() for metric in limits}
+        inside = [i for i in range(len(candidates)) if all(values[m][i] <= v for m, v in limits.items())]
         if not inside:
             raise BudgetError(f"no uniformly scaled network meets {dict(limits)}; raise the budget")
-        main = next(iter(limits))
-        return max(inside, key=lambda a: float(self.costs[main]([a])[0]))
+        return candidates[max(inside, key=values[next(iter(limits))].__getitem__)]
 
     def ranked(self, limits: Mapping[str, float]) -> list[Arch]:  # noqa: ARG002 - there are none
         """None."""
