@@ -78,7 +78,26 @@ def test_the_teacher_takes_part(problem):
 def test_examples_are_compared_as_many_as_asked_for(problem):
     assert "distance" not in Probe(problem, recipe=RECIPE, compared=0)(Proposal(CUT, 0.01), 0)
     few = Probe(problem, recipe=RECIPE, compared=5)
-    assert sum(len(x) for x, _ in few._compared) == 5
+    assert sum(map(len, few._compared)) == 5
+
+
+def test_a_look_runs_as_few_batches_as_are_compared_and_a_training_is_judged_on_all(problem):
+    seen = []
+
+    def counted():
+        for batch in problem.task.valid():
+            seen.append(len(batch[0]))
+            yield batch
+
+    whole = len(list(problem.task.valid()))
+    probe = Probe(replace(problem, task=replace(problem.task, valid=counted)), recipe=RECIPE, compared=5)
+    probe._compared  # noqa: B018 - read once
+    seen.clear()
+    probe(Proposal(CUT, 0.01), 0)
+    assert len(seen) == 1 < whole
+    seen.clear()
+    probe(Proposal(CUT, 0.5), 0)
+    assert len(seen) == whole
 
 
 def test_a_metric_of_that_name_is_the_tasks(problem):

@@ -7,6 +7,7 @@ are from the original's on the same inputs: it tells networks apart that differ 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +25,6 @@ from sartor.core.records import Proposal
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.trees import Tree
 from sartor.training import Recipe, batches_of, evaluate, fit
-from sartor.training.evaluation import mode
 from sartor.training.steps import of_steps
 
 __all__ = ["Probe"]
@@ -39,7 +39,8 @@ class Probe(Evaluator):
         untrained: Fidelities up to this train nothing.
         examples: Training batches that the layers are fitted to, at most; the space takes as many examples as its
             setting `reconstruct` says.
-        compared: Validation examples on which the distance from the original is taken, at most; 0 takes none.
+        compared: Validation examples on which the distance from the original is taken, at most; 0 takes none. The
+            metrics of a look without training are over their batches, too.
         batches: Validation batches for the metrics; None takes all.
 
     Raises:
@@ -87,8 +88,7 @@ class Probe(Evaluator):
             recipe = replace(self.recipe, epochs=1, warmup=warmup, validate=0)
             teacher = self._original if self.recipe.distil_weight and self.trained else None
             fit(module, of_steps(self.task, steps), recipe, seed=derive(0, "probe"), teacher=teacher)
-        found = evaluate(module, islice(self.task.valid(), self.batches), self.task, device=self.recipe.device)
-        return self._distance(module) | found
+        return self._judged(module, trained=bool(steps))
 
     def epochs(self, fidelity: float) -> float:
         return 0.0 if fidelity <= self.untrained else fidelity * self.recipe.epochs
@@ -110,25 +110,31 @@ class Probe(Evaluator):
             return self.space.build(self.space.reference).eval()
 
     @cached_property
-    def _compared(self) -> list[tuple[Any, Tree]]:
-        """Inputs of the validation split, and what the original gives for them."""
+    def _compared(self) -> list[Tree]:
+        """What the original gives for the first validation batches; of the last one for as many as are wanted."""
         found, left = [], self.compared
-        place = trees.device_of(self._original)
-        for inputs, _ in self.task.valid():
+        for inputs, _ in self.task.valid() if self.trained else ():
             if left <= 0:
                 break
-            part = trees.to(trees.rows(inputs, slice(left)), place)
+            part = trees.to(trees.rows(inputs, slice(left)), trees.device_of(self._original))
             with torch.no_grad():
-                found.append((part, trees.call(self._original, part)))
+                found.append(trees.call(self._original, part))
             left -= trees.size(part)
         return found
 
-    def _distance(self, module: nn.Module) -> dict[str, float]:
-        if not self.trained or not self.compared:
-            return {}
-        total, count = 0.0, 0
-        with mode(module, training=False), torch.no_grad():
-            for inputs, wanted in self._compared:
-                total += float(self.task.distance(trees.call(module, inputs), wanted).double().sum())
-                count += trees.size(inputs)
-        return {"distance": total / max(1, count)}
+    def _judged(self, module: nn.Module, *, trained: bool) -> dict[str, float]:
+        """The task's metrics; and the distance from the original, by the way."""
+        waiting, total, count = deque(self._compared), 0.0, 0
+
+        def compare(output: Tree) -> None:
+            nonlocal total, count
+            if waiting:
+                wanted = waiting.popleft()
+                given = trees.to(trees.rows(output, slice(trees.size(wanted))), trees.device_of(self._original))
+                total += float(self.task.distance(given, wanted).double().sum())
+                count += trees.size(wanted)
+
+        looked_at = self.batches if trained or not waiting else len(waiting)
+        batches = islice(self.task.valid(), looked_at)
+        found = evaluate(module, batches, self.task, device=self.recipe.device, watch=compare)
+        return {"distance": total / count} | found if count else found

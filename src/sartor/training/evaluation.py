@@ -55,7 +55,14 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
             part.training = was
 
 
-def evaluate(module: nn.Module, batches: Iterable[Batch], task: Task, *, device: str = "") -> dict[str, float]:
+def evaluate(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    task: Task,
+    *,
+    device: str = "",
+    watch: Callable[[Tree], None] | None = None,
+) -> dict[str, float]:
     """The task's metrics over all batches, in eval mode; mode and place of `module` are put back.
 
     Args:
@@ -63,11 +70,19 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], task: Task, *, device:
         batches: `(inputs, target)` pairs: `task.valid()`, `task.test()`.
         task: What names the metrics.
         device: Where to run, `auto`, `cpu` or `cuda`; empty: where the network is.
+        watch: Is shown what the network gives for each batch.
 
     Raises:
         DataError: There are no batches.
     """
-    return _on(module, device, lambda run, place: _measured(run, batches, task, place)).values
+
+    def shown(run: Callable[[Inputs], Tree], inputs: Inputs) -> Tree:
+        output = run(inputs)
+        if watch is not None:
+            watch(output)
+        return output
+
+    return _on(module, device, lambda run, place: _measured(partial(shown, run), batches, task, place)).values
 
 
 def score(module: nn.Module, batches: Iterable[Batch], task: Task, *, device: str = "") -> dict[str, Score]:

@@ -10,7 +10,7 @@ from sartor.core.rng import global_seed
 from sartor.surgery.analysis.coupling import couple
 from sartor.surgery.analysis.ladders import ladders
 from sartor.surgery.analysis.skeleton import Skeleton
-from sartor.surgery.cutting.reconstruction import RIDGE, _ridge, reconstruct
+from sartor.surgery.cutting.reconstruction import RIDGE, Fitted, _ridge, reconstruct
 from sartor.surgery.cutting.supernet import CutSupernet
 
 
@@ -112,7 +112,7 @@ def test_outputs_come_nearer_on_examples_it_has_not_seen(kind):
 def test_nothing_changes_where_nothing_is_cut(kind):
     net, x = pair(kind)
     full = tuple(len(step.choice.options) - 1 for step in net.ladders)
-    found = reconstruct(net.engine, net.part(full, len(x)), x)
+    found = reconstruct(net.engine, net.part(full, len(x)), x).weights
     assert set(found) > {name for name, _ in net.network.named_parameters() if name.startswith(("expand", "up"))}
     for name, value in found.items():
         assert torch.allclose(value, net.network.state_dict()[name], atol=1e-4), name
@@ -165,21 +165,33 @@ class Shared(nn.Module):
 def test_weights_that_are_not_one_layers_own_stay():
     net = supernet(Shared().eval(), 3, 6, 6)
     x = torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    found = reconstruct(net.engine, net.part(halved(net), len(x)), x)
+    found = reconstruct(net.engine, net.part(halved(net), len(x)), x).weights
     assert set(found) == {"first.weight", "first.bias", "head.weight", "head.bias"}
 
 
 def test_the_same_examples_give_the_same_weights():
     net, x = pair(Branches)
-    one, two = (reconstruct(net.engine, net.part(halved(net), len(x)), x) for _ in range(2))
+    one, two = (reconstruct(net.engine, net.part(halved(net), len(x)), x).weights for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", [Residual, Branches, Tokens])
+def test_what_the_cut_network_gives_is_known_without_running_it(kind):
+    net, x = pair(kind)
+    arch = halved(net)
+    found = reconstruct(net.engine, net.part(arch, len(x)), x)
+    narrow = net.extract(arch).eval()
+    assert net.reconstruct(arch, narrow, x)
+    torch.testing.assert_close(narrow(x), found.given, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.network.eval()(x), found.wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_lead_away_from_the_outputs_are_not_taken(monkeypatch):
     net, x = pair(Residual)
     narrow = net.extract(halved(net))
     before = {k: v.clone() for k, v in narrow.state_dict().items()}
-    worse = {"head.weight": 100 * torch.ones(5, 8), "head.bias": torch.zeros(5)}
+    wanted = net.network(x).detach()
+    worse = Fitted({"head.weight": 100 * torch.ones(5, 8)}, wanted, 100 * wanted)
     monkeypatch.setattr("sartor.surgery.cutting.supernet.reconstruct", lambda *_: worse)
     assert not net.reconstruct(halved(net), narrow, x)
     assert all(torch.equal(v, before[k]) for k, v in narrow.state_dict().items())

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from sartor.cholesky import factored
 from sartor.core import trees
 from sartor.core.errors import SingularError
-from sartor.core.trees import Inputs
+from sartor.core.trees import Inputs, Tree
 from sartor.surgery.analysis.tracker import argument, operator_name
 from sartor.surgery.cutting.layers import bias_is_free, is_layer, places, rows
 from sartor.surgery.cutting.slicing import Cut, Engine, Pass
@@ -28,17 +28,33 @@ from sartor.training.evaluation import mode
 
 RIDGE = 1e-2
 """Pull towards the cut weights, relative to the mean square of what enters the layer."""
-ENTRIES = 2**23
-"""Most numbers of one layer's inputs that are looked at, which bounds memory."""
-LEAST = 4
+ENTRIES = 2**21
+"""Numbers of one layer's inputs that are looked at: more equations than that change little."""
+LEAST = 8
 """At least so many equations for every unknown, if the examples have them."""
+VALUES = 2**14
+"""Of each channel so many are enough for its mean and variance."""
 _SMALL = 1e-6
 """Least variance, and least share of it that is left."""
 
 
+class Fitted(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        weights: New values for weights of the cut network, by name; all others stay as they were cut.
+        wanted: What the original gives for the examples.
+        given: What the cut network gives for them with the new values.
+    """
+
+    weights: dict[str, Tensor]
+    wanted: Tree
+    given: Tree
+
+
 @torch.no_grad()
-def reconstruct(engine: Engine, cut: Cut, inputs: Inputs) -> dict[str, Tensor]:
-    """New values for weights of the cut network, by name; all others stay as they were cut.
+def reconstruct(engine: Engine, cut: Cut, inputs: Inputs) -> Fitted:
+    """New values for weights of the cut network.
 
     Layers whose weight is used twice, or computed, stay; so do transposed convolutions.
 
@@ -69,7 +85,7 @@ class _Pair:
         self.found: dict[fx.Node, Tensor] = {}
         self.generator = torch.Generator().manual_seed(0)
 
-    def run(self) -> dict[str, Tensor]:
+    def run(self) -> Fitted:
         for node in self.skeleton.calls:
             self.whole.step(node)
             if node not in self.small.cut.skipped and node not in self.small.cut.shortcuts:
@@ -80,7 +96,8 @@ class _Pair:
             self.small.step(node)
             self.whole.forget(node)
             self.small.forget(node)
-        return {self.skeleton.weights[node.name]: value for node, value in self.found.items()}
+        weights = {self.skeleton.weights[node.name]: value for node, value in self.found.items()}
+        return Fitted(weights, self.whole.output(), self.small.output())
 
     def _replace(self, node: fx.Node, value: Tensor) -> None:
         """A new value for a weight of the cut network, from here on."""
@@ -157,5 +174,6 @@ def _ridge(inputs: Tensor, wanted: Tensor) -> Tensor | None:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance and mean of each channel."""
+    """Variance and mean of each channel, over the first examples where there are many places."""
+    x = x[: max(1, math.ceil(VALUES / max(1, math.prod(x.shape[2:]))))]
     return torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)

@@ -95,13 +95,10 @@ class CutSupernet(Supernet):
         """
         state = dict(module.named_parameters()) | dict(module.named_buffers())
         found = reconstruct(self.engine, self.part(arch, trees.size(inputs)), inputs)
-        old = {name: state[name].clone() for name in found}
-        with mode(self.network, training=False), mode(module, training=False):
-            wanted, before = trees.call(self.network, inputs), trees.call(module, inputs)
-            for name, value in found.items():
-                state[name].copy_(value)
-            nearer = _distance(trees.call(module, inputs), wanted) < _distance(before, wanted)
-        for name, value in ({} if nearer else old).items():
+        with mode(module, training=False):
+            before = trees.call(module, inputs)
+        nearer = _distance(found.given, found.wanted) < _distance(before, found.wanted)
+        for name, value in (found.weights if nearer else {}).items():
             state[name].copy_(value)
         return nearer
 
