@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sartor import training
 from sartor.jobs.fit.assemble import assemble
 from sartor.jobs.fit.stage import Chosen, Job
-from sartor.jobs.fit.train import forget_training, train_network
+from sartor.jobs.fit.train import forget_training, keep_network, train_network
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
@@ -94,3 +94,15 @@ def test_what_a_training_makes_worse_stays_as_it_was(job, monkeypatch, kill):
     kept = load_file(job.weights("some"))
     assert all(torch.equal(kept[name], value) for name, value in best.state_dict().items())
     assert result.valid["accuracy"] == training.evaluate(best, job.parts.task.valid(), job.parts.task)["accuracy"]
+
+
+def test_a_network_that_comes_trained_and_knows_nothing_is_doubted(job, monkeypatch):
+    said = []
+    monkeypatch.setattr(job.display, "say", said.append)
+    space = job.parts.space
+    blind = job.parts.build(space.reference, "train")
+    for parameter in blind.parameters():
+        parameter.data.zero_()
+    monkeypatch.setattr(space, "build", lambda _: blind)
+    keep_network(job, Chosen("reference", space.reference))
+    assert any("no better than chance" in line for line in said)

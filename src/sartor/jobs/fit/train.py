@@ -14,6 +14,7 @@ from sartor.core.abilities import Pretrained
 from sartor.core.rng import derive, torch_rng
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.run.folder import CHECKPOINT
+from sartor.training.doubts import doubts
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ def _journaled(job: Job, chosen: Chosen) -> set[int]:
 
 
 def keep_network(job: Job, chosen: Chosen) -> TrainedNetwork:
-    """Keep the trained weights that a network comes with."""
+    """Keep the trained weights that a network comes with, and say what speaks against trusting them."""
     module = job.parts.build(chosen.arch, "train")
     weights.save(job.weights(chosen.name), module.state_dict())
-    return TrainedNetwork(_judged(job, module))
+    found = _judged(job, module)
+    for doubt in doubts(module, job.parts.task.sealed(), device=job.parts.recipe.device):
+        job.display.say(f"  note: {doubt}")
+    return TrainedNetwork(found)
 
 
 def _judged(job: Job, module: nn.Module, how: str = "") -> dict[str, float]:
