@@ -17,29 +17,27 @@ from torch import Tensor, nn
 from sartor.core import trees
 from sartor.core.contracts import Batch, Task
 from sartor.core.errors import DataError, DivergedError
-from sartor.core.metrics import Score
 from sartor.core.rng import torch_rng
 from sartor.training.evaluation import score
 
-BATCHES = 8
-"""So many are enough to see what chance gives."""
 FEW = 50
 """Fewer validation examples say little of networks that differ by some per cent."""
 
 
-def doubts(module: nn.Module, task: Task, *, device: str = "") -> list[str]:
+def doubts(module: nn.Module, task: Task, own: float, *, device: str = "") -> list[str]:
     """One line for each; none as a rule.
 
     Args:
         module: A trained network.
         task: Its validation split is looked at.
+        own: The network's metric there, of the one that decides.
         device: Where to run, `auto`, `cpu` or `cuda`; empty: where the network is.
     """
     count, examples = 0, 0
     for inputs, _ in task.valid():
         count, examples = count + 1, examples + trees.size(inputs)
     found = []
-    at_chance = _at_chance(module, task, count, device) if examples > 1 else ""
+    at_chance = _at_chance(module, task, count, own, device) if examples > 1 else ""
     if at_chance:
         found.append(
             f"the network is no better than chance on the validation split: {at_chance}; check the weights, the order "
@@ -53,25 +51,17 @@ def doubts(module: nn.Module, task: Task, *, device: str = "") -> list[str]:
     return found
 
 
-def _at_chance(module: nn.Module, task: Task, count: int, device: str) -> str:
+def _at_chance(module: nn.Module, task: Task, count: int, own: float, device: str) -> str:
     """Its score beside that against the targets of other examples; empty if it is better, or nothing can be said."""
     metric = task.metric
     try:
-        own, chance = (
-            score(module, islice(batches, BATCHES), task, device=device)[metric.name]
-            for batches in (task.valid(), _exchanged(task, count))
-        )
+        chance = score(module, _exchanged(task, count), task, device=device)[metric.name]
     except (DataError, DivergedError):  # all targets have sizes of their own, or exchanged ones mean nothing
         return ""
-    if _better(own, chance, metric.sign):
+    ends = (chance.value if end is None else end for end in (chance.low, chance.high))
+    if metric.sign * own > max(metric.sign * end for end in ends):
         return ""
-    return f"{metric.name} {metric.text(own.value)}, and {metric.text(chance.value)} against the targets of others"
-
-
-def _better(own: Score, chance: Score, sign: int) -> bool:
-    """Whether a network is better than what chance can give, as far as the metric knows how sure that is."""
-    low, high = (chance.value if end is None else end for end in (chance.low, chance.high))
-    return sign * own.value > max(sign * low, sign * high)
+    return f"{metric.name} {metric.text(own)}, and {metric.text(chance.value)} against the targets of others"
 
 
 def _exchanged(task: Task, count: int) -> Iterator[Batch]:

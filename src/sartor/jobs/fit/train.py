@@ -110,7 +110,8 @@ def keep_network(job: Job, chosen: Chosen) -> TrainedNetwork:
     module = job.parts.build(chosen.arch, "train")
     weights.save(job.weights(chosen.name), module.state_dict())
     found = _judged(job, module)
-    for doubt in doubts(module, job.parts.task.sealed(), device=job.parts.recipe.device):
+    task = job.parts.task.sealed()
+    for doubt in doubts(module, task, found[task.metric.name], device=job.parts.recipe.device):
         job.display.say(f"  note: {doubt}")
     return TrainedNetwork(found)
 
