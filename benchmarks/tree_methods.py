@@ -1,0 +1,161 @@
+"""Searches along choices in their order on a table of published results, run for run, and what rank tests say.
+
+    python benchmarks/tree_methods.py run --table nats_topology_cifar10.csv.gz --space nats_topology \
+        --signals cifar10_valid_12,cifar10_test_200 --folder runs/tree_methods
+    python benchmarks/tree_methods.py write --folder runs/tree_methods --output benchmarks/results/tree_methods.json
+
+Every strategy has equal evaluations, and none is stopped early: 100 and 500 are different runs, as schedules follow the
+number of trials. A signal is both what a search sees and what is reported, as where others count the evaluations until
+the best network of the table is found. Each run is one line in the folder as soon as it is done; `run` goes on where it
+was stopped. One process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from sartor.core.errors import BudgetSpentError
+from sartor.core.rng import derive
+from sartor.evaluators.tabular import METRIC
+from sartor.jobs.bench import Bench, Stand
+from sartor.run.simulated import SimulatedLab
+
+OURS = ("mcts", "block_qnn", "nasnet")
+OTHERS = ("random_search", "regularized_evolution", "reinforce", "local_search")
+COUNTS = (100, 500)
+UNTIL = 5000
+"""Evaluations after which a search for the best network is given up, and counted as so many."""
+PATIENT = ("mcts", "local_search", "regularized_evolution", "random_search")
+"""Searches that go on until the best network is found."""
+
+
+class Group(NamedTuple):
+    """Runs of one strategy."""
+
+    space: str
+    signal: str
+    strategy: str
+    evaluations: int
+    until: bool
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return "-".join([self.space, self.signal, self.strategy, "until" if self.until else str(self.evaluations)])
+
+
+def groups(space: str, signals: Sequence[str], strategies: Sequence[str]) -> Iterator[Group]:
+    """All of them, the quick ones first."""
+    for signal in signals:
+        for strategy in strategies:
+            for count in COUNTS:
+                yield Group(space, signal, strategy, count, False)
+            if strategy in PATIENT:
+                yield Group(space, signal, strategy, UNTIL, True)
+
+
+def one(stand: Stand, group: Group, run: int, best: float) -> dict[str, Any]:
+    """One run: the best value, and the evaluation that found the best network of the table, 0 if none did."""
+    strategy = stand.strategy(group.strategy, run)
+    seed = derive(stand.task.seed, group.strategy, run, "trials")
+    lab = SimulatedLab(stand.evaluator, seed, max_trials=group.evaluations, costs=stand.cost)
+    high, found, seen = -np.inf, 0, 0
+    try:
+        more = True
+        while more and not (group.until and found):
+            more = strategy.step(lab)
+            for trial in lab.trials[seen:]:
+                seen, high = seen + 1, max(high, trial.metrics[METRIC.name])
+                found = found or (seen if high >= best else 0)
+    except BudgetSpentError:
+        for trial in lab.trials[seen:]:
+            seen, high = seen + 1, max(high, trial.metrics[METRIC.name])
+            found = found or (seen if high >= best else 0)
+    return {"run": run, "value": high, "found": found, "evaluations": seen}
+
+
+def runs(arguments: argparse.Namespace) -> None:
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for group in groups(arguments.space, arguments.signals, arguments.strategies):
+        path = arguments.folder / f"{group.name}.jsonl"
+        done = len(path.read_text().splitlines()) if path.exists() else 0
+        if done >= arguments.runs:
+            continue
+        task = Bench(
+            space=group.space,
+            table=str(arguments.table),
+            strategies={group.strategy: {}},
+            evaluations=group.evaluations,
+            signal=group.signal,
+        )
+        stand = Stand(task)
+        best = float(stand.table.column(group.signal).max())
+        with path.open("a") as file:
+            for run in range(done, arguments.runs):
+                file.write(json.dumps(one(stand, group, run, best)) + "\n")
+                file.flush()
+        print(group.name, flush=True)
+
+
+def figures(path: Path) -> dict[str, Any]:
+    """Of the runs in a file."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    values, found = np.array([r["value"] for r in lines]), np.array([r["found"] for r in lines])
+    count = UNTIL if path.stem.endswith("-until") else int(path.stem.rsplit("-", 1)[1])
+    until = np.where(found > 0, found, count)
+    return {
+        "runs": len(lines),
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)),
+        "found": float((found > 0).mean()),
+        "until_mean": float(until.mean()),
+        "until_median": float(np.median(until)),
+        "until_90": float(np.percentile(until, 90)),
+        "values": values,
+    }
+
+
+def written(arguments: argparse.Namespace) -> None:
+    table = {path.stem: figures(path) for path in sorted(arguments.folder.glob("*.jsonl"))}
+    tests = {}
+    for name, row in table.items():
+        space, signal, strategy, count = name.split("-")
+        for other in OTHERS if strategy in OURS and count != "until" else ():
+            against = table.get("-".join([space, signal, other, count]))
+            if against is not None:  # one-sided: is ours better?
+                p = mannwhitneyu(row["values"], against["values"], alternative="greater").pvalue
+                tests[f"{name} > {other}"] = float(p)
+    rows = {name: {k: v for k, v in row.items() if k != "values"} for name, row in table.items()}
+    arguments.output.write_text(json.dumps({"until": UNTIL, "groups": rows, "tests": tests}, indent=1) + "\n")
+    for name, row in rows.items():
+        print(f"{name}: {row['mean']:.3f} +- {row['std']:.3f}, found {row['found']:.2f} at {row['until_mean']:.0f}")
+    for name, p in tests.items():
+        print(f"{name}: p = {p:.2g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "write"])
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--space", default="nats_topology")
+    parser.add_argument("--signals", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--strategies", type=lambda text: text.split(","), default=[*OTHERS, *OURS])
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tree_methods.json"))
+    arguments = parser.parse_args()
+    if arguments.action == "run":
+        runs(arguments)
+    else:
+        written(arguments)
+
+
+if __name__ == "__main__":
+    main()
