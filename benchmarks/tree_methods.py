@@ -4,10 +4,10 @@
         --signals cifar10_valid_12,cifar10_test_200 --folder runs/tree_methods
     python benchmarks/tree_methods.py write --folder runs/tree_methods --output benchmarks/results/tree_methods.json
 
-Every strategy has equal evaluations, and none is stopped early: 100 and 500 are different runs, as schedules follow the
-number of trials. A signal is both what a search sees and what is reported, as where others count the evaluations until
-the best network of the table is found. Each run is one line in the folder as soon as it is done; `run` goes on where it
-was stopped. One process.
+Every strategy has equal evaluations. Schedules follow the number of trials: so there are runs of 100, and runs of 500
+that are also looked at after 100. A signal is both what a search sees and what is reported, as where others count the
+evaluations until the best network of the table is found. Each run is one line in the folder as soon as it is done;
+`run` goes on where it was stopped. One process.
 """
 
 from __future__ import annotations
@@ -62,23 +62,22 @@ def groups(space: str, signals: Sequence[str], strategies: Sequence[str]) -> Ite
 
 
 def one(stand: Stand, group: Group, run: int, best: float) -> dict[str, Any]:
-    """One run: the best value, and the evaluation that found the best network of the table, 0 if none did."""
+    """One run: the best value so far at the counts, and the evaluation that found the table's best network (or 0)."""
     strategy = stand.strategy(group.strategy, run)
     seed = derive(stand.task.seed, group.strategy, run, "trials")
     lab = SimulatedLab(stand.evaluator, seed, max_trials=group.evaluations, costs=stand.cost)
-    high, found, seen = -np.inf, 0, 0
+
+    def found() -> int:
+        return next((i for i, t in enumerate(lab.trials, 1) if t.metrics[METRIC.name] >= best), 0)
+
     try:
-        more = True
-        while more and not (group.until and found):
-            more = strategy.step(lab)
-            for trial in lab.trials[seen:]:
-                seen, high = seen + 1, max(high, trial.metrics[METRIC.name])
-                found = found or (seen if high >= best else 0)
+        while strategy.step(lab) and not (group.until and found()):
+            pass
     except BudgetSpentError:
-        for trial in lab.trials[seen:]:
-            seen, high = seen + 1, max(high, trial.metrics[METRIC.name])
-            found = found or (seen if high >= best else 0)
-    return {"run": run, "value": high, "found": found, "evaluations": seen}
+        pass
+    values = [t.metrics[METRIC.name] for t in lab.trials]
+    at = {str(n): max(values[:n]) for n in COUNTS if n <= group.evaluations}
+    return {"run": run, "at": at, "found": found(), "evaluations": len(values)}
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -107,13 +106,14 @@ def runs(arguments: argparse.Namespace) -> None:
 def figures(path: Path) -> dict[str, Any]:
     """Of the runs in a file."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    values, found = np.array([r["value"] for r in lines]), np.array([r["found"] for r in lines])
+    found = np.array([r["found"] for r in lines])
+    values = {n: np.array([r["at"][n] for r in lines]) for n in lines[0]["at"]}
     count = UNTIL if path.stem.endswith("-until") else int(path.stem.rsplit("-", 1)[1])
     until = np.where(found > 0, found, count)
     return {
         "runs": len(lines),
-        "mean": float(values.mean()),
-        "std": float(values.std(ddof=1)),
+        "mean": {n: float(v.mean()) for n, v in values.items()},
+        "std": {n: float(v.std(ddof=1)) for n, v in values.items()},
         "found": float((found > 0).mean()),
         "until_mean": float(until.mean()),
         "until_median": float(np.median(until)),
@@ -129,15 +129,20 @@ def written(arguments: argparse.Namespace) -> None:
         space, signal, strategy, count = name.split("-")
         for other in OTHERS if strategy in OURS and count != "until" else ():
             against = table.get("-".join([space, signal, other, count]))
-            if against is not None:  # one-sided: is ours better?
-                p = mannwhitneyu(row["values"], against["values"], alternative="greater").pvalue
-                tests[f"{name} > {other}"] = float(p)
+            for n, values in row["values"].items() if against is not None else ():  # one-sided: is ours better?
+                p = mannwhitneyu(values, against["values"][n], alternative="greater").pvalue
+                tests[f"{name} > {other} at {n}"] = float(p)
     rows = {name: {k: v for k, v in row.items() if k != "values"} for name, row in table.items()}
     arguments.output.write_text(json.dumps({"until": UNTIL, "groups": rows, "tests": tests}, indent=1) + "\n")
     for name, row in rows.items():
-        print(f"{name}: {row['mean']:.3f} +- {row['std']:.3f}, found {row['found']:.2f} at {row['until_mean']:.0f}")
+        means = ", ".join(f"{row['mean'][n]:.3f} +- {row['std'][n]:.3f} at {n}" for n in row["mean"])
+        print(f"{name}: {means}; found {row['found']:.2f} at {row['until_mean']:.0f}")
     for name, p in tests.items():
         print(f"{name}: p = {p:.2g}")
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
 
 
 def main() -> None:
@@ -145,8 +150,8 @@ def main() -> None:
     parser.add_argument("action", choices=["run", "write"])
     parser.add_argument("--table", type=Path)
     parser.add_argument("--space", default="nats_topology")
-    parser.add_argument("--signals", type=lambda text: text.split(","), default=[])
-    parser.add_argument("--strategies", type=lambda text: text.split(","), default=[*OTHERS, *OURS])
+    parser.add_argument("--signals", type=_words, default=[])
+    parser.add_argument("--strategies", type=_words, default=[*OTHERS, *OURS])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tree_methods.json"))

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from sartor.regions.openings import Openings
 from sartor.regions.region import Region
 from sartor.strategies.mcts.imagined import Function, Planner
-from sartor.strategies.mcts.limits import Openings
 from sartor.surrogates.values import Values
 
 from strategies.searching import problem  # isort: skip

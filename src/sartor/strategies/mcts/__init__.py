@@ -30,9 +30,9 @@ from sartor.core.contracts import AskTell, Problem
 from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
+from sartor.regions.openings import Openings
 from sartor.regions.region import Region, answer, at_least_one
 from sartor.strategies.mcts.imagined import Planner
-from sartor.strategies.mcts.limits import Openings
 from sartor.strategies.mcts.tree import Tree
 from sartor.surrogates.anova import Surrogate
 

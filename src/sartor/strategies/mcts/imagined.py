@@ -8,8 +8,8 @@ import numpy as np
 
 from sartor.core.contracts import Space
 from sartor.core.records import Arch
+from sartor.regions.openings import Openings
 from sartor.regions.region import Region
-from sartor.strategies.mcts.limits import Openings
 from sartor.strategies.mcts.tree import Tree
 from sartor.surrogates.values import Values
 

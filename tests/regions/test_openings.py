@@ -9,8 +9,8 @@ from problems import small_problem
 from sartor.core.contracts import CostModel, Problem
 from sartor.core.records import Constraint, Objective
 from sartor.core.tables import Tables
+from sartor.regions.openings import Openings
 from sartor.regions.region import Region
-from sartor.strategies.mcts.limits import Openings
 
 from strategies.searching import Plain, problem  # isort: skip
 
