@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sartor.core.abilities import Terms
-from sartor.core.contracts import Problem
+from sartor.core.contracts import CostModel, Problem
 from sartor.core.records import Arch
 from sartor.core.tables import Tables
 
@@ -57,9 +57,8 @@ class Openings:
         self._all = [list(range(k)) for k in self.sizes]
         costs, self._sums, self._known = problem.costs or {}, list[_Sum](), dict[Arch, list[int]]()
         for metric, upper in problem.limits().items():
-            cost = costs.get(metric)
-            if isinstance(cost, Terms):
-                self._sums += [_Sum.of(t, upper + slack * abs(upper)) for t in cost.terms()]
+            for tables in _terms(costs[metric]) if metric in costs else ():
+                self._sums.append(_Sum.of(tables, upper + slack * abs(upper)))
 
     def __call__(self, prefix: Arch) -> list[int]:
         """The options of the next choice that are open."""
@@ -74,3 +73,7 @@ class Openings:
 
     def _fits(self, prefix: Arch) -> bool:
         return all(s.least(prefix) <= s.upper for s in self._sums)
+
+
+def _terms(cost: CostModel) -> Sequence[Tables]:
+    return cost.terms() if isinstance(cost, Terms) else ()

@@ -91,7 +91,7 @@ class Mcts(AskTell):
         self.region, self.rng, openings = Region(problem), numpy_rng(seed, "mcts"), Openings(problem)
         self.planner = Planner(self.region, openings, playouts=playouts, explore=explore, climb=climb)
         weight = equivalence if share == "options" else 0.0
-        self._empty = lambda: Tree(openings.sizes, openings, explore, weight)
+        self._tree_settings = (openings.sizes, openings, explore, weight)
         self.trials: list[Trial] = []
         self._start()
 
@@ -122,7 +122,7 @@ class Mcts(AskTell):
         """Nothing is known; all that is follows from the trials."""
         self._told, self._read, self._known = self.trials, 0, dict[Arch, float]()
         self._failed: list[Arch] = []
-        self._tree, self._model = self._empty(), Surrogate(self.problem.space.choices)
+        self._tree, self._model = Tree(*self._tree_settings), Surrogate(self.problem.space.choices)
 
     def _catch_up(self) -> None:
         """Learn from the trials that have come since."""
