@@ -4,10 +4,10 @@
         --signals cifar10_valid_12,cifar10_test_200 --folder runs/tree_methods
     python benchmarks/tree_methods.py write --folder runs/tree_methods --output benchmarks/results/tree_methods.json
 
-Every strategy has equal evaluations. Schedules follow the number of trials: so there are runs of 100, and runs of 500
-that are also looked at after 100. A signal is both what a search sees and what is reported, as where others count the
-evaluations until the best network of the table is found. Each run is one line in the folder as soon as it is done;
-`run` goes on where it was stopped. One process.
+Every strategy has equal evaluations: runs of 500, also looked at after 100. Where a schedule follows the number of
+trials there are runs of 100, too. A signal is both what a search sees and what is reported, as where others count the
+evaluations until the best network of the table is found; a run ends with that network, as nothing can come after it.
+Each run is one line in the folder as soon as it is done; `run` goes on where it was stopped. One process.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ OTHERS = ("random_search", "regularized_evolution", "reinforce", "local_search")
 COUNTS = (100, 500)
 UNTIL = 5000
 """Evaluations after which a search for the best network is given up, and counted as so many."""
-PATIENT = ("mcts", "local_search", "regularized_evolution", "random_search")
-"""Searches that go on until the best network is found."""
+PATIENT = ("local_search", "regularized_evolution", "random_search")
+"""Searches that also go on until the best network is found."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mcts_none": {"name": "mcts", "share": "none"},
+    "mcts_options": {"name": "mcts", "share": "options"},
+    "mcts_no_climb": {"name": "mcts", "climb": False},
+}
+"""Other settings under names of their own."""
+SCHEDULED = ("block_qnn",)
+"""Searches whose first evaluations depend on how many there will be."""
 
 
 class Group(NamedTuple):
@@ -55,7 +63,7 @@ def groups(space: str, signals: Sequence[str], strategies: Sequence[str]) -> Ite
     """All of them, the quick ones first."""
     for signal in signals:
         for strategy in strategies:
-            for count in COUNTS:
+            for count in COUNTS if strategy in SCHEDULED else COUNTS[-1:]:
                 yield Group(space, signal, strategy, count, False)
             if strategy in PATIENT:
                 yield Group(space, signal, strategy, UNTIL, True)
@@ -71,7 +79,7 @@ def one(stand: Stand, group: Group, run: int, best: float) -> dict[str, Any]:
         return next((i for i, t in enumerate(lab.trials, 1) if t.metrics[METRIC.name] >= best), 0)
 
     try:
-        while strategy.step(lab) and not (group.until and found()):
+        while strategy.step(lab) and not found():
             pass
     except BudgetSpentError:
         pass
@@ -84,19 +92,21 @@ def runs(arguments: argparse.Namespace) -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for group in groups(arguments.space, arguments.signals, arguments.strategies):
         path = arguments.folder / f"{group.name}.jsonl"
-        done = len(path.read_text().splitlines()) if path.exists() else 0
+        whole = path.read_text().rpartition("\n")[0] if path.exists() else ""  # a kill may have torn the last line
+        done = len(whole.splitlines())
         if done >= arguments.runs:
             continue
         task = Bench(
             space=group.space,
             table=str(arguments.table),
-            strategies={group.strategy: {}},
+            strategies={group.strategy: VARIANTS.get(group.strategy, {})},
             evaluations=group.evaluations,
             signal=group.signal,
         )
         stand = Stand(task)
         best = float(stand.table.column(group.signal).max())
-        with path.open("a") as file:
+        with path.open("w") as file:
+            file.write(whole + "\n" if whole else "")
             for run in range(done, arguments.runs):
                 file.write(json.dumps(one(stand, group, run, best)) + "\n")
                 file.flush()
@@ -105,7 +115,7 @@ def runs(arguments: argparse.Namespace) -> None:
 
 def figures(path: Path) -> dict[str, Any]:
     """Of the runs in a file."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
     found = np.array([r["found"] for r in lines])
     values = {n: np.array([r["at"][n] for r in lines]) for n in lines[0]["at"]}
     count = UNTIL if path.stem.endswith("-until") else int(path.stem.rsplit("-", 1)[1])
@@ -123,13 +133,14 @@ def figures(path: Path) -> dict[str, Any]:
 
 
 def written(arguments: argparse.Namespace) -> None:
-    table = {path.stem: figures(path) for path in sorted(arguments.folder.glob("*.jsonl"))}
+    files = sorted(arguments.folder.glob("*.jsonl"))
+    table = {path.stem: figures(path) for path in files if path.read_text().count("\n") > 1}
     tests = {}
     for name, row in table.items():
         space, signal, strategy, count = name.split("-")
-        for other in OTHERS if strategy in OURS and count != "until" else ():
-            against = table.get("-".join([space, signal, other, count]))
-            for n, values in row["values"].items() if against is not None else ():  # one-sided: is ours better?
+        for other in OTHERS if strategy in (*OURS, *VARIANTS) and count != "until" else ():
+            against = table.get("-".join([space, signal, other, str(COUNTS[-1])]))
+            for n, values in row["values"].items() if against else ():  # one-sided: is ours better?
                 p = mannwhitneyu(values, against["values"][n], alternative="greater").pvalue
                 tests[f"{name} > {other} at {n}"] = float(p)
     rows = {name: {k: v for k, v in row.items() if k != "values"} for name, row in table.items()}

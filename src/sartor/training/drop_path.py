@@ -77,7 +77,7 @@ def dropping(module: nn.Module, rate: Rate) -> nn.Module:
             f"drop_path needs a network whose sums can be found, and {type(module).__name__} cannot be traced: "
             f"{error}; set drop_path = 0"
         ) from error
-    sums = {}
+    sums: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         terms = list(_terms(node)) if _is_root(node) else []
         paths = tuple(_is_path(module, term) for term in terms)
