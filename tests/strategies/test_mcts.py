@@ -37,6 +37,26 @@ def test_finds_the_best_network_sooner_than_random_draws(share):
     assert np.mean(ours) < 0.75 * np.mean(random)
 
 
+def test_learned_regions_find_it_sooner_than_random_draws():
+    settings = {"share": "none", "partition": "latent", "explore": 0.1}
+    ours = [until(Mcts, seed, **settings) for seed in range(12)]
+    assert np.mean(ours) < 0.75 * np.mean([until(RandomSearch, seed) for seed in range(12)])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_learned_regions_go_on_from_the_trials_and_come_to_an_end(batch):
+    settings = {"share": "none", "partition": "latent", "first": 6, "batch": batch}
+    first = Mcts(problem(3, 3, 2), 0, trials=12, **settings)
+    trials = search(first, sum)
+    again = Mcts(problem(3, 3, 2), 0, trials=50, **settings)
+    again.load_state_dict(first.state_dict())
+    again.recall(trials)
+    first.total = 50
+    assert [p.arch for p in again.ask()] == [p.arch for p in first.ask()]
+    every = search(Mcts(problem(3, 3, 2), 0, trials=50, **settings), sum)
+    assert sorted(t.arch for t in every) == list(product(range(3), range(3), range(2)))
+
+
 def test_the_model_is_what_makes_it_quick():
     ours = [until(Mcts, seed) for seed in range(8)]
     assert np.mean(ours) < 0.5 * np.mean([until(Mcts, seed, share="none") for seed in range(8)])
@@ -99,6 +119,7 @@ def test_stays_inside_limits(share):
     ("settings", "message"),
     [
         ({"share": "all"}, "share is 'all'; it must be none, options or model"),
+        ({"partition": "latent"}, "partition is choices, or latent with share = 'none'"),
         ({"explore": -1.0}, "explore is -1.0"),
         ({"equivalence": 0.0}, "equivalence"),
         ({"playouts": 0}, "playouts is 0; it must be at least 1"),

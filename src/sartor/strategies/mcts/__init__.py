@@ -18,7 +18,7 @@ Deviations and additions:
 * Hard limits whose costs are sums close options that cannot be completed within them; whole networks outside of other
   limits are not evaluated.
 * Rewards are scaled by their range so far. Failed networks count as the worst.
-* LaNAS (Wang et al., 2019) learns where to split the space instead of taking the choices in their order: not done.
+* `partition = "latent"` is LaNAS (Wang et al., 2019): branches are not options but learned, see `latent`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from sartor.core.rng import numpy_rng
 from sartor.regions.openings import Openings
 from sartor.regions.region import Region, answer, at_least_one
 from sartor.strategies.mcts.imagined import Planner
+from sartor.strategies.mcts.latent import Partition
 from sartor.strategies.mcts.tree import Tree
 from sartor.surrogates.anova import Surrogate
 
@@ -42,6 +43,8 @@ TRIES = 1000
 """Random draws that may end in networks already tried, before the search is over."""
 ENDS = 500
 """Paths that end in no new network, before a random one is taken instead."""
+LEAF = 200
+"""Random draws that may end outside of the chosen leaf."""
 
 
 class Mcts(AskTell):
@@ -58,7 +61,9 @@ class Mcts(AskTell):
         equivalence: With `options`: so many rewards of an option in its branch weigh as much as all those elsewhere.
         playouts: With `model`: networks imagined per proposal.
         climb: With `model`: whether single options of the best imagined network are exchanged then.
-        first: With `model`: how many random networks come before.
+        partition: What branches: the `choices` in their order, or regions that are learned (`latent`, with `none`).
+        depth: With `latent`: splits from the whole space to a leaf.
+        first: With `model` and `latent`: how many random networks come before.
     """
 
     saved = ("rng",)
@@ -76,28 +81,37 @@ class Mcts(AskTell):
         equivalence: float = 10.0,
         playouts: int = 50,
         climb: bool = True,
+        partition: Literal["choices", "latent"] = "choices",
+        depth: int = 5,
         first: int = 10,
     ) -> None:
-        at_least_one(trials=trials, batch=batch, playouts=playouts, first=first)
+        at_least_one(trials=trials, batch=batch, playouts=playouts, first=first, depth=depth)
         if share not in {"none", "options", "model"}:
             raise ConfigError(f"share is {share!r}; it must be none, options or model")
+        if partition not in {"choices", "latent"} or (partition == "latent" and share != "none"):
+            raise ConfigError(
+                f"partition is {partition!r} and share {share!r}; partition is choices, or latent with share = 'none'"
+            )
         if explore < 0 or equivalence <= 0:
             raise ConfigError(
                 f"explore is {explore} and equivalence is {equivalence}; explore must not be negative, equivalence "
                 "positive"
             )
         self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
-        self.share, self.first = share, first
+        self.share, self.first, self.depth = share, first, depth if partition == "latent" else 0
         self.region, self.rng, openings = Region(problem), numpy_rng(seed, "mcts"), Openings(problem)
         self.planner = Planner(self.region, openings, playouts=playouts, explore=explore, climb=climb)
         weight = equivalence if share == "options" else 0.0
         self._tree_settings = (openings.sizes, openings, explore, weight)
+        self.explore = explore
         self.trials: list[Trial] = []
+        self._regions: Partition | None = None
         self._start()
 
     def ask(self) -> list[Proposal]:
         """The ends of the best paths that have not been tried."""
         self._catch_up()
+        self._regions = None
         count, found = min(self.batch, self.total - len(self.trials)), dict[Arch, None]()
         while len(found) < count:
             arch = self._next(found)
@@ -148,8 +162,12 @@ class Mcts(AskTell):
 
     def _next(self, pending: Mapping[Arch, None]) -> Arch | None:
         taken = {*self._known, *self._failed, *pending}
+        if (self.share == "model" or self.depth) and len(self._known) + len(pending) < self.first:
+            return self._random(taken)
+        if self.depth and self._known:
+            return self._in_a_leaf(taken) or self._random(taken)
         if self.share == "model":
-            if len(taken) < self.first or not self._model.sound:
+            if not self._model.sound:
                 return self._random(taken)
             return self.planner(self._model.draw(self.rng), taken, self.rng) or self._random(taken)
 
@@ -157,6 +175,23 @@ class Mcts(AskTell):
             return arch not in taken and arch in self.region and self.problem.space.canonical(arch) == arch
 
         return self._tree.descend(self.rng, new, ENDS) or self._random(taken)
+
+    def _in_a_leaf(self, taken: Container[Arch]) -> Arch | None:
+        """A random new network of the best leaf, or the one that comes furthest on the way there."""
+        if self._regions is None:
+            known = list(self._known)
+            sizes = [len(c.options) for c in self.problem.space.choices]
+            self._regions = Partition(sizes, known, [self._known[a] for a in known], depth=self.depth)
+        path = self._regions.path(self.explore)
+        best: tuple[int, Arch] | None = None
+        for _ in range(LEAF):
+            arch = self.region.sample(self.rng)
+            reached = -1 if arch in taken else self._regions.reached(arch, path)
+            if reached == len(path):
+                return arch
+            if reached > (best[0] if best else -1):
+                best = reached, arch
+        return best[1] if best else None
 
     def _random(self, taken: Container[Arch]) -> Arch | None:
         for _ in range(TRIES):
