@@ -104,7 +104,7 @@ class Partition:
             return node
         square = rows.T @ rows
         square.flat[:: len(square) + 1] += RIDGE * len(rows)
-        node.weights, node.threshold = np.linalg.solve(square, rows.T @ values), node.mean
+        node.weights, node.threshold = np.asarray(np.linalg.solve(square, rows.T @ values), np.float64), node.mean
         good = rows @ node.weights >= node.threshold
         if min(good.sum(), (~good).sum()) >= self.least:
             node.children = tuple(self._grown(rows[part], values[part], depth - 1) for part in (~good, good))
