@@ -4,8 +4,8 @@
 2,000 images, and the best network of every search trained longer and tested. Workers are the recipe's: a section
 `[workers]` in it, or `--set workers.name=...`. Killed, the same command goes on; more seeds do, too.
 
-    OMP_NUM_THREADS=1 python benchmarks/real_methods.py --method mcts --data DIR --work DIR --seeds 5 \
-        --out benchmarks/results/real_mcts.json
+    OMP_NUM_THREADS=1 python benchmarks/real_methods.py --method block_qnn --data DIR --work DIR --seeds 5 \
+        --out benchmarks/results/real_block_qnn.json
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sartor.jobs.compare.run import compare_recipe
 from sartor.report.compare import notes, overview, sentences, write
 from sartor.run.progress import console, display
 
-METHODS = ("mcts", "block_qnn", "nasnet")
+METHODS = ("block_qnn", "mcts", "nasnet")
 """The cheapest first."""
 
 
