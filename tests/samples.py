@@ -9,6 +9,10 @@ from sartor.core.errors import SartorError
 
 # What a contract test cannot afford at its default size, and further variants worth testing.
 SETTINGS = {
+    "blocks": {
+        "pool": {"layers": 4, "repeats": 2, "widths": (4, 6), "size": 8, "classes": 5},
+        "nats": {"layers": 2, "repeats": 1, "widths": (4, 6), "size": 8, "stages": "nats"},
+    },
     "cells": {
         "nats": {"size": 8, "cells": (1, 1), "widths": (4, 6), "stem": 4, "classes": 5},
         "darts": {"preset": "darts", "size": 9, "cells": (1, 1), "widths": (4, 5), "nodes": 2, "stem": 6},
@@ -37,6 +41,10 @@ SETTINGS = {
     "mobilenet_v2": {"small": {"size": 32, "width": 0.25, "classes": 5}},
     "mobilenet_v3_large": {"small": {"size": 32, "width": 0.25, "classes": 5}},
     "mobilenet_v3_small": {"small": {"size": 32, "width": 0.25, "classes": 5}},
+    "nasnet": {
+        "cifar": {"blocks": 2, "cells": 1, "width": 4, "size": 12, "classes": 5},
+        "imagenet": {"blocks": 1, "cells": 1, "stages": 2, "width": 8, "size": 33, "stem": "imagenet"},
+    },
     "nats_size": {"small": {"size": 9, "classes": 5}},
     "nats_topology": {"small": {"size": 8, "classes": 5, "cells": 1}},
     "resnet_widths": {

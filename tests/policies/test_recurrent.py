@@ -61,3 +61,15 @@ def test_state_is_complete(autoregressive):
     for each in (a, b):
         each.ascend(EVERY[3:5], np.ones(2))
     assert torch.equal(a.log_probs(EVERY), b.log_probs(EVERY))
+
+
+@pytest.mark.parametrize("autoregressive", [False, True])
+def test_entropy_keeps_a_policy_apart(autoregressive):
+    """With a weight on it, the same rewards leave more to the other networks."""
+    left = []
+    for weight in (0.0, 1.0):
+        made = policy(autoregressive)
+        for _ in range(20):
+            made.ascend(EVERY[[0]], np.array([1.0]), weight)
+        left.append(1 - made.log_probs(EVERY).exp()[0].item())
+    assert left[1] > 1.5 * left[0]

@@ -4,12 +4,13 @@ The table, written by `make docs`:
 
 Terms: A cost that is the sum of table entries, or the largest of several such sums (peak memory).
     offered by costs/fitted, costs/lookup, costs/macs, costs/memory, costs/params, costs/price
-    asked for by regions/region, solvers/budgets, strategies/layernas/layers
+    asked for by regions/openings, regions/region, solvers/budgets, strategies/layernas/layers
     without: strategies with shared weights cannot keep it under a limit; all others ask it network by network.
 Accounted: A space that counts its networks itself, exactly and without building them; by tables wherever it can.
-    offered by spaces/burger, spaces/cells, spaces/compression, spaces/mbconv, spaces/mobilenet_v2,
+    offered by spaces/blocks, spaces/burger, spaces/cells, spaces/compression, spaces/mbconv, spaces/mobilenet_v2,
         spaces/mobilenet_v3_large, spaces/mobilenet_v3_small, spaces/nats_size, spaces/nats_topology, spaces/widths
-    asked for by costs/_counting, costs/memory, costs/price, evaluators/synthetic
+    asked for by costs/_counting, costs/density, costs/edges, costs/memory, costs/price, evaluators/synthetic,
+        jobs/fit/assemble
     without: MACs, parameters and memory come from its layers (`Layered`), else from built networks, one by one.
 Layered: A space of widths that can list its layers.
     offered by spaces/digits_widths, spaces/mobilenet_v1, spaces/nats_size, spaces/resnet_widths, spaces/tiny,
@@ -43,11 +44,12 @@ Scalable: A space that knows what scaling the reference network uniformly means,
         strategies/uniform_width
     without: no uniformly scaled network to compare the result with, and none to start a search from.
 Solvable: A strategy that can answer further budgets from what it has learned, without training again.
-    offered by strategies/aows, strategies/autoslim, strategies/bohb, strategies/darts, strategies/esnac,
-        strategies/hyperband, strategies/layernas, strategies/local_search, strategies/n2n, strategies/netadapt,
-        strategies/one_shot, strategies/optuna_sampler, strategies/ows, strategies/portfolio, strategies/ppo,
-        strategies/proxyless, strategies/random_search, strategies/regularized_evolution, strategies/reinforce,
-        strategies/successive_halving, strategies/tunas, strategies/uniform_width
+    offered by strategies/aows, strategies/autoslim, strategies/block_qnn, strategies/bohb, strategies/darts,
+        strategies/esnac, strategies/hyperband, strategies/layernas, strategies/local_search, strategies/mcts,
+        strategies/n2n, strategies/nasnet, strategies/netadapt, strategies/one_shot, strategies/optuna_sampler,
+        strategies/ows, strategies/portfolio, strategies/ppo, strategies/proxyless, strategies/random_search,
+        strategies/regularized_evolution, strategies/reinforce, strategies/successive_halving, strategies/tunas,
+        strategies/uniform_width
     asked for by jobs/fit/search
     without: an answer is the best of its trials inside the budget.
 Heritable: An evaluator that keeps the weights of a trial and can start from those of a parent.

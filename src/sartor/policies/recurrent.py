@@ -72,11 +72,14 @@ class Recurrent:
         logs = self._logs(index).expand(len(index), -1, -1)
         return logs.gather(2, torch.from_numpy(index)[:, :, None])[:, :, 0].sum(1)
 
-    def ascend(self, index: Ints, weights: Floats) -> None:
-        """One step of Adam along the gradient of `sum_m weights_m log p(index_m)`."""
+    def ascend(self, index: Ints, weights: Floats, entropy: float = 0.0) -> None:
+        """One step of Adam along the gradient of `sum_m weights_m log p(index_m)`, and of the mean entropy."""
         with one_thread():
             self.adam.zero_grad()
             loss = -(torch.from_numpy(weights).float() * self.log_probs(index)).sum()
+            if entropy:
+                logs = self._logs(index)
+                loss = loss + entropy * (logs.exp() * logs.clamp_min(-1e9)).sum(2).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             self.adam.step()
 

@@ -3,7 +3,7 @@
 Sources: Liu, Simonyan and Yang, "DARTS" (ICLR 2019): preset `darts`; Dong and Yang, "NAS-Bench-201" (ICLR 2020): preset
 `nats`. Deviations from DARTS: every edge may run any operation or none, of which its cells (two edges per node) are a
 part that `moves.derive` finds; the network that is searched is the one that is built (norms have scales and shifts, no
-norms behind pools); no auxiliary head, no drop path.
+norms behind pools); no auxiliary head; drop-path is a setting of trainings.
 """
 
 from __future__ import annotations

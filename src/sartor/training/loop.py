@@ -16,6 +16,7 @@ from sartor.core.errors import ConfigError, DataError, DivergedError, StateError
 from sartor.core.rng import derive, global_seed, torch_rng
 from sartor.core.state import load, present, save
 from sartor.core.trees import Inputs, Tree
+from sartor.training.drop_path import Rate, dropping
 from sartor.training.engine import Engine, Several, Single
 from sartor.training.evaluation import evaluate, mode
 from sartor.training.recipe import Average, Recipe
@@ -117,9 +118,12 @@ class _Training:
         self.total = recipe.epochs_at(fidelity)
         self.generator = torch_rng(seed, "data")
         self.optimizer = recipe.make_optimizer(self.module)
-        self.schedule = recipe.make_schedule(self.optimizer, batches_of(task), self.total)
+        batches = batches_of(task)
+        self.schedule = recipe.make_schedule(self.optimizer, batches, self.total)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
-        self.network = engine.setup(self.module, self.optimizer)
+        self.dropped, self.steps = Rate(), batches * self.total
+        called = dropping(self.module, self.dropped) if recipe.drop_path else self.module
+        self.network = engine.setup(called, self.optimizer)
         self.history: list[dict[str, float]] = []
 
     def run(self, checkpoint: Path | None, on_epoch: OnEpoch | None) -> History:
@@ -155,6 +159,7 @@ class _Training:
 
     def _step(self, inputs: Inputs, target: Tree, rows: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
+        self.dropped.value = self.recipe.drop_path * min(1.0, self.schedule.last_epoch / max(1, self.steps - 1))
         with self.engine.autocast():
             output = trees.call(self.network, inputs)
             losses = self.recipe.loss(self.task, output, target, self._taught(inputs))

@@ -36,6 +36,7 @@ _RULES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "distil_weight": ("in [0, 1]", lambda v: 0 <= v <= 1),
     "temperature": ("positive", lambda v: v > 0),
     "ema": ("in [0, 1)", lambda v: 0 <= v < 1),
+    "drop_path": ("in [0, 1)", lambda v: 0 <= v < 1),
     "clip": ("at least 0", lambda v: v >= 0),
     "validate": ("at least 0", lambda v: v >= 0),
 }
@@ -60,6 +61,8 @@ class Recipe:
         amp: Type for autocast, `bfloat16` or `float16` (with gradient scaling); empty for float32.
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
         clip: Largest norm of the gradient; 0 does not clip.
+        drop_path: Probability that a path of a sum (a branch of a cell or of a residual block) is left out for an
+            image; it grows from 0 to this over the training, in [0, 1).
         validate: Epochs between two looks at the validation split; 0 never looks.
     """
 
@@ -77,6 +80,7 @@ class Recipe:
     amp: Literal["", "bfloat16", "float16"] = ""
     device: str = "auto"
     clip: float = 0.0
+    drop_path: float = 0.0
     validate: int = 0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from nets import random_
 from sartor import archs
 from sartor.core.errors import ConfigError, DataError, SartorError
 from sartor.jobs.fit.assemble import analytic_costs, assemble, fitted_to_task, stand_in
+from sartor.spaces.blocks import Blocks
 from sartor.spaces.tiny import Tiny
 from sartor.spaces.widths import Widths
 from sartor.tasks.digits import digits
@@ -160,3 +161,9 @@ def test_a_loss_must_take_what_narrower_networks_give_too():
     with pytest.raises(DataError, match="the distance of the task digits"):
         assemble(settings(training={"distil_weight": 0.5}), space=space, task=both)
     assert assemble(settings(), space=space, task=both).space is space
+
+
+def test_costs_of_graphs_are_there_where_the_space_tells_them():
+    graphs = analytic_costs(Blocks(layers=3, repeats=1, widths=(4,), size=8))
+    assert list(graphs) == ["macs", "params", "memory_bytes", "edges", "density"]
+    assert list(analytic_costs(Tiny())) == ["macs", "params", "memory_bytes"]

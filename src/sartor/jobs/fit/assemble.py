@@ -14,7 +14,7 @@ from sartor import archs, exporting
 from sartor import config as configs
 from sartor.config import Table
 from sartor.core import plugins
-from sartor.core.abilities import Operated, Pretrained, require
+from sartor.core.abilities import Accounted, Operated, Pretrained, require
 from sartor.core.contracts import CostModel, Space, Target, Task
 from sartor.core.errors import CapabilityError, ConfigError, DataError
 from sartor.core.records import ExportSettings
@@ -29,6 +29,8 @@ from sartor.training import Recipe, channels_apart, check_fits
 
 ANALYTIC = ("macs", "params", "memory")
 """Cost models that need no measuring; every job reports them."""
+TOLD = ("edges", "density")
+"""Of graphs: only some spaces tell them."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +238,9 @@ def fitted_to_task(table: Table, task: Task) -> dict[str, Any]:
 
 
 def analytic_costs(space: Space) -> dict[str, CostModel]:
-    """MACs, parameters and peak memory of every network of the space, by metric."""
-    models = [plugins.load("costs", name)(space) for name in ANALYTIC]
+    """MACs, parameters and peak memory of every network of the space, and what else it tells, by metric."""
+    told = [name for name in TOLD if isinstance(space, Accounted) and space.tally(name, []) is not None]
+    models = [plugins.load("costs", name)(space) for name in (*ANALYTIC, *told)]
     return {model.metric: model for model in models}
 
 
