@@ -21,8 +21,8 @@ from sartor.core import files, foreign
 from sartor.core.errors import StateError
 from sartor.run.journal import FileJournal
 
-MOVABLE = ("limits",)
-"""Tables that may change between sessions: a larger limit goes on."""
+MOVABLE = ("limits", "workers")
+"""Tables that may change between sessions: a larger limit goes on, and who does the work changes no result."""
 CHECKPOINT = ".checkpoint.safetensors"
 """How the artifacts end that go once the result of their stage is in the journal."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sartor import config as configs
 from sartor.core import plugins
@@ -13,8 +14,10 @@ from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Constraint, Objective, Trial
 from sartor.core.rng import derive
 from sartor.jobs.fit.budget import human
+from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.stage import Job
 from sartor.run import result as results
+from sartor.run.crew import Crew
 from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import Limits, restore, run
 
@@ -60,8 +63,12 @@ class Search:
     strategy: Strategy
     evaluator: Evaluator
 
-    def run(self) -> bool:
-        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on."""
+    def run(self, crew: Crew | None = None) -> bool:
+        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on.
+
+        Args:
+            crew: Who runs the trials; None: this process.
+        """
         job = self.job
         limits = configs.call(Limits, job.parts.config.get("limits", {}))
 
@@ -78,6 +85,7 @@ class Search:
             progress=progress,
             on_trial=job.ledger.tick,
             on_step=job.ledger.tick,
+            crew=crew,
         )
 
     def trained(self, *, finished: bool) -> int:
@@ -122,7 +130,11 @@ class Search:
 
 def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
     """What a search of a job is told."""
-    parts = job.parts
+    return problem_of(job.parts, costs, constraints)
+
+
+def problem_of(parts: Parts, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+    """What a search of these parts is told."""
     return Problem(
         space=parts.space,
         objectives=(parts.task.metric.objective,),
@@ -141,11 +153,16 @@ def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constra
 
 def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
     """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
-    table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
+    return evaluator_of(job.parts, job.folder.path, strategy, problem)
+
+
+def evaluator_of(parts: Parts, folder: Path, strategy: type[Strategy], problem: Problem) -> Evaluator:
+    """The same, of parts and a run folder."""
+    table = {"name": strategy.evaluator, **parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
     if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
-        table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
+        table.setdefault("supernet", str(folder / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
-        table.setdefault("recipe", dict(job.parts.config.get("training", {})))
+        table.setdefault("recipe", dict(parts.config.get("training", {})))
     evaluator: Evaluator = configs.build("evaluators", table, problem)
     return evaluator
