@@ -1,8 +1,8 @@
 """A crew: jobs with numbers go to workers, and come back when they are asked for, in whatever order they ended.
 
-A journal of its own keeps what is known before it is asked for: a job that was started, one that has ended (with who did
-it, on which cores, how long), one that took its worker down. Whoever is killed goes on from there: only what was under
-way is done again.
+A journal of its own keeps what is known before it is asked for: a job that was started, one that has ended (with who
+did it, on which cores, how long), one that took its worker down. Whoever is killed goes on from there: only what was
+under way is done again.
 """
 
 from __future__ import annotations

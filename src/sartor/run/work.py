@@ -181,7 +181,8 @@ def check_machine(cpus: int, gpus: int, memory_gb: float | None, there: Mapping[
     for name, wanted in (("cpus", cpus), ("gpus", gpus), ("memory_gb", memory_gb or 0)):
         if wanted > there[name]:
             raise ConfigError(
-                f"a trial asks for workers.{name} = {wanted:g}, and no machine has more than {there[name]:g}; ask for less"
+                f"a trial asks for workers.{name} = {wanted:g}, and no machine has more than {there[name]:g}; ask for "
+                "less"
             )
 
 
@@ -224,5 +225,6 @@ def check_sees(sees: tuple[str, str]) -> None:
         ) from error
     if found != text:
         raise StateError(
-            f"{path} is another file on {platform.node()} than where the search is; name a run folder that all workers see"
+            f"{path} is another file on {platform.node()} than where the search is; name a run folder that all workers "
+            "see"
         )

@@ -69,7 +69,7 @@ def check(config: Table) -> None:
 def crew_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractContextManager[Crew | None]:
     """Who runs the trials of a search; None: this process does."""
     config = job.parts.config
-    workers = workers_of(config.get("workers", {}), _order(job, strategy, problem), config.get("limits"))
+    workers = workers_of(config.get("workers", {}), _order(job, problem), config.get("limits"))
     if not workers.elsewhere or not workers.count:
         return nullcontext()
     if strategy.shares_weights:
@@ -85,7 +85,7 @@ def seen(folder: Path) -> tuple[str, str]:
     return str(path.absolute()), text
 
 
-def _order(job: Job, strategy: type[Strategy], problem: Problem) -> Order:
+def _order(job: Job, problem: Problem) -> Order:
     arguments = {
         "config": rebuildable(job.parts.config),
         "seed": job.parts.seed,

@@ -13,8 +13,8 @@ from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Constraint, Objective, Trial
 from sartor.core.rng import derive
-from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.assemble import Parts
+from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.stage import Job
 from sartor.run import result as results
 from sartor.run.crew import Crew

@@ -16,7 +16,8 @@ __all__ = ["Processes"]
 class Processes(Workers):
     """Workers without any further package.
 
-    Cores are given out one after another; where there are more workers than cores, they share them. GPUs are not shared.
+    Cores are given out one after another; where there are more workers than cores, they share them. GPUs are not
+    shared.
 
     Raises:
         ConfigError: A trial asks for more than this machine has, or all together for more GPUs.
@@ -28,8 +29,8 @@ class Processes(Workers):
         check_machine(self.cpus, self.gpus, self.memory_gb, there)
         if self.count * self.gpus > there["gpus"]:
             raise ConfigError(
-                f"{self.count} workers with workers.gpus = {self.gpus} need {self.count * self.gpus} GPUs, and there are "
-                f"{there['gpus']:g}; lower workers.count"
+                f"{self.count} workers with workers.gpus = {self.gpus} need {self.count * self.gpus} GPUs, and there "
+                f"are {there['gpus']:g}; lower workers.count"
             )
 
     def open(self) -> None:

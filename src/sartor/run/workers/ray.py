@@ -1,10 +1,10 @@
 """A Ray cluster: one task per trial, on this machine or on several (needs `ray`).
 
-Plain tasks, no actors, no retries by Ray: who dies is counted here. Inside a task the trial runs in a process of its own
-(sartor.run.hand), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same as with
-`processes`, on every node. Nothing is pickled but the name of a function and two lines of JSON. Files (the run folder,
-weights that are handed on, data) are read and written where the driver reads and writes them: all nodes must see the
-same folders.
+Plain tasks, no actors, no retries by Ray: who dies is counted here. Inside a task the trial runs in a process of its
+own (sartor.run.hand), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same as
+with `processes`, on every node. Nothing is pickled but the name of a function and two lines of JSON. Files (the run
+folder, weights that are handed on, data) are read and written where the driver reads and writes them: all nodes must
+see the same folders.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class Ray(Workers):
         address: str = "",
     ) -> None:
         self.address = address
-        super().__init__(
-            order, count=count, cpus=cpus, gpus=gpus, memory_gb=memory_gb, trial_seconds=trial_seconds
-        )
+        super().__init__(order, count=count, cpus=cpus, gpus=gpus, memory_gb=memory_gb, trial_seconds=trial_seconds)
 
     def check(self) -> None:
         """Refuse what cannot work: no Ray, a silent address, too little on this machine if that is all."""
