@@ -105,10 +105,10 @@ class Draws(AskTell):
     def __init__(self, problem: Problem, seed: int, *, batch: int = 3, trials: int = 9) -> None:
         self.rng = numpy_rng(seed, "draws")
         self.told: list[Trial] = []
-        self.batch, self.trials = batch, trials
+        self.batch, self.total = batch, trials
 
     def ask(self) -> list[Proposal]:
-        left = self.trials - len(self.told)
+        left = self.total - len(self.told) - sum(map(len, self.waiting))
         return [Proposal(draw(self.rng)) for _ in range(min(self.batch, left))]
 
     def tell(self, trials: Sequence[Trial]) -> None:

@@ -126,9 +126,13 @@ class Hand:
         return self.read()
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # and whatever it has started itself
+        """End the process, whatever it does; once is enough."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.process.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # and whatever it has started itself
         self.process.wait()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
@@ -147,7 +151,7 @@ class Hand:
             start_new_session=True,  # Ctrl-C is for the driver, which then ends its hands
         )
         os.close(theirs)
-        self._text, self._ready = b"", False
+        self._text, self._ready, self._closed = b"", False, False
         where = {"environment": self._environment, "folder": os.getcwd(), "path": sys.path}  # noqa: PTH109 - for JSON
         self._write(where)
         self._write(self._told)
@@ -216,4 +220,4 @@ def named_error(kind: str, message: str) -> SartorError:
     known = getattr(errors, kind, None)
     if isinstance(known, type) and issubclass(known, SartorError):
         return known(message)
-    return StateError(f"a worker failed: {kind}: {message}")
+    return StateError(f"a worker failed: {f'{kind}: ' if kind else ''}{message}")

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import IO, Any, NoReturn
 
-from sartor.core.errors import SartorError
 from sartor.run.work import Order, Work, check_sees, check_versions, versions
 from sartor.timing import quiet
 
@@ -79,7 +78,7 @@ def _made(told: Mapping[str, Any], tell: Tell) -> Work:
         check_sees(order.sees)
         _limit(told["threads"], told["memory_gb"])
         return order.work()
-    except SartorError as error:
+    except Exception as error:  # noqa: BLE001 - every worker would fail the same way: who asked says so and stops
         tell({"refused": [type(error).__name__, str(error)]})
         os._exit(0)
 

@@ -191,6 +191,12 @@ def _check_answers(address: str) -> None:
         raise ConfigError(
             f"nobody answers at workers.address = {address!r} ({error}); start the cluster there: ray start --head"
         ) from error
+    from ray._raylet import check_health  # noqa: PLC0415 - an extra; what `ray health-check` asks, with a time limit
+
+    if not check_health(address, timeout=PATIENCE, skip_version_check=True):
+        raise ConfigError(
+            f"no Ray at workers.address = {address!r}, although something answers there; start it: ray start --head"
+        )
 
 
 def _first(error: BaseException) -> str:
