@@ -1,7 +1,7 @@
 """A search with workers in a process of its own, for tests that end it: `run.toys` as JSON on the command line.
 
-Usage: driver.py SETTINGS, a JSON object with `folder`, `kind`, `table` (the settings of the workers), `trials`, `batch`,
-`window` and `work` (see `run.toys.scores`). The functions below start it, look into it and kill parts of it.
+Usage: driver.py SETTINGS, a JSON object with `folder`, `kind`, `table` (the settings of the workers), `trials`,
+`batch`, `window` and `work` (see `run.toys.scores`). The functions below start it, look into it and kill parts of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(told: dict[str, Any]) -> None:
         run(strategy, p, Score(), folder=folder, seed=0, crew=crew if told["table"]["count"] else None)
 
 
-def begin(folder: Path, kind: str, count: int, *, trials: int = 30, batch: int = 6, **work: Any) -> subprocess.Popen[str]:
+def begin(
+    folder: Path, kind: str, count: int, *, trials: int = 30, batch: int = 6, **work: Any
+) -> subprocess.Popen[str]:
     """Start or go on with a search; `table` in `work` are further settings of the workers."""
     table = {"count": count, **work.pop("table", {})}
     told = {"folder": str(folder), "kind": kind, "table": table, "trials": trials, "batch": batch, "work": work}

@@ -48,9 +48,8 @@ def driver_dies(folder: Path, kind: str, *, deaths: int, trials: int, seconds: f
         lost += len(driver.until(lambda: driver.under_way(folder / "out", marks), found) or ())
         for victim in driver.descendants(found.pid, what) if what else [found.pid]:
             driver.kill(victim)
-        assert found.wait(driver.PATIENCE) != 0
-        assert found.stderr is not None
-        found.stderr.close()
+        found.communicate(timeout=driver.PATIENCE)
+        assert found.returncode != 0
     assert lost >= deaths, "a kill did not land inside a trial"
     driver.finish(driver.begin(folder / "out", kind, 2, trials=trials, seconds=seconds, marks=str(marks)))
     assert driver.times(marks) <= trials + 2 * deaths

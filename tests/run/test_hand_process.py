@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from run.toys import scores
 from sartor.run.hand_process import done
@@ -51,9 +52,9 @@ os._exit(9)
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     process, ends = int(done.stdout), time.monotonic() + 30
-    while os.path.exists(f"/proc/{process}/stat") and time.monotonic() < ends:
-        with open(f"/proc/{process}/stat") as file:
-            if file.read().rpartition(")")[2].split()[0] == "Z":
-                return  # it has ended, and nobody has looked yet
+    stat = Path(f"/proc/{process}/stat")
+    while stat.exists() and time.monotonic() < ends:
+        if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return  # it has ended, and nobody has looked yet
         time.sleep(0.05)
     assert time.monotonic() < ends

@@ -33,7 +33,7 @@ def test_a_run_folder_that_is_not_seen_is_named(tmp_path):
     with pytest.raises(StateError, match=f"does not see {path} .*; name a run folder that all workers see"):
         check_sees((str(path), "a"))
     path.write_text("b")
-    with pytest.raises(StateError, match="is another file on .*; name a run folder that all workers see"):
+    with pytest.raises(StateError, match=r"is another file on .*; name a run folder that all workers see"):
         check_sees((str(path), "a"))
     check_sees((str(path), "b"))
 

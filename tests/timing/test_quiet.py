@@ -51,7 +51,9 @@ def let_go(process):
     return float(out)
 
 
-@pytest.mark.parametrize(("first", "second"), [("training", "measuring"), ("measuring", "training"), ("measuring",) * 2])
+@pytest.mark.parametrize(
+    ("first", "second"), [("training", "measuring"), ("measuring", "training"), ("measuring",) * 2]
+)
 def test_who_comes_second_waits_for_the_first(other, first, second):
     holder = other(first)
     assert has(holder)

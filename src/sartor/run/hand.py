@@ -83,6 +83,7 @@ class Hand:
             self._environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         self._seconds = trial_seconds
         self._failed = 0
+        self._text, self._ready, self._closed = b"", False, False
         self.task: Task | None = None
         self._begin()
 

@@ -155,7 +155,9 @@ class JournaledLab:
             self.journal.append({"kind": "start", "index": self.count}, soon=True)
             try:
                 with _time_limit(self.trial_seconds):
-                    metrics |= _finite(self._metrics(proposal, derive(self.seed, "trial", self.count)))
+                    seed = derive(self.seed, "trial", self.count)
+                    found = judged(self.evaluator, proposal, seed, index=self.count, artifacts=self.artifacts)
+                    metrics |= _finite(found)
             except Exception as exc:
                 if isinstance(exc, FATAL):
                     self._interrupted()
@@ -200,9 +202,6 @@ class JournaledLab:
 
     def _costs(self, proposal: Proposal) -> dict[str, float]:
         return {m: float(c([proposal.arch])[0]) for m, c in (self.problem.costs or {}).items()}
-
-    def _metrics(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
-        return judged(self.evaluator, proposal, seed, index=self.count, artifacts=self.artifacts)
 
     def _interrupted(self) -> None:
         """The trial ended early, but it did not take the process down."""

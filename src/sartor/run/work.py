@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar, TypeAlias
 
-import sartor
 from sartor.core.errors import ConfigError, StateError
 
 Job: TypeAlias = Mapping[str, Any]
@@ -149,7 +148,7 @@ class Workers(ABC):
 
 def versions() -> dict[str, str]:
     """What must be the same in every worker, or results would depend on who made them."""
-    return {"sartor": sartor.__version__, "torch": metadata.version("torch")}
+    return {"sartor": importlib.import_module("sartor").__version__, "torch": metadata.version("torch")}
 
 
 def check_versions(mine: Mapping[str, str], theirs: Mapping[str, str], host: str) -> None:

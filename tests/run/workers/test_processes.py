@@ -101,15 +101,15 @@ def test_what_cannot_be_is_said_before_anything_starts(settings, message):
 
 
 def test_workers_that_cannot_make_the_work_end_the_search():
-    with (
-        Crew(Processes(Order("no_such_module:work"), count=1), MemoryJournal()) as it,
-        pytest.raises(StateError, match="a worker failed: ModuleNotFoundError: No module named 'no_such_module'"),
-    ):
+    with Crew(Processes(Order("no_such_module:work"), count=1), MemoryJournal()) as it:
         it.expect({0: job(0)})
-        it.take(0)
+        with pytest.raises(StateError, match="a worker failed: ModuleNotFoundError: No module named 'no_such_module'"):
+            it.take(0)
 
 
 def test_a_mistake_in_the_set_up_stops_the_search():
-    with crew(1, work={"acts": {"0": "fatal"}}) as it, pytest.raises(ConfigError, match="mend me"):
+    with crew(1, work={"acts": {"0": "fatal"}}) as it:
         it.expect({0: job(0)})
-        assert it.take(0).text
+        found = it.take(0)
+    with pytest.raises(ConfigError, match="mend me"):
+        assert found.text

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -50,36 +53,45 @@ def test_ten_kills_of_workers_of_the_driver_and_of_the_raylet(tmp_path):
     faults.driver_dies(tmp_path / "raylet", "ray", deaths=10, trials=200, seconds=0.2, what="raylet")
 
 
-@needs_ray
-@pytest.mark.slow
-def test_two_nodes_on_one_machine(tmp_path):
+@pytest.fixture
+def cluster():
+    """Two nodes of one core each, as `ray start` makes them; their address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = ["--temp-dir", str(tmp_path / "r"), "--disable-usage-stats"]
-    address = f"127.0.0.1:{port}"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([driver_path(), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts"]
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    tests = Path(driver.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block"]
+    head = [
+        "--head",
+        f"--port={address.rpartition(':')[2]}",
+        "--node-ip-address=127.0.0.1",
+        "--include-dashboard=false",
+    ]
+    nodes = []
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:  # the name of a socket must be short
+        for arguments in ([*head, f"--temp-dir={folder}"], [f"--address={address}"]):
+            nodes.append(
+                subprocess.Popen([*command, *arguments], env=environment, stdout=-1, stderr=-2, start_new_session=True)
+            )
+            for line in nodes[-1].stdout:
+                if b"--block" in line:
+                    break
+        yield address
+        for node in reversed(nodes):
+            os.killpg(node.pid, signal.SIGTERM)
+            node.communicate(timeout=60)
 
-    def node(*arguments):
-        subprocess.run([*command, *arguments], check=True, env=environment, capture_output=True, timeout=120)
 
-    try:
-        head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-        node("start", *head, "--num-cpus=1", *folder)
-        node("start", f"--address={address}", "--num-cpus=1", "--disable-usage-stats")
-        table = {"address": address}
-        driver.finish(driver.begin(tmp_path / "ray", "ray", 2, trials=60, seconds=0.05, table=table))
-        assert faults.journal(tmp_path / "ray") == faults.serial(tmp_path / "serial", 60)
-        assert len({r["by"]["process"] for r in driver.records(tmp_path / "ray", "ran")}) >= 2
-        with pytest.raises(AssertionError, match="no machine has more than 1; ask for less"):
-            driver.finish(driver.begin(tmp_path / "big", "ray", 2, table={**table, "cpus": 2}))
-    finally:
-        node("stop", "--force")
-
-
-def driver_path():
-    return os.pathsep.join([str(driver.Path(driver.__file__).parents[1])])
+@needs_ray
+@pytest.mark.slow
+def test_two_nodes_on_one_machine(tmp_path, cluster):
+    table = {"address": cluster}
+    driver.finish(driver.begin(tmp_path / "ray", "ray", 2, trials=60, seconds=0.05, table=table))
+    assert faults.journal(tmp_path / "ray") == faults.serial(tmp_path / "serial", 60)
+    assert len({r["by"]["process"] for r in driver.records(tmp_path / "ray", "ran")}) >= 2
+    with pytest.raises(AssertionError, match=r"workers.cpus = 2, and no machine has more than 1; ask for less"):
+        driver.finish(driver.begin(tmp_path / "big", "ray", 2, table={**table, "cpus": 2}))
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
@@ -121,5 +133,5 @@ def test_an_address_where_something_else_answers_is_refused_in_time(monkeypatch)
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match="no Ray at workers.address"):
+        with pytest.raises(ConfigError, match=r"no Ray at workers\.address"):
             Ray(None, address=f"127.0.0.1:{port}")

@@ -274,9 +274,10 @@ class _Contest:
         return {e.name: self._price(e) for e in self.entrants}
 
     def _price(self, entrant: Entrant) -> Price:
-        job = replace(self.job, parts=replace(self.parts, config={**self.parts.config, "evaluator": entrant.evaluator}))
-        problem = search.problem_for(job, self.pipeline.costs, constraints(self.pipeline.limits))
-        return search.evaluator_for(job, plugins.load("strategies", entrant.strategy["name"]), problem).epochs
+        parts = replace(self.parts, config={**self.parts.config, "evaluator": entrant.evaluator})
+        problem = search.problem_for(parts, self.pipeline.costs, constraints(self.pipeline.limits))
+        strategy = plugins.load("strategies", entrant.strategy["name"])
+        return search.evaluator_for(parts, self.job.folder.path, strategy, problem).epochs
 
     def _job(self, entrant: Entrant, seed: int, place: RunFolder, *, pace: float | None) -> Job:
         """The job of one search: the recipe with its strategy, its evaluator and its seed."""
@@ -319,8 +320,8 @@ class _Contest:
         """What all searches name: one after another, or side by side where there are workers."""
         wanted = [(entrant, seed) for seed in self.seeds for entrant in self.entrants]
         table = {k: v for k, v in self.parts.config.get("workers", {}).items() if k != "trial_seconds"}
-        workers = workers_of(table, self._order())
-        if not workers.elsewhere or not workers.count:
+        workers = workers_of(table, self._order()) if table else None
+        if workers is None or not workers.elsewhere or not workers.count:
             return {(entrant.name, seed): self.answer(entrant, seed) for entrant, seed in wanted}
         for entrant in self.entrants:
             self._pace(entrant)  # timed here, before anything runs beside it

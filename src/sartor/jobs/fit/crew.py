@@ -54,7 +54,9 @@ def check(config: Table) -> None:
     Raises:
         ConfigError: The space or the task is an object that only this process has; or as `workers_of`.
     """
-    made = workers_of(config.get("workers", {}), None)
+    if "workers" not in config:
+        return
+    made = workers_of(config["workers"], None)
     if not made.elsewhere or not made.count:
         return
     for kind, words in NAMES.items():
@@ -69,7 +71,9 @@ def check(config: Table) -> None:
 def crew_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractContextManager[Crew | None]:
     """Who runs the trials of a search; None: this process does."""
     config = job.parts.config
-    workers = workers_of(config.get("workers", {}), _order(job, problem), config.get("limits"))
+    if "workers" not in config:
+        return nullcontext()
+    workers = workers_of(config["workers"], _order(job, problem), config.get("limits"))
     if not workers.elsewhere or not workers.count:
         return nullcontext()
     if strategy.shares_weights:
@@ -110,6 +114,6 @@ def trials(arguments: Mapping[str, Any]) -> Work:
     strategy = plugins.load("strategies", parts.config["strategy"]["name"])
     constraints = tuple(Constraint(metric, upper, tuple(levels)) for metric, upper, levels in arguments["constraints"])
     folder = Path(arguments["folder"])
-    problem = search.problem_of(parts, analytic_costs(parts.space), constraints)
-    evaluator = search.evaluator_of(parts, folder, strategy, problem)
+    problem = search.problem_for(parts, analytic_costs(parts.space), constraints)
+    evaluator = search.evaluator_for(parts, folder, strategy, problem)
     return lambda job: judged_job(evaluator, job, folder / "search" / "artifacts")

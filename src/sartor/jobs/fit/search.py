@@ -128,12 +128,7 @@ class Search:
         )
 
 
-def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
-    """What a search of a job is told."""
-    return problem_of(job.parts, costs, constraints)
-
-
-def problem_of(parts: Parts, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+def problem_for(parts: Parts, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
     """What a search of these parts is told."""
     return Problem(
         space=parts.space,
@@ -146,18 +141,13 @@ def problem_of(parts: Parts, costs: Mapping[str, CostModel], constraints: tuple[
 
 def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
     """Build the search of a job."""
-    parts, problem = job.parts, problem_for(job, costs, constraints)
+    parts, problem = job.parts, problem_for(job.parts, costs, constraints)
     strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
-    return Search(job, problem, strategy, evaluator_for(job, type(strategy), problem))
+    return Search(job, problem, strategy, evaluator_for(parts, job.folder.path, type(strategy), problem))
 
 
-def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
+def evaluator_for(parts: Parts, folder: Path, strategy: type[Strategy], problem: Problem) -> Evaluator:
     """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
-    return evaluator_of(job.parts, job.folder.path, strategy, problem)
-
-
-def evaluator_of(parts: Parts, folder: Path, strategy: type[Strategy], problem: Problem) -> Evaluator:
-    """The same, of parts and a run folder."""
     table = {"name": strategy.evaluator, **parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
     if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file

@@ -10,11 +10,15 @@ see the same folders.
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, final
 
@@ -24,8 +28,14 @@ from sartor.run.work import Answer, Job, Order, Workers, check_machine, cores_of
 
 __all__ = ["Ray"]
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds in which an address must answer."""
+
+
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0 a cluster is for one machine: Ray listens on its loopback only, on any system. Read when Ray is imported."""
+BETWEEN = 2.0
+"""Seconds between two looks whether the cluster is still there."""
 
 
 @final
@@ -71,9 +81,10 @@ class Ray(Workers):
 
     def open(self) -> None:
         """Start a cluster, or join one; refuse trials that no node can hold."""
-        import ray  # noqa: PLC0415 - an extra
-
-        own = {} if self.address else {"num_cpus": self.cpus * self.count, "_node_ip_address": "127.0.0.1"}
+        if not self.address:
+            os.environ[LOOPBACK] = "0"
+        ray: Any = import_module("ray")  # an extra, whose types change between versions
+        own: dict[str, Any] = {} if self.address else {"num_cpus": self.cpus * self.count}
         try:
             ray.init(
                 address=self.address or "local",
@@ -119,10 +130,11 @@ class Ray(Workers):
 
     def wait(self) -> list[Answer]:
         """What has ended."""
-        try:
-            ended, _ = self._ray.wait(list(self._under_way), num_returns=1)
-        except self._ray.exceptions.RayError as error:
-            raise StateError(f"the Ray cluster is gone ({_first(error)}); run again to go on") from error
+        ended: list[Any] = []
+        while not ended:
+            ended, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=BETWEEN)
+            if not ended and not any(node["Alive"] for node in self._ray.nodes()):
+                raise StateError("the Ray cluster is gone: no node of it is alive; run again to go on")
         return [self._answer(task) for task in ended]
 
     def close(self) -> None:
@@ -140,8 +152,8 @@ class Ray(Workers):
             return Answer(key, lost=_first(error))
         if "refused" in said:
             raise named_error(*said["refused"])
-        error = said["error"]
-        return Answer(**{**said, "key": key, "error": error and (error[0], error[1])})
+        raised = said["error"]
+        return Answer(**{**said, "key": key, "error": raised and (raised[0], raised[1])})
 
 
 def one(told: str, asked: str) -> str:
@@ -191,9 +203,13 @@ def _check_answers(address: str) -> None:
         raise ConfigError(
             f"nobody answers at workers.address = {address!r} ({error}); start the cluster there: ray start --head"
         ) from error
-    from ray._raylet import check_health  # noqa: PLC0415 - an extra; what `ray health-check` asks, with a time limit
-
-    if not check_health(address, timeout=PATIENCE, skip_version_check=True):
+    # `ray.init` would wait for minutes for an answer of somebody else's server.
+    look = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
+    try:
+        healthy = subprocess.run(look, check=False, capture_output=True, timeout=PATIENCE).returncode == 0
+    except subprocess.TimeoutExpired:
+        healthy = False
+    if not healthy:
         raise ConfigError(
             f"no Ray at workers.address = {address!r}, although something answers there; start it: ray start --head"
         )
