@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -54,33 +55,42 @@ def test_ten_kills_of_workers_of_the_driver_and_of_the_raylet(tmp_path):
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch, tmp_path):
     """Two nodes of one core each, as `ray start` makes them; their address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free.getsockname()[1]
     tests = Path(driver.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     command = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block"]
-    head = [
-        "--head",
-        f"--port={address.rpartition(':')[2]}",
-        "--node-ip-address=127.0.0.1",
-        "--include-dashboard=false",
-    ]
-    nodes = []
+    nodes, address = [], ""
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:  # the name of a socket must be short
-        for arguments in ([*head, f"--temp-dir={folder}"], [f"--address={address}"]):
-            nodes.append(
-                subprocess.Popen([*command, *arguments], env=environment, stdout=-1, stderr=-2, start_new_session=True)
-            )
-            for line in nodes[-1].stdout:
-                if b"--block" in line:
-                    break
-        yield address
-        for node in reversed(nodes):
-            os.killpg(node.pid, signal.SIGTERM)
-            node.communicate(timeout=60)
+        head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        try:
+            for arguments in (head, ["--address={address}"]):
+                told = [argument.format(address=address) for argument in arguments]
+                nodes.append(subprocess.Popen([*command, *told], stdout=-1, stderr=-2, start_new_session=True))
+                said = b"".join(until_started(nodes[-1]))
+                address = re.search(rb"Local node IP: (\S+)", said).group(1).decode() + f":{port}"
+            yield address
+        finally:
+            for node in reversed(nodes):
+                os.killpg(node.pid, signal.SIGKILL)
+                node.communicate(timeout=60)
+
+
+def until_started(node):
+    """The lines that `ray start` says until its node is up."""
+    for line in node.stdout:
+        yield line
+        if b"Ray runtime started" in line:
+            return
+    raise AssertionError("the node has not started")
 
 
 @needs_ray

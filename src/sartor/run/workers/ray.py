@@ -206,10 +206,11 @@ def _check_answers(address: str) -> None:
     # `ray.init` would wait for minutes for an answer of somebody else's server.
     look = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
     try:
-        healthy = subprocess.run(look, check=False, capture_output=True, timeout=PATIENCE).returncode == 0
+        found = subprocess.run(look, check=False, capture_output=True, timeout=PATIENCE)
+        there = found.returncode == 0 or b"AuthenticationError" in found.stderr  # `ray.init` knows the token
     except subprocess.TimeoutExpired:
-        healthy = False
-    if not healthy:
+        there = False
+    if not there:
         raise ConfigError(
             f"no Ray at workers.address = {address!r}, although something answers there; start it: ray start --head"
         )
