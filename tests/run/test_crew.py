@@ -122,3 +122,11 @@ def test_the_text_of_an_outcome_is_that_of_the_trial(error, text):
 def test_a_mistake_in_the_set_up_is_no_text():
     with pytest.raises(StateError, match="full"):
         assert Outcome(error=("StateError", "full")).text
+
+
+@pytest.mark.parametrize("record", [{"kind": "ran", "index": 0}, {"kind": "ran", "index": 0, "job": 3, "error": None}])
+def test_a_damaged_record_is_named(record):
+    log = MemoryJournal()
+    log.append(record)
+    with pytest.raises(StateError, match=r"no whole 'ran' .*; restore workers\.jsonl"):
+        Crew(Scripted(), log)

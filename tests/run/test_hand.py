@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from sartor.core.errors import ConfigError, StateError
 from sartor.run import hand as hands
 from sartor.run.hand import Hand, named_error
 from sartor.run.work import Order
+from sartor.timing import quiet
 
 
 def job(index):
@@ -89,3 +92,17 @@ def test_errors_of_another_process_are_raised_as_what_they_are():
     assert type(named_error("ConfigError", "no")) is ConfigError
     assert str(named_error("KeyError", "'a'")) == "a worker failed: KeyError: 'a'"
     assert str(named_error("Exception", "x")) == "a worker failed: Exception: x"
+
+
+def test_who_waits_until_nobody_measures_is_not_late(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    hand = made(Order("run.toys:scores"), trial_seconds=0.3)
+    with quiet.measuring():
+        hand.start(0, job(0))
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            if wait([hand.handle], 0.1):
+                assert hand.read() is None
+            assert hand.left is None
+    assert answer(hand).value

@@ -173,12 +173,21 @@ class Crew:
 
     def _recall(self) -> None:
         for record in self._log.read():
-            number = record.get("index", -1)
-            if record["kind"] == "ran":
-                error = record["error"]
-                self._known[number] = record["job"], Outcome(record["value"], error and (error[0], error[1]))
-            if record["kind"] == "death":
-                self._count(number, record["job"])
+            try:
+                self._take(record)
+            except (KeyError, TypeError, IndexError, ValueError) as error:
+                raise StateError(
+                    f"a record of the workers is no whole {record['kind']!r} ({type(error).__name__}: {error}); "
+                    "restore workers.jsonl, or remove it to do what was under way again"
+                ) from error
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        """One record of an earlier session."""
+        if record["kind"] == "ran":
+            error = record["error"]
+            self._known[record["index"]] = dict(record["job"]), Outcome(record["value"], error and (error[0], error[1]))
+        if record["kind"] == "death":
+            self._count(record["index"], record["job"])
 
 
 def _is_fatal(kind: str) -> bool:

@@ -42,7 +42,8 @@ class Task:
         key: Of the job.
         job: What it is.
         cores: Where it runs; none: anywhere.
-        since: When it began, on the monotonic clock; None as long as the process is not ready.
+        since: When it began, on the monotonic clock; None as long as the process is not ready, or waits until nobody
+            measures on its machine.
     """
 
     key: int
@@ -165,7 +166,7 @@ class Hand:
 
     def _send(self) -> None:
         assert self.task is not None
-        self.task.since = time.monotonic() if self._ready else None
+        self.task.since = None
         self._write({"job": self.task.job, "cores": self.task.cores})
 
     def _take(self, said: Mapping[str, Any]) -> Answer | None:
@@ -173,8 +174,10 @@ class Hand:
             raise named_error(*said["refused"])
         if "ready" in said:
             self._ready, self._failed = True, 0
-            if self.task is not None:
-                self.task.since = time.monotonic()
+            return None
+        if "began" in said:
+            assert self.task is not None
+            self.task.since = time.monotonic()
             return None
         error = said.get("error")
         return self._ended(value=said.get("value"), error=error and (error[0], error[1]), ran=said["ran"])

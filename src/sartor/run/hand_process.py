@@ -38,7 +38,10 @@ def main() -> NoReturn:
     tell({"ready": {"host": platform.node(), "process": os.getpid()}})
     while True:
         asked = json.loads(lines.get())
-        tell(done(work, asked["job"], asked["cores"], told["threads"]))
+        with quiet.training():
+            tell({"began": True})  # who waits for a measurement to end is not late
+            answer = done(work, asked["job"], asked["cores"], told["threads"])
+        tell(answer)
 
 
 def done(work: Work, job: Mapping[str, Any], cores: list[int], threads: int) -> dict[str, Any]:
@@ -46,13 +49,12 @@ def done(work: Work, job: Mapping[str, Any], cores: list[int], threads: int) -> 
     if cores:
         os.sched_setaffinity(0, cores)
     ran: dict[str, Any] = {"host": platform.node(), "process": os.getpid(), "cores": cores, "threads": threads}
-    with quiet.training():
-        begin = time.perf_counter()
-        try:
-            answer = {"value": work(job)}
-        except Exception as error:  # noqa: BLE001 - one bad job must not end the worker; who asked decides
-            answer = {"error": [type(error).__name__, str(error)]}
-        ran["seconds"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    try:
+        answer = {"value": work(job)}
+    except Exception as error:  # noqa: BLE001 - one bad job must not end the worker; who asked decides
+        answer = {"error": [type(error).__name__, str(error)]}
+    ran["seconds"] = time.perf_counter() - begin
     return {**answer, "ran": ran}
 
 

@@ -8,6 +8,7 @@ system drops both when a process dies.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from sartor.core.errors import StateError
 
+_log = logging.getLogger(__name__)
 _TRAINING: ContextVar[bool] = ContextVar("training", default=False)
 
 
@@ -57,7 +59,11 @@ def _held(name: str, how: int) -> Iterator[int]:
     except OSError as error:
         raise StateError(f"cannot open {path}: {error}; name a folder for temporary files in TMPDIR") from error
     try:
-        fcntl.flock(handle, how)
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("waiting: on this machine, %s", "something is timed" if how == fcntl.LOCK_SH else "workers train")
+            fcntl.flock(handle, how)
         yield handle
     finally:
         os.close(handle)

@@ -280,6 +280,7 @@ def test_searches_side_by_side_find_what_they_find_one_after_another(whole, tmp_
     assert trained[0]["search"] > 0
 
 
+@pytest.mark.slow
 def test_searches_side_by_side_know_the_measured_problem(tmp_path):
     """The latency model is made once, by who compares; workers read it, and find networks inside the budget."""
     recipe = latency_settings(

@@ -25,7 +25,7 @@ def journal(folder):
     return (folder / "search" / "journal.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("config", [EVOLVED, HEIRS], ids=["evolution", "parents"])
+@pytest.mark.parametrize("config", [pytest.param(EVOLVED, marks=pytest.mark.slow), HEIRS], ids=["evolution", "parents"])
 def test_real_trainings_in_processes_leave_the_journal_of_the_serial_search(tmp_path, config):
     search(config, tmp_path / "serial", command="same")
     search({**config, "limits": {"trials": 2}}, tmp_path / "two", command="same")

@@ -20,7 +20,7 @@ def whole(tmp_path_factory):
     return faults.serial(tmp_path_factory.mktemp("whole"), TRIALS)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 4])  # with 2: below, with kills
 def test_the_journal_is_the_serial_one(tmp_path, whole, count):
     p = problem()
     workers = Processes(Order("run.toys:scores"), count=count)
@@ -33,12 +33,12 @@ def test_the_journal_is_the_serial_one(tmp_path, whole, count):
 
 def test_whatever_happens_in_a_trial_is_one_failed_row(tmp_path):
     acts = {"1": "die", "3": "hang", "5": "fail", "7": "nan", "9": "fill"}
-    table = {"trial_seconds": 3.0, "memory_gb": 4.0}
+    table = {"trial_seconds": 1.0, "memory_gb": 4.0}
     driver.finish(driver.begin(tmp_path, "processes", 2, trials=12, acts=acts, table=table))
     errors = {t.index: t.error for t in read_trials(FileJournal(tmp_path / "journal.jsonl"))}
     assert {i for i, error in errors.items() if error} == {1, 3, 5, 7, 9}
     assert errors[1] == LOST
-    assert errors[3] == "TrialTimeoutError: over its time limit of 3 s (trial_seconds)"
+    assert errors[3] == "TrialTimeoutError: over its time limit of 1 s (trial_seconds)"
     assert errors[5] == "ValueError: bad layer"
     assert errors[7] == "DivergedError: metric 'accuracy' is nan"
     assert "memory" in errors[9]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sartor import config as configs
 from sartor.core import plugins
@@ -54,6 +55,12 @@ def solve(
     return inside[0]
 
 
+def limits_of(config: configs.Table) -> dict[str, Any]:
+    """The `[limits]`, where a trial has the time that `[workers]` gives it, if that says so."""
+    own = {k: v for k, v in config.get("workers", {}).items() if k == "trial_seconds"}
+    return {**config.get("limits", {}), **own}
+
+
 @dataclass(frozen=True)
 class Search:
     """A search that can be run, gone on with, and asked."""
@@ -70,7 +77,7 @@ class Search:
             crew: Who runs the trials; None: this process.
         """
         job = self.job
-        limits = configs.call(Limits, job.parts.config.get("limits", {}))
+        limits = configs.call(Limits, limits_of(job.parts.config))
 
         def progress(done: float, total: float, label: str) -> None:
             job.display.bar(done, total, label or "search")
