@@ -148,6 +148,8 @@ class Ray(Workers):
         key, _ = self._under_way.pop(task)
         try:
             said = json.loads(self._ray.get(task))
+        except self._ray.exceptions.LocalRayletDiedError as error:  # no fault of the trial, and no other can run
+            raise StateError("the Ray node of this machine has died; run again to go on") from error
         except (self._ray.exceptions.RayError, OSError) as error:
             return Answer(key, lost=_first(error))
         if "refused" in said:
