@@ -45,7 +45,7 @@ def begin(
     told = {"folder": str(folder), "kind": kind, "table": table, "trials": trials, "batch": batch, "work": work}
     tests = Path(__file__).parents[1]
     path = [str(Path(sartor.__file__).parents[1]), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": "/tmp"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", __file__, json.dumps(told)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

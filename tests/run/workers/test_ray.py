@@ -69,7 +69,7 @@ def cluster(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     command = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block"]
     nodes, address = [], ""
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:  # the name of a socket must be short
+    with tempfile.TemporaryDirectory(prefix="r") as folder:  # the name of a socket must be short
         head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
         try:
             for arguments in (head, ["--address={address}"]):
