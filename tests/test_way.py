@@ -12,7 +12,7 @@ import pytest
 import sartor
 from way import Way, is_function
 
-FUNCTIONS, FILES = 261, 26
+FUNCTIONS, FILES = 266, 27
 """At most, on the way from the command to `result.json`."""
 
 BACK_AND_FORTH: tuple[str, ...] = ()

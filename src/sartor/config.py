@@ -30,6 +30,7 @@ TABLES = (
     "verification",
     "export",
     "limits",
+    "workers",
 )
 """The tables of a config, beside the keys `seed` and `title`."""
 
@@ -58,7 +59,8 @@ def name_of(kind: str, table: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: There is none, or it is no string.
     """
-    one = f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
+    kind_ = kind.rpartition(".")[2]
+    one = kind_ if kind_ in TABLES else f"{kind_[:-3]}y" if kind_.endswith("ies") else kind_.removesuffix("s")
     if "name" not in table:
         raise ConfigError(f"[{one}] has no name; known: {', '.join(plugins.names(kind))}")
     name = table["name"]

@@ -88,8 +88,8 @@ class DiesInside(Lab):
         if self.calls < 0:
             raise KeyboardInterrupt
 
-    def evaluate(self, proposals):
-        return self.lab.evaluate(proposals)
+    def evaluate(self, proposals, ahead=()):
+        return self.lab.evaluate(proposals, ahead)
 
     def log(self, **scalars):
         self._count()
@@ -130,8 +130,8 @@ class Remembers(Lab):
         self.lab: Lab | None = None
         self.trials: list[Trial] = []
 
-    def evaluate(self, proposals):
-        trials = self.lab.evaluate(proposals)
+    def evaluate(self, proposals, ahead=()):
+        trials = self.lab.evaluate(proposals, ahead)
         self.trials += trials
         return trials
 

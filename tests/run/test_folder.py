@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from run.toys import largest_file
 from sartor.core.errors import StateError
-from sartor.run.folder import CHECKPOINT, RunFolder, changed_keys, plain, read_json, write_config, write_json
+from sartor.run.folder import (
+    CHECKPOINT,
+    RunFolder,
+    changed_keys,
+    plain,
+    read_config,
+    read_json,
+    write_config,
+    write_json,
+)
 
 CONFIG = {"seed": 0, "space": {"name": "tiny", "widths": (4, 8)}, "limits": {"trials": 5}, "strategy": {"name": "aows"}}
 
@@ -234,3 +243,23 @@ def test_what_toml_cannot_hold_is_made_plain() -> None:
         "c": [[1, 2], "None"],
         "3": {},
     }
+
+
+def test_who_was_sent_for_reads_a_folder_that_is_open_and_writes_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, CONFIG) as folder:
+        folder.begin_stage("a")
+        folder.end_stage("a", {"x": 1})
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        looking = RunFolder(tmp_path, CONFIG, own=False)
+        assert looking.stage_result("a") == {"x": 1}
+        looking.close()
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        with pytest.raises(StateError, match="another process works in"):
+            RunFolder(tmp_path, CONFIG)
+
+
+def test_other_workers_are_no_other_run(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, CONFIG):
+        pass
+    with RunFolder(tmp_path, {**CONFIG, "workers": {"name": "processes", "count": 2}}) as folder:
+        assert read_config(folder.path / "config.toml")["workers"]["count"] == 2

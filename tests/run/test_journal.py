@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from run.toys import largest_file
 from sartor.core.errors import StateError
 from sartor.core.records import Trial
+from sartor.run import journal as journals
 from sartor.run.journal import FileJournal, MemoryJournal, read_logs, read_trials
 
 RECORDS = [
@@ -155,3 +156,17 @@ def test_logs_come_back_with_their_step_and_rewound(path: Path) -> None:
         {"step": 1, "loss": 0.5},
         {"step": 2, "loss": 0.25},
     ]
+
+
+def test_several_records_are_written_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = FileJournal(tmp_path / "j.jsonl")
+    journal.append({"kind": "a"})
+    written: list[bytes] = []
+    real = journals._write_all
+    monkeypatch.setattr(journals, "_write_all", lambda file, data: (written.append(data), real(file, data)))
+    journal.extend([{"kind": "b"}, {"kind": "c"}])
+    assert written == [b'{"kind": "b"}\n{"kind": "c"}\n']
+    assert [r["kind"] for r in journal.read()] == ["a", "b", "c"]
+    memory = MemoryJournal()
+    memory.extend([{"kind": "b"}, {"kind": "c"}])
+    assert [r["kind"] for r in memory.read()] == ["b", "c"]

@@ -232,7 +232,7 @@ def test_a_trial_over_its_time_is_a_failed_trial_and_the_next_one_has_all_its_ti
     start = time.monotonic()
     trial = one(Does(slow), trial_seconds=0.05)
     assert time.monotonic() - start < 20
-    assert trial.error == "TrialTimeoutError: over its time limit of 0.05 s (limits.trial_seconds)"
+    assert trial.error == "TrialTimeoutError: over its time limit of 0.05 s (trial_seconds)"
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert one(Score(), trial_seconds=30.0).ok

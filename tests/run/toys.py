@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +16,11 @@ from torch import Tensor, nn
 
 from sartor.core import state
 from sartor.core.contracts import AskTell, CostModel, Evaluator, Lab, Problem, Space, Strategy
+from sartor.core.errors import ConfigError, DivergedError
 from sartor.core.records import Arch, Choice, Constraint, Objective, Proposal, Trial
 from sartor.core.rng import derive, numpy_rng
 from sartor.run.journal import FileJournal, read_logs, read_trials
+from sartor.run.lab import judged_job
 
 
 class Toy(Space):
@@ -50,6 +55,44 @@ def problem() -> Problem:
     return Problem(Toy(), (Objective("accuracy", "max"),), (Constraint("macs", 9.0),), {"macs": Sum()})
 
 
+def scores(arguments: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Work for workers: `Score` after a while, and whatever else `arguments` says of a trial.
+
+    `seconds` is how long each takes; `marks`, a folder, gets a file per trial that has begun, with the processes that
+    were at it; `acts` is what happens in a trial, by its index: see `act`.
+    """
+
+    def work(job: Mapping[str, Any]) -> Any:
+        index = job["index"]
+        if "marks" in arguments:
+            with (Path(arguments["marks"]) / str(index)).open("a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()}\n")
+        act(arguments.get("acts", {}).get(str(index), ""))
+        time.sleep(arguments.get("seconds", 0.0))
+        if arguments.get("where"):
+            return {"cores": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
+        return judged_job(Score(), job, Path(arguments.get("artifacts", ".")))
+
+    return work
+
+
+def act(what: str) -> None:
+    """Misfortunes of a trial."""
+    match what:
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(600)
+        case "fail":
+            raise ValueError("bad layer")
+        case "nan":
+            raise DivergedError("metric 'accuracy' is nan")
+        case "fatal":
+            raise ConfigError("mend me")
+        case "fill":
+            torch.zeros(2_000_000_000).sum()
+
+
 def draw(rng: Any) -> Arch:
     return tuple(int(v) for v in rng.integers(4, size=3))
 
@@ -62,10 +105,10 @@ class Draws(AskTell):
     def __init__(self, problem: Problem, seed: int, *, batch: int = 3, trials: int = 9) -> None:
         self.rng = numpy_rng(seed, "draws")
         self.told: list[Trial] = []
-        self.batch, self.trials = batch, trials
+        self.batch, self.total = batch, trials
 
     def ask(self) -> list[Proposal]:
-        left = self.trials - len(self.told)
+        left = self.total - len(self.told) - sum(map(len, self.waiting))
         return [Proposal(draw(self.rng)) for _ in range(min(self.batch, left))]
 
     def tell(self, trials: Sequence[Trial]) -> None:

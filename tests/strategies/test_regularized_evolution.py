@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from contracts import checks
 from sartor.core.errors import ConfigError
+from sartor.core.records import Trial
 from sartor.strategies.regularized_evolution import RegularizedEvolution
 
 from strategies.searching import problem, search  # isort: skip
@@ -94,3 +96,59 @@ def test_a_space_without_freedom():
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ConfigError, match=message):
         RegularizedEvolution(problem(2), 0, **settings)
+
+
+class Seeing:
+    """A lab of networks that are all as good, which keeps what was known when each was proposed."""
+
+    def __init__(self):
+        self.count, self.ahead = 0, []
+
+    def evaluate(self, proposals, ahead=()):
+        self.ahead.append(len(ahead))
+        first, self.count = self.count, self.count + len(proposals)
+        return [Trial(first + i, p.arch, p.fidelity, {"accuracy": float(i)}) for i, p in enumerate(proposals)]
+
+
+@pytest.mark.parametrize(("window", "batch"), [(1, 1), (3, 1), (4, 2)])
+def test_a_batch_uses_the_results_up_to_the_window_before_it(monkeypatch, window, batch):
+    known = []
+    ask = RegularizedEvolution.ask
+
+    def asked(self):
+        found = ask(self)
+        if found:
+            known.append(len(self.trials))
+        return found
+
+    monkeypatch.setattr(RegularizedEvolution, "ask", asked)
+    strategy, lab = (
+        RegularizedEvolution(problem(4, 4, 4), 0, trials=20, batch=batch, window=window, population=4),
+        Seeing(),
+    )
+    while strategy.step(lab):
+        pass
+    assert known == [batch * max(0, k - window + 1) for k in range(20 // batch)]
+    assert len(strategy.trials) == 20
+    assert lab.ahead[0] == batch * (window - 1)
+    assert lab.ahead[-1] == 0
+
+
+def ahead(**attributes):
+    return type("Ahead", (RegularizedEvolution,), {"smoke": {**RegularizedEvolution.smoke, "window": 3}, **attributes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ahead")
+    checks.search(checks.fresh(ahead()), folder)
+    return folder
+
+
+def test_killed_with_batches_under_way_it_goes_on_exactly(whole, tmp_path):
+    for calls in (0, 2, 5, 9):
+        checks.killed_in_a_trial_resumes_exactly(ahead(), whole, tmp_path / f"a{calls}", calls)
+        checks.killed_in_a_step_resumes_exactly(ahead(), whole, tmp_path / f"b{calls}", calls)
+    checks.saved_state_is_complete(ahead(), whole, tmp_path / "c")
+    with pytest.raises(AssertionError):
+        checks.saved_state_is_complete(ahead(saved=("rng",)), whole, tmp_path / "d")

@@ -1,4 +1,4 @@
-"""List the plug-ins: spaces, strategies, targets, tasks, costs, evaluators, and the packaged recipes."""
+"""List the plug-ins: spaces, strategies, targets, tasks, costs, evaluators, workers, and the packaged recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from sartor import recipes
 from sartor.core.errors import ConfigError
 from sartor.core.plugins import names, purpose
 
-KINDS = ("spaces", "strategies", "targets", "tasks", "costs", "evaluators")
+KINDS = ("spaces", "strategies", "targets", "tasks", "costs", "evaluators", "workers")
+PLACES = {"workers": "run.workers"}
+"""Where they are, if not in the folder of their name."""
 
 
 def run(
@@ -23,7 +25,7 @@ def run(
     if kind is not None and kind not in (*KINDS, "recipes"):
         raise ConfigError(f"there is no kind {kind!r}; it is one of {', '.join(KINDS)}, recipes")
     kinds = [kind] if kind else [*KINDS, "recipes"]
-    found = {k: _recipes() if k == "recipes" else {n: purpose(k, n) for n in names(k)} for k in kinds}
+    found = {k: _recipes() if k == "recipes" else _purposes(PLACES.get(k, k)) for k in kinds}
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0
@@ -32,6 +34,10 @@ def run(
         for name, line in entries.items():
             sys.stdout.write(f"  {name:22s}{line}\n")
     return 0
+
+
+def _purposes(kind: str) -> dict[str, str]:
+    return {name: purpose(kind, name) for name in names(kind)}
 
 
 def _recipes() -> dict[str, str]:

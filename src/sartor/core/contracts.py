@@ -129,8 +129,13 @@ class Target(ABC):
 class Lab(Protocol):
     """What a strategy may do to the world: every call is metered and journaled."""
 
-    def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
-        """Trials in the order of `proposals`; failed ones carry an `error`."""
+    def evaluate(self, proposals: Sequence[Proposal], ahead: Sequence[Proposal] = ()) -> list[Trial]:
+        """Trials in the order of `proposals`; failed ones carry an `error`.
+
+        Args:
+            proposals: What to evaluate.
+            ahead: What the next calls will ask for, in their order: who has workers may begin early.
+        """
 
     def log(self, **scalars: float) -> None:
         """Write scalars to the journal (and to TensorBoard when it is installed)."""
@@ -193,9 +198,21 @@ class Strategy(ABC):
 class AskTell(Strategy):
     """A strategy that only proposes and learns; it never owns the loop."""
 
+    window: int = 1
+    """Batches that are asked for before the oldest of them is told: batch k may use the results up to k - window. One
+    that takes another number has it as a setting, and `waiting` among what it saves."""
+
+    @cached_property
+    def waiting(self) -> list[list[Proposal]]:
+        """Batches that are asked for and not told yet, oldest first."""
+        return []
+
     @abstractmethod
     def ask(self) -> list[Proposal]:
-        """The next batch; empty when the search is finished."""
+        """The next batch; empty when the search is finished.
+
+        With a window above one it is asked although those that are `waiting` have not been told.
+        """
 
     @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -208,13 +225,20 @@ class AskTell(Strategy):
     @final
     def step(self, lab: Lab) -> bool:
         """Ask, evaluate, tell, and log what there is to say about it."""
-        proposals = self.ask()
-        if proposals:
+        notes: Mapping[str, float] = {}
+        while len(self.waiting) < self.window and (batch := self.ask()):
+            self.waiting.append(batch)
             notes = self.notes()
-            self.tell(lab.evaluate(proposals))
-            if notes:
-                lab.log(**notes)
-        return bool(proposals)
+        if not self.waiting:
+            return False
+        first, *later = self.waiting
+        ahead = [proposal for batch in later for proposal in batch]
+        trials = lab.evaluate(first, ahead) if ahead else lab.evaluate(first)
+        del self.waiting[0]
+        self.tell(trials)
+        if notes:
+            lab.log(**notes)
+        return True
 
 
 class Supernet(nn.Module, ABC):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import inf
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
@@ -25,10 +22,14 @@ from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import METRIC, Tabular
 from sartor.jobs.fit.assemble import analytic_costs
+from sartor.jobs.fit.crew import workers_of
 from sartor.regions.region import Price
 from sartor.rewards import compression
+from sartor.run.crew import Crew
+from sartor.run.journal import MemoryJournal
 from sartor.run.simulated import SimulatedLab
 from sartor.run.stopwatch import Stopwatch
+from sartor.run.work import Order, Work
 from sartor.tabular import SETTINGS, Table, dataset_of, networks_of, shipped
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -147,6 +148,15 @@ class Run(NamedTuple):
     curve: Floats
     clock: Floats
     seconds: float
+
+    def plain(self) -> list[Any]:
+        """As JSON-able data."""
+        return [self.curve.tolist(), self.clock.tolist(), self.seconds]
+
+    @classmethod
+    def of(cls, found: Sequence[Any]) -> Run:
+        """What `plain` made."""
+        return cls(np.array(found[0]), np.array(found[1]), found[2])
 
 
 class Stand:
@@ -362,29 +372,23 @@ def _chunks(runs: int, count: int) -> list[range]:
     return [range(start, min(runs, start + size)) for start in range(0, runs, size)]
 
 
-_STAND: list[Stand] = []
-"""Of a worker process."""
-
-
-def _worked(stand: Stand, chunks: Sequence[tuple[str, range]], workers: int) -> Any:
+def _worked(stand: Stand, chunks: Sequence[tuple[str, range]], workers: int) -> Iterator[tuple[str, Mapping[int, Run]]]:
     """`(strategy, run -> result)` of each chunk as it is done."""
     if workers <= 1:
         for name, runs in chunks:
             yield name, {r: stand.run(name, r) for r in runs}
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(stand.task,)) as pool:
-        for (name, _), part in zip(chunks, pool.map(_part, *zip(*chunks, strict=True)), strict=True):
-            yield name, part
+    order = Order(f"{__name__}:many_runs", asdict(stand.task))
+    with Crew(workers_of({"name": "processes", "count": workers}, order), MemoryJournal()) as crew:
+        crew.expect({i: {"strategy": name, "runs": list(runs)} for i, (name, runs) in enumerate(chunks)})
+        for i, (name, runs) in enumerate(chunks):
+            yield name, {r: Run.of(found) for r, found in zip(runs, crew.take(i).got(), strict=True)}
 
 
-def _start(task: Bench) -> None:
-    torch.set_num_threads(1)
-    _STAND[:] = [Stand(task)]
-
-
-def _part(name: str, runs: range) -> dict[int, Run]:
-    return {r: _STAND[0].run(name, r) for r in runs}
+def many_runs(task: Mapping[str, Any]) -> Work:
+    """What a worker does: runs of a strategy."""
+    stand = Stand(Bench(**task))
+    return lambda job: [stand.run(job["strategy"], run).plain() for run in job["runs"]]
 
 
 def summary(

@@ -9,6 +9,7 @@ from sartor import archs
 from sartor.config import Table
 from sartor.core.errors import BudgetError
 from sartor.jobs.fit.assemble import Objects, assemble
+from sartor.jobs.fit.crew import check
 from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
@@ -38,6 +39,7 @@ def search(
         SartorError: As `sartor.fit`.
     """
     display = display or Silent()
+    check(settings)
     parts = assemble(settings, **(objects or Objects()))
     with RunFolder(folder, settings) as run:
         if (folder / results.SEARCH_FILE).exists():

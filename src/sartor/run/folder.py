@@ -21,8 +21,8 @@ from sartor.core import files, foreign
 from sartor.core.errors import StateError
 from sartor.run.journal import FileJournal
 
-MOVABLE = ("limits",)
-"""Tables that may change between sessions: a larger limit goes on."""
+MOVABLE = ("limits", "workers")
+"""Tables that may change between sessions: a larger limit goes on, and who does the work changes no result."""
 CHECKPOINT = ".checkpoint.safetensors"
 """How the artifacts end that go once the result of their stage is in the journal."""
 
@@ -30,21 +30,30 @@ CHECKPOINT = ".checkpoint.safetensors"
 class RunFolder:
     """`config.toml`, `journal.jsonl`, `artifacts/`, `result.json`, locked while it is open.
 
+    Args:
+        path: The folder.
+        config: Of the run.
+        own: False for a look into the folder of a process that has sent for this one: it is not locked, and not to be
+            written.
+
     Raises:
         StateError: The folder belongs to another config, another process has it open, or it is no run folder.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any], *, own: bool = True) -> None:
         self.path = path
         self._ended: dict[str, Any] | None = None
         self._whole: set[str] = set()
         self._since: dict[str, dict[str, object]] = {}
         self._mark = mark(config)
+        self.journal = FileJournal(path / "journal.jsonl")
+        self._lock: IO[str] | None = None
+        if not own:
+            return
         _refuse_strangers(path)
-        self._lock: IO[str] | None = _lock(path)
+        self._lock = _lock(path)
         try:
             self._adopt(config)
-            self.journal = FileJournal(path / "journal.jsonl")
         except BaseException:
             self.close()
             raise

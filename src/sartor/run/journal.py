@@ -29,6 +29,9 @@ class Journal(Protocol):
     def append(self, record: Mapping[str, Any], *, soon: bool = False) -> None:
         """Write one record; it survives the process once this returns, and a power cut at once or `soon`."""
 
+    def extend(self, records: Iterable[Mapping[str, Any]], *, soon: bool = False) -> None:
+        """Write several records at once: a process that is killed has written all of them, or none."""
+
     def sync(self) -> None:
         """Let all records survive a power cut from now on."""
 
@@ -45,6 +48,11 @@ class MemoryJournal:
     def append(self, record: Mapping[str, Any], *, soon: bool = False) -> None:  # noqa: ARG002 - nothing lasts here
         """Keep a copy that went through JSON, so that both journals return the same types."""
         self.records.append(json.loads(json.dumps(record)))
+
+    def extend(self, records: Iterable[Mapping[str, Any]], *, soon: bool = False) -> None:
+        """Keep copies."""
+        for record in records:
+            self.append(record, soon=soon)
 
     def sync(self) -> None:
         """Nothing lasts here."""
@@ -70,7 +78,15 @@ class FileJournal:
         Raises:
             StateError: The disk is full or not writable; the line is taken back, so that the journal stays whole.
         """
-        line = (json.dumps(record) + "\n").encode()
+        self.extend([record], soon=soon)
+
+    def extend(self, records: Iterable[Mapping[str, Any]], *, soon: bool = False) -> None:
+        """Write lines in one go.
+
+        Raises:
+            StateError: As `append`.
+        """
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
         later = soon and time.monotonic() - self._synced < LAG
         try:
             new = not self.path.exists()
@@ -79,7 +95,7 @@ class FileJournal:
                 size = file.tell() if self._whole else _cut_torn_line(self.path)
                 self._whole = True
                 try:
-                    _write_all(file, line)
+                    _write_all(file, lines)
                     self._waiting = True
                     if not later:
                         self._sync(file)

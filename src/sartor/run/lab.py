@@ -19,22 +19,14 @@ from sartor.core.errors import (
     BudgetSpentError,
     CapabilityError,
     ConfigError,
-    DataError,
     DivergedError,
-    LeakError,
-    MissingExtraError,
     StateError,
     TrialTimeoutError,
 )
 from sartor.core.records import Proposal, Trial
 from sartor.core.rng import derive
+from sartor.run.crew import FATAL, LOST, MAX_STARTS, Crew, over_time
 from sartor.run.journal import Contents, Journal, chained, read_contents
-
-FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, StateError)
-"""Mistakes in the set-up and full disks: every other trial would fail the same way, so the search stops."""
-
-MAX_STARTS = 3
-"""A trial that took the whole process down this often (out of memory, say) is recorded as failed."""
 
 WEIGHTS = "weights"
 """The folder among the artifacts with one file of weights per trial that may become a parent."""
@@ -43,13 +35,16 @@ Progress = Callable[[float, float, str], None]
 
 
 class JournaledLab:
-    """Evaluates proposals one by one, in order.
+    """Evaluates proposals one by one, in order; with a crew several at a time, and what it journals is the same.
 
     `resume_at` is the number of trials that the checkpoint already knows. Journaled trials
     after that were finished but not checkpointed: they are handed back instead of being run
     again, as long as the strategy proposes the same things; at the first difference the rest
     is dropped (by a `rewind` record; the journal itself is never rewritten). `contents` is what
     the journal holds, for who has read it already.
+
+    With a crew the start of a trial is journaled with its end, when its turn has come: what is under way, and what has
+    come early, the crew keeps itself, deaths included (sartor.run.crew).
 
     A start must survive the death of this process only, and a trial can be run again to the same
     result: both may reach the disk a little later (`sartor.run.journal.LAG`).
@@ -69,6 +64,7 @@ class JournaledLab:
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
         contents: Contents | None = None,
+        crew: Crew | None = None,
     ) -> None:
         contents = contents or read_contents(journal)
         self.digest = contents.digest(resume_at)
@@ -78,15 +74,21 @@ class JournaledLab:
         self.artifacts, self._progress, self._on_trial = artifacts, progress, on_trial
         self.count, self._replay = resume_at, deque(contents.trials[resume_at:])
         self._starts = dict(contents.starts)
+        self._crew, self._expected = crew, resume_at
         self.pending: list[dict[str, Any]] = []
 
-    def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
+    def evaluate(self, proposals: Sequence[Proposal], ahead: Sequence[Proposal] = ()) -> list[Trial]:
         """Trials in the order of `proposals`; failures are data.
+
+        Args:
+            proposals: What to evaluate.
+            ahead: What will be asked for next, for those who can begin early.
 
         Raises:
             BudgetSpentError: All trials that the run may make are made.
         """
-        return [self._one(p) for p in proposals]
+        plain = [_plain(p) for p in (*proposals, *ahead)]
+        return [self._one(p, plain[i:]) for i, p in enumerate(plain[: len(proposals)])]
 
     def log(self, **scalars: float) -> None:
         """Hold scalars back until the step is checkpointed: what is journaled is never done twice.
@@ -116,23 +118,18 @@ class JournaledLab:
         Call it once a checkpoint that knows them is written.
         """
         count = self.count if count is None else count
+        waiting = [] if self._crew is None else [job["parent"] for job in self._crew.expected.values()]
+        parents = {*parents, *waiting}
         for path in (self.artifacts / WEIGHTS).glob("*.safetensors") if self.artifacts is not None else ():
             if int(path.stem) < count and int(path.stem) not in parents:
                 path.unlink()
 
-    def _one(self, proposal: Proposal) -> Trial:
-        # Plain numbers, as the journal returns them: numpy's are neither JSON nor allowed in a checkpoint.
-        proposal = replace(
-            proposal,
-            arch=tuple(map(int, proposal.arch)),
-            fidelity=float(proposal.fidelity),
-            parent=None if proposal.parent is None else int(proposal.parent),
-        )
+    def _one(self, proposal: Proposal, following: Sequence[Proposal]) -> Trial:
         if self.max_trials is not None and self.count >= self.max_trials:
             raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
         trial = self._replayed(proposal)
         if trial is None:
-            trial = self._run(proposal)
+            trial = self._run(proposal) if self._crew is None else self._fetch(proposal, following, self._crew)
             if self._on_trial is not None:
                 self._on_trial(trial)
         self.count, self.digest = self.count + 1, chained(self.digest, [trial])
@@ -146,19 +143,21 @@ class JournaledLab:
             return trial
         self._replay.clear()
         self._starts.clear()
+        self._expected = self.count
         self.journal.append({"kind": "rewind", "to": self.count})
         return None
 
     def _run(self, proposal: Proposal) -> Trial:
-        metrics = {m: float(c([proposal.arch])[0]) for m, c in (self.problem.costs or {}).items()}
-        error = None
+        metrics, error = self._costs(proposal), None
         if self._starts.get(self.count, 0) >= MAX_STARTS:
-            error = f"the process died {MAX_STARTS} times in this trial (out of memory?)"
+            error = LOST
         else:
             self.journal.append({"kind": "start", "index": self.count}, soon=True)
             try:
                 with _time_limit(self.trial_seconds):
-                    metrics |= _finite(self._metrics(proposal, derive(self.seed, "trial", self.count)))
+                    seed = derive(self.seed, "trial", self.count)
+                    found = judged(self.evaluator, proposal, seed, index=self.count, artifacts=self.artifacts)
+                    metrics |= _finite(found)
             except Exception as exc:
                 if isinstance(exc, FATAL):
                     self._interrupted()
@@ -171,24 +170,87 @@ class JournaledLab:
         self.journal.append({"kind": "trial", **vars(trial)}, soon=True)
         return trial
 
-    def _metrics(self, proposal: Proposal, seed: int) -> Mapping[str, float]:
-        judge, parent = self.evaluator, proposal.parent
-        if not isinstance(judge, Heritable) or (self.artifacts is None and parent is None):
-            return judge(proposal, seed)
-        source = None if parent is None else self._weights(parent)
-        if source is not None and not source.exists():
-            raise StateError(
-                f"the weights of trial {parent}, the parent of trial {self.count}, are not at {source}; "
-                "Strategy.parents() must name a trial as long as it may be one, and a failed trial has none"
-            )
-        return judge.inherit(proposal, seed, parent=source, keep=self._weights(self.count))
+    def _fetch(self, proposal: Proposal, following: Sequence[Proposal], crew: Crew) -> Trial:
+        """The trial, from the crew, which is told what comes after it."""
+        first = max(self._expected, self.count)
+        last = self.count + len(following) if self.max_trials is None else self.max_trials
+        jobs = {
+            index: self._job(index, p) for index, p in enumerate(following[first - self.count :], first) if index < last
+        }
+        crew.expect(jobs)
+        self._expected = first + len(jobs)
+        outcome = crew.take(self.count)
+        metrics, error = self._costs(proposal), outcome.text
+        if error is None:
+            try:
+                metrics |= _finite(outcome.value)
+            except DivergedError as exc:
+                error = f"{type(exc).__name__}: {exc}"
+        trial = Trial(self.count, proposal.arch, proposal.fidelity, metrics, error, proposal.parent)
+        self.journal.extend([{"kind": "start", "index": self.count}, {"kind": "trial", **vars(trial)}], soon=True)
+        return trial
 
-    def _weights(self, index: int) -> Path:
-        return self.artifact(f"{WEIGHTS}/{index:03}.safetensors")
+    def _job(self, index: int, proposal: Proposal) -> dict[str, Any]:
+        """A trial as `judged_job` takes it."""
+        return {
+            "index": index,
+            "arch": list(proposal.arch),
+            "fidelity": proposal.fidelity,
+            "parent": proposal.parent,
+            "seed": derive(self.seed, "trial", index),
+        }
+
+    def _costs(self, proposal: Proposal) -> dict[str, float]:
+        return {m: float(c([proposal.arch])[0]) for m, c in (self.problem.costs or {}).items()}
 
     def _interrupted(self) -> None:
         """The trial ended early, but it did not take the process down."""
         self.journal.append({"kind": "interrupt", "index": self.count})
+
+
+def judged(
+    evaluator: Evaluator, proposal: Proposal, seed: int, *, index: int, artifacts: Path | None
+) -> Mapping[str, float]:
+    """The metrics of a trial, whose weights are handed on among the artifacts where the evaluator can.
+
+    Raises:
+        StateError: The weights of its parent are not there.
+    """
+    parent = proposal.parent
+    if not isinstance(evaluator, Heritable) or (artifacts is None and parent is None):
+        return evaluator(proposal, seed)
+    if artifacts is None:
+        raise CapabilityError(f"no run folder to keep the weights of trial {parent} in; give the run a folder")
+    source = None if parent is None else _weights(artifacts, parent)
+    if source is not None and not source.exists():
+        raise StateError(
+            f"the weights of trial {parent}, the parent of trial {index}, are not at {source}; "
+            "Strategy.parents() must name a trial as long as it may be one, and a failed trial has none"
+        )
+    keep = _weights(artifacts, index)
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    return evaluator.inherit(proposal, seed, parent=source, keep=keep)
+
+
+def judged_job(evaluator: Evaluator, job: Mapping[str, Any], artifacts: Path) -> dict[str, float]:
+    """`judged` for a worker: the job is plain data, and so are the metrics; who asked looks whether they are finite."""
+    proposal = Proposal(tuple(job["arch"]), job["fidelity"], job["parent"])
+    found = judged(evaluator, proposal, job["seed"], index=job["index"], artifacts=artifacts)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _weights(artifacts: Path, index: int) -> Path:
+    return artifacts / WEIGHTS / f"{index:03}.safetensors"
+
+
+def _plain(proposal: Proposal) -> Proposal:
+    """With plain numbers, as the journal returns them: numpy's are neither JSON nor allowed in a checkpoint."""
+    return replace(
+        proposal,
+        arch=tuple(map(int, proposal.arch)),
+        fidelity=float(proposal.fidelity),
+        parent=None if proposal.parent is None else int(proposal.parent),
+    )
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -209,7 +271,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
     def ring(signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        raise TrialTimeoutError(f"over its time limit of {seconds:g} s (limits.trial_seconds)")
+        raise TrialTimeoutError(over_time(seconds))
 
     previous = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

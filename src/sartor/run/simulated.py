@@ -29,7 +29,11 @@ class SimulatedLab:
         self.evaluator, self.seed, self.max_trials, self.costs = evaluator, seed, max_trials, costs
         self.trials: list[Trial] = []
 
-    def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
+    def evaluate(
+        self,
+        proposals: Sequence[Proposal],
+        ahead: Sequence[Proposal] = (),  # noqa: ARG002 - nothing is gained by beginning early
+    ) -> list[Trial]:
         """Trials in the order of `proposals`.
 
         Raises:

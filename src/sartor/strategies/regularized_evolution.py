@@ -6,6 +6,8 @@ the parent, drawn with replacement, and one choice changes. Deviations:
 * A child outside of the budget is mutated anew from the same parent; after a hundred tries it is repaired.
 * A failed network neither joins the population nor counts towards the first one.
 * With `batch` above one, the children of a batch have their parents in the same population.
+* With `window` above one, it goes on while networks are under way, as many workers need it: asynchronous evolution, but
+  in a fixed order, so that what is found does not depend on who is faster.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class RegularizedEvolution(AskTell):
         seed: Of all draws.
         trials: How many networks are evaluated.
         batch: How many are proposed at a time.
+        window: Batches that are under way at a time: batch k is proposed when batch k - window is known.
         population: How many networks live.
         sample: How many of them compete to be the parent.
         replacement: Whether the same network may be drawn twice into a sample.
@@ -38,7 +41,7 @@ class RegularizedEvolution(AskTell):
             `neighbour` an adjacent one if the choice is ordered.
     """
 
-    saved = ("rng",)
+    saved = ("rng", "waiting")
     smoke = {"trials": 17, "batch": 3, "population": 5}
 
     def __init__(
@@ -48,17 +51,18 @@ class RegularizedEvolution(AskTell):
         *,
         trials: int = 100,
         batch: int = 1,
+        window: int = 1,
         population: int = 10,
         sample: int = 3,
         replacement: bool = True,
         mutation: Literal["different", "any", "neighbour"] = "different",
     ) -> None:
-        at_least_one(trials=trials, batch=batch, population=population, sample=sample)
+        at_least_one(trials=trials, batch=batch, window=window, population=population, sample=sample)
         if sample > population and not replacement:
             raise ConfigError(f"sample is {sample}, more than the population of {population}; draw with replacement")
         if mutation not in {"different", "any", "neighbour"}:
             raise ConfigError(f"mutation is {mutation!r}; it must be different, any or neighbour")
-        self.problem, self.seed, self.total, self.batch = problem, seed, trials, batch
+        self.problem, self.seed, self.total, self.batch, self.window = problem, seed, trials, batch, window
         self.size, self.sample, self.replacement, self.mutation = population, sample, replacement, mutation
         self.region, self.rng = Region(problem), numpy_rng(seed, "evolution")
         self.movable = [i for i, c in enumerate(problem.space.choices) if len(c.options) > 1]
@@ -68,7 +72,7 @@ class RegularizedEvolution(AskTell):
 
     def ask(self) -> list[Proposal]:
         """Random networks until the population is full, children then."""
-        count = min(self.batch, self.total - len(self.trials))
+        count = min(self.batch, self.total - len(self.trials) - sum(map(len, self.waiting)))
         missing = self.size - len(self.population)
         if missing > 0:
             return [Proposal(self.region.sample(self.rng)) for _ in range(min(count, missing))]

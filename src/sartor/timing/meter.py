@@ -19,7 +19,7 @@ from sartor.core.errors import ConfigError, TargetError
 from sartor.core.records import Estimate
 from sartor.core.rng import derive
 from sartor.core.trees import Inputs
-from sartor.timing import estimate, inputs
+from sartor.timing import estimate, inputs, quiet
 from sartor.timing.processes import Source, StrangerError, address, ask
 from sartor.timing.rounds import SAMPLE_SECONDS, WARMUP, Call, OnRound, Rounds, interleave
 
@@ -145,6 +145,8 @@ def time_together(
 ) -> Timings:
     """Time networks in the same rounds, each from fresh sessions: also the reference, however often it was timed.
 
+    Nothing else of sartor is timed on this machine meanwhile, and no worker trains here (sartor.timing.quiet).
+
     Sessions of the reference that had been opened an hour earlier in the same process were 3 % faster than new ones.
 
     Args:
@@ -163,6 +165,13 @@ def time_together(
         raise ConfigError(
             f"cannot time {sorted(subjects)} against {reference!r}; name subjects, the reference among them"
         )
+    with quiet.measuring():
+        return _timed(subjects, effort, reference, seed, on_round)
+
+
+def _timed(
+    subjects: Mapping[str, Subject], effort: Effort, reference: str | None, seed: int, on_round: OnRound | None
+) -> Timings:
     counts = {name: max(effort.sessions, REFERENCES if name == reference else 1) for name in subjects}
     note = _bound_to_this_process(subjects) if effort.processes > 1 else ""
     if effort.processes > 1 and not note:

@@ -23,7 +23,7 @@ from sartor.run.ledger import Ledger
 from sartor.run.progress import Silent
 from sartor.run.schema import encode
 from sartor.training import Recipe
-from small import settings
+from small import latency_settings, settings
 
 EPOCHS = 4
 TASK = {"name": "digits", "size": 8, "batch": 512, "augment": ""}
@@ -270,3 +270,24 @@ def test_mistakes_of_a_command_line(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
         compare_recipe(folder=tmp_path / "out", **{**fixed, **arguments})
     assert not (tmp_path / "out").exists()
+
+
+def test_searches_side_by_side_find_what_they_find_one_after_another(whole, tmp_path):
+    found = compare({**RECIPE, "workers": {"name": "processes", "count": 2}}, tmp_path / "out", ASKED)
+    assert timeless(encode(found)) == timeless(encode(whole[0]))
+    trained = [{s.name: s.networks_trained for s in f.spent.stages} for f in (found, whole[0])]
+    assert trained[0] == trained[1]
+    assert trained[0]["search"] > 0
+
+
+@pytest.mark.slow
+def test_searches_side_by_side_know_the_measured_problem(tmp_path):
+    """The latency model is made once, by who compares; workers read it, and find networks inside the budget."""
+    recipe = latency_settings(
+        task=TASK, latency_model={"networks": 8, "heldout": 2, "sweeps": 1, "rounds": 2, "kind": "macs"}
+    )
+    asked = Setup({"random_search": {}}, Allowance("trials", 2), seeds=1)
+    found = compare({**recipe, "workers": {"name": "processes", "count": 2}}, tmp_path / "out", asked)
+    answers = [answer for c in found.contestants.values() for answer in c.answers if answer.arch is not None]
+    assert answers
+    assert all(a.modelled["latency_ms"] <= found.budget["latency_ms"] * (1 + 1e-9) for a in answers)

@@ -5,7 +5,7 @@ import pytest
 from sartor.core.errors import BudgetError, ConfigError
 from sartor.core.records import Constraint, Objective, Trial
 from sartor.jobs.fit.assemble import analytic_costs, assemble
-from sartor.jobs.fit.search import prepare, ranked, solve
+from sartor.jobs.fit.search import limits_of, prepare, ranked, solve
 from sartor.jobs.fit.stage import Job
 from sartor.run.folder import RunFolder
 from sartor.run.journal import FileJournal
@@ -108,3 +108,10 @@ def test_limits_end_a_search_that_goes_on_later(prepared, tmp_path):
 def test_unknown_settings_are_named(prepared):
     with pytest.raises(ConfigError, match="did you mean 'calibrate'"):
         prepared(strategy={"name": "ows", "epochs": 2}, evaluator={"calibrat": 3})
+
+
+def test_the_time_of_a_trial_is_that_of_the_workers_or_of_the_limits():
+    assert limits_of({"limits": {"trials": 3, "trial_seconds": 9.0}}) == {"trials": 3, "trial_seconds": 9.0}
+    workers = {"name": "serial", "count": 1, "trial_seconds": 2.0}
+    assert limits_of({"limits": {"trials": 3, "trial_seconds": 9.0}, "workers": workers})["trial_seconds"] == 2.0
+    assert limits_of({}) == {}

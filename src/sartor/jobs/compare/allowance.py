@@ -257,7 +257,11 @@ class _CappedLab:
     def __init__(self, lab: Lab, capped: Capped) -> None:
         self._lab, self._capped = lab, capped
 
-    def evaluate(self, proposals: Sequence[Proposal]) -> list[Trial]:
+    def evaluate(
+        self,
+        proposals: Sequence[Proposal],
+        ahead: Sequence[Proposal] = (),  # noqa: ARG002 - one may be more than the allowance
+    ) -> list[Trial]:
         """Trials in the order of `proposals`.
 
         Raises:

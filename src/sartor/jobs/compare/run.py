@@ -35,6 +35,7 @@ from sartor.jobs.compare.statistics import Frame, Outcome, contestants, figures,
 from sartor.jobs.fit import search, verify
 from sartor.jobs.fit.assemble import Parts, assemble
 from sartor.jobs.fit.budget import constraints
+from sartor.jobs.fit.crew import check, seen, workers_of
 from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.search import Search
@@ -43,12 +44,15 @@ from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network,
 from sartor.jobs.fit.verify import Tested
 from sartor.run import comparison as comparisons
 from sartor.run.comparison import Answer, Comparison, Given, Posed, Use, Yardstick
+from sartor.run.crew import Crew
 from sartor.run.folder import RunFolder, plain
 from sartor.run.journal import FileJournal, MemoryJournal
 from sartor.run.lab import JournaledLab
 from sartor.run.ledger import Ledger
 from sartor.run.progress import Display, Silent
 from sartor.run.runner import Limits, restore, run
+from sartor.run.schema import decode, encode
+from sartor.run.work import Order, Work
 from sartor.training import batches_of
 
 ROUNDS = 40
@@ -195,12 +199,12 @@ def compare(
         StateError: The folder is of another comparison.
     """
     display = display or Silent()
+    check(settings)
     parts = assemble({**settings, "strategy": settings.get("strategy") or {"name": "random_search"}})
     if any(len(bounds) > 1 for bounds in parts.budget.limits.values()):
         raise ConfigError("a comparison has one budget; give one bound per metric, not a list")
     entrants, absent = line_up(parts, setup)
-    allowance = {"unit": setup.allowance.unit, "amount": setup.allowance.amount}
-    with RunFolder(folder, {**shared(settings), "compare": allowance}) as place:
+    with RunFolder(folder, identity(settings, setup)) as place:
         job = Job(parts, place, Ledger(place.journal, age=age), display)
         try:
             found = replace(_Contest(job, setup, entrants).run(), left_out=absent)
@@ -240,7 +244,7 @@ class _Contest:
     """The stages of a comparison; each is done once, whatever kills the process in between."""
 
     def __init__(self, job: Job, setup: Setup, entrants: Sequence[Entrant]) -> None:
-        self.job, self.parts, self.entrants = job, job.parts, entrants
+        self.job, self.parts, self.setup, self.entrants = job, job.parts, setup, entrants
         self.allowance = setup.allowance
         self.seeds = [job.parts.seed + i for i in range(setup.seeds)]
         self.pipeline = Pipeline(job)
@@ -250,7 +254,7 @@ class _Contest:
         try:
             self.pipeline.pose()
             self._check()
-            answers = {(e.name, seed): self._answer(e, seed) for seed in self.seeds for e in self.entrants}
+            answers = self._answers()
             networks = {seed: self._networks(seed, answers) for seed in self.seeds}
             times = self._times(answers)
         finally:
@@ -270,9 +274,10 @@ class _Contest:
         return {e.name: self._price(e) for e in self.entrants}
 
     def _price(self, entrant: Entrant) -> Price:
-        job = replace(self.job, parts=replace(self.parts, config={**self.parts.config, "evaluator": entrant.evaluator}))
-        problem = search.problem_for(job, self.pipeline.costs, constraints(self.pipeline.limits))
-        return search.evaluator_for(job, plugins.load("strategies", entrant.strategy["name"]), problem).epochs
+        parts = replace(self.parts, config={**self.parts.config, "evaluator": entrant.evaluator})
+        problem = search.problem_for(parts, self.pipeline.costs, constraints(self.pipeline.limits))
+        strategy = plugins.load("strategies", entrant.strategy["name"])
+        return search.evaluator_for(parts, self.job.folder.path, strategy, problem).epochs
 
     def _job(self, entrant: Entrant, seed: int, place: RunFolder, *, pace: float | None) -> Job:
         """The job of one search: the recipe with its strategy, its evaluator and its seed."""
@@ -311,7 +316,39 @@ class _Contest:
                     capped.step(lab)
             return self.job.end(name, Pace(max(purse.seconds / (PROBE * share), 1e-6))).seconds
 
-    def _answer(self, entrant: Entrant, seed: int) -> Named:
+    def _answers(self) -> Answers:
+        """What all searches name: one after another, or side by side where there are workers."""
+        wanted = [(entrant, seed) for seed in self.seeds for entrant in self.entrants]
+        table = {k: v for k, v in self.parts.config.get("workers", {}).items() if k != "trial_seconds"}
+        workers = workers_of(table, self._order()) if table else None
+        if workers is None or not workers.elsewhere or not workers.count:
+            return {(entrant.name, seed): self.answer(entrant, seed) for entrant, seed in wanted}
+        for entrant in self.entrants:
+            self._pace(entrant)  # timed here, before anything runs beside it
+        answers: dict[tuple[str, int], Named] = {}
+        self.job.display.stage(f"{len(wanted)} searches, {workers.count} side by side")
+        with Crew(workers, MemoryJournal()) as crew, self.job.ledger.stage("search"):
+            crew.expect({i: {"strategy": e.name, "seed": seed} for i, (e, seed) in enumerate(wanted)})
+            for i, (entrant, seed) in enumerate(wanted):
+                found = crew.take(i).got()
+                self.job.ledger.count(trained=found["trained"])
+                self.job.display.bar(i + 1, len(wanted), "searches")
+                answers[entrant.name, seed] = decode(Named, found["named"], f"the answer of {entrant.name}")
+        return answers
+
+    def _order(self) -> Order:
+        kept = plain({k: v for k, v in self.parts.config.items() if k != "workers"})
+        seconds = self.parts.config.get("workers", {}).get("trial_seconds")
+        if seconds is not None:  # of a trial; what a worker does here is a whole search
+            kept["limits"] = {**kept.get("limits", {}), "trial_seconds": seconds}
+        arguments = {
+            "config": kept,
+            "folder": str(self.job.folder.path.absolute()),
+            "setup": encode(self.setup),
+        }
+        return Order(f"{__name__}:searches", arguments, seen(self.job.folder.path))
+
+    def answer(self, entrant: Entrant, seed: int) -> Named:
         """What the search names, run or gone on with in a folder of its own."""
         pace = self._pace(entrant)
         config = self._config(entrant, seed, pace=pace)
@@ -477,6 +514,28 @@ class _Contest:
         )
 
 
+def searches(arguments: Mapping[str, Any]) -> Work:
+    """What a worker does: whole searches of a comparison, each in its own folder, of which it has posed the problem."""
+    folder, parts = Path(arguments["folder"]), assemble(arguments["config"])
+    setup = decode(Setup, arguments["setup"], "the set-up of a comparison")
+    entrants, _ = line_up(parts, setup)
+    contest = _Contest(
+        Job(parts, RunFolder(folder, identity(parts.config, setup), own=False), Ledger(MemoryJournal()), Silent()),
+        setup,
+        entrants,
+    )
+    contest.pipeline.pose()
+
+    def search_one(job: Mapping[str, Any]) -> dict[str, Any]:
+        ledger = Ledger(MemoryJournal())
+        contest.job = replace(contest.job, ledger=ledger)
+        entrant = next(e for e in entrants if e.name == job["strategy"])
+        named = contest.answer(entrant, job["seed"])
+        return {"named": encode(named), "trained": sum(stage.networks_trained for stage in ledger.summary().stages)}
+
+    return search_one
+
+
 def thinned(task: Task, parts: int) -> tuple[Task, float]:
     """The task with a `parts`-th of its batches in an epoch, rounded up; and what share of them that really is."""
     whole = batches_of(task)
@@ -490,7 +549,12 @@ def thinned(task: Task, parts: int) -> tuple[Task, float]:
 
 def shared(config: Table) -> dict[str, Any]:
     """What all searches of a comparison have in common: the recipe without its strategy."""
-    return {k: v for k, v in config.items() if k not in ("strategy", "evaluator", "limits")}
+    return {k: v for k, v in config.items() if k not in ("strategy", "evaluator", "limits", "workers")}
+
+
+def identity(config: Table, setup: Setup) -> dict[str, Any]:
+    """What a comparison and whoever goes on with it must have in common."""
+    return {**shared(config), "compare": {"unit": setup.allowance.unit, "amount": float(setup.allowance.amount)}}
 
 
 def problem_of(parts: Parts) -> Posed:

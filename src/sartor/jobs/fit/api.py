@@ -17,6 +17,7 @@ from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, of_a_module, stand_in
+from sartor.jobs.fit.crew import check
 from sartor.jobs.fit.deliver import deliver, digests, environment, look_after
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
@@ -80,7 +81,8 @@ def fit(
         recipe: What is not given is taken from here: a packaged recipe, a TOML file, or tables; None: `network` for a
             module, else `digits`.
         display: Where progress is shown; nowhere by default.
-        tables: Further tables of the config: `training`, `latency_model`, `verification`, `evaluator`, `limits`.
+        tables: Further tables of the config: `training`, `latency_model`, `verification`, `evaluator`, `limits`,
+            `workers`.
 
     Returns:
         The trained network and all that is known about it.
@@ -127,6 +129,7 @@ def fit_config(
         objects: `space`, `task` or `target` as objects, instead of their tables.
     """
     display = display or Silent()
+    check(settings)
     parts = assemble(settings, **(objects or Objects()))
     with RunFolder(folder, settings) as run:
         if not run.finished:

@@ -246,6 +246,8 @@ def analytic_costs(space: Space) -> dict[str, CostModel]:
 
 WIDTHS = "widths"
 """The space that a module stands for."""
+OBJECT = "object "
+"""How the name begins of what no config can build."""
 STAND_IN = ("name", "choices", "fingerprint", "weights")
 """What `stand_in` says of an object, which is no setting."""
 
@@ -258,7 +260,7 @@ def of_a_module(table: Table) -> dict[str, Any]:
 def stand_in(thing: object) -> dict[str, Any]:
     """What a config says of an object that no config can build: enough to notice another one on resume."""
     kind = type(thing)
-    table = {"name": f"object {kind.__module__}.{kind.__qualname__}"}
+    table = {"name": f"{OBJECT}{kind.__module__}.{kind.__qualname__}"}
     if isinstance(thing, Space):
         table["choices"] = hashlib.sha256(repr(thing.choices).encode()).hexdigest()[:16]
     if isinstance(thing, Task):

@@ -15,6 +15,7 @@ from sartor.jobs.fit import choose, reference, search, verify
 from sartor.jobs.fit.assemble import analytic_costs
 from sartor.jobs.fit.budget import aimed, check_reachable, constraints, words
 from sartor.jobs.fit.choose import Chooser, Pick, Uniform
+from sartor.jobs.fit.crew import crew_for
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
@@ -130,7 +131,8 @@ class Pipeline:
         self.search = search.prepare(job, self.costs, constraints(self._aims()))
         if job.done("search.run", Searched) is None:
             with job.stage("search.run", f"Search: {self.parts.config['strategy']['name']}"):
-                finished = self.search.run()
+                with crew_for(job, type(self.search.strategy), self.search.problem) as crew:
+                    finished = self.search.run(crew)
                 if finished or final:
                     job.ledger.count(trained=self.search.trained(finished=finished))
                     job.end("search.run", Searched(finished))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from sartor import config as configs
 from sartor.core import plugins
@@ -12,9 +14,11 @@ from sartor.core.contracts import CostModel, Evaluator, Problem, Strategy
 from sartor.core.errors import BudgetError
 from sartor.core.records import Arch, Constraint, Objective, Trial
 from sartor.core.rng import derive
+from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.stage import Job
 from sartor.run import result as results
+from sartor.run.crew import Crew
 from sartor.run.journal import FileJournal, read_trials
 from sartor.run.runner import Limits, restore, run
 
@@ -51,6 +55,12 @@ def solve(
     return inside[0]
 
 
+def limits_of(config: configs.Table) -> dict[str, Any]:
+    """The `[limits]`, where a trial has the time that `[workers]` gives it, if that says so."""
+    own = {k: v for k, v in config.get("workers", {}).items() if k == "trial_seconds"}
+    return {**config.get("limits", {}), **own}
+
+
 @dataclass(frozen=True)
 class Search:
     """A search that can be run, gone on with, and asked."""
@@ -60,10 +70,14 @@ class Search:
     strategy: Strategy
     evaluator: Evaluator
 
-    def run(self) -> bool:
-        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on."""
+    def run(self, crew: Crew | None = None) -> bool:
+        """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on.
+
+        Args:
+            crew: Who runs the trials; None: this process.
+        """
         job = self.job
-        limits = configs.call(Limits, job.parts.config.get("limits", {}))
+        limits = configs.call(Limits, limits_of(job.parts.config))
 
         def progress(done: float, total: float, label: str) -> None:
             job.display.bar(done, total, label or "search")
@@ -78,6 +92,7 @@ class Search:
             progress=progress,
             on_trial=job.ledger.tick,
             on_step=job.ledger.tick,
+            crew=crew,
         )
 
     def trained(self, *, finished: bool) -> int:
@@ -120,9 +135,8 @@ class Search:
         )
 
 
-def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
-    """What a search of a job is told."""
-    parts = job.parts
+def problem_for(parts: Parts, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Problem:
+    """What a search of these parts is told."""
     return Problem(
         space=parts.space,
         objectives=(parts.task.metric.objective,),
@@ -134,18 +148,18 @@ def problem_for(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Con
 
 def prepare(job: Job, costs: Mapping[str, CostModel], constraints: tuple[Constraint, ...]) -> Search:
     """Build the search of a job."""
-    parts, problem = job.parts, problem_for(job, costs, constraints)
+    parts, problem = job.parts, problem_for(job.parts, costs, constraints)
     strategy = configs.build("strategies", parts.config["strategy"], problem, derive(parts.seed, "search"))
-    return Search(job, problem, strategy, evaluator_for(job, type(strategy), problem))
+    return Search(job, problem, strategy, evaluator_for(parts, job.folder.path, type(strategy), problem))
 
 
-def evaluator_for(job: Job, strategy: type[Strategy], problem: Problem) -> Evaluator:
+def evaluator_for(parts: Parts, folder: Path, strategy: type[Strategy], problem: Problem) -> Evaluator:
     """The evaluator of the `[evaluator]` table, completed: the strategy's own, the supernet's file, the recipe."""
-    table = {"name": strategy.evaluator, **job.parts.config.get("evaluator", {})}
+    table = {"name": strategy.evaluator, **parts.config.get("evaluator", {})}
     known = configs.keywords(plugins.load("evaluators", table["name"]))
     if "supernet" in known and strategy.shares_weights:  # the others train none and leave no file
-        table.setdefault("supernet", str(job.folder.path / "search" / "artifacts" / SUPERNET))
+        table.setdefault("supernet", str(folder / "search" / "artifacts" / SUPERNET))
     if "recipe" in known:
-        table.setdefault("recipe", dict(job.parts.config.get("training", {})))
+        table.setdefault("recipe", dict(parts.config.get("training", {})))
     evaluator: Evaluator = configs.build("evaluators", table, problem)
     return evaluator
