@@ -37,10 +37,10 @@ from sartor.core import plugins
 from sartor.core.contracts import Problem
 from sartor.core.records import Objective
 from sartor.jobs.search import search
-from sartor.run.crew import Crew
 from sartor.run.folder import write_json
 from sartor.run.journal import FileJournal
 from sartor.run.lab import judged_job
+from sartor.run.pool import Pool
 from sartor.run.runner import run
 from sartor.run.work import Order
 
@@ -61,14 +61,14 @@ def sartor_search(kind: str) -> Callable[[Path, int], list[float]]:
         problem = Problem(Numbers(), (Objective("accuracy", "max"),), (), {"total": Total()})
         strategy = plugins.load("strategies", "random_search")(problem, 0, trials=trials, batch=16)
         workers = plugins.load("run.workers", kind)(Order("worker_overhead:work"), count=WORKERS)
-        with Crew(workers, FileJournal(folder / "workers.jsonl")) as crew:
+        with Pool(workers, FileJournal(folder / "workers.jsonl")) as pool:
             run(
                 strategy,
                 problem,
                 Squares(),
                 folder=folder,
                 seed=0,
-                crew=crew if kind != "serial" else None,
+                pool=pool if kind != "serial" else None,
                 on_trial=lambda _: ends.append(time.perf_counter()),
             )
         return ends

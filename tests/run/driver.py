@@ -19,8 +19,8 @@ from typing import Any
 import sartor
 from run.toys import Draws, Score, problem
 from sartor.core import plugins
-from sartor.run.crew import Crew
 from sartor.run.journal import FileJournal
+from sartor.run.pool import Pool
 from sartor.run.runner import run
 from sartor.run.work import Order
 
@@ -33,8 +33,8 @@ def main(told: dict[str, Any]) -> None:
     strategy = Draws(p, 0, batch=told["batch"], trials=told["trials"])
     strategy.window = told.get("window", 1)
     workers = plugins.load("run.workers", told["kind"])(Order("run.toys:scores", told["work"]), **told["table"])
-    with Crew(workers, FileJournal(folder / "workers.jsonl")) as crew:
-        run(strategy, p, Score(), folder=folder, seed=0, crew=crew if told["table"]["count"] else None)
+    with Pool(workers, FileJournal(folder / "workers.jsonl")) as pool:
+        run(strategy, p, Score(), folder=folder, seed=0, pool=pool if told["table"]["count"] else None)
 
 
 def begin(
@@ -74,7 +74,7 @@ def until(look: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """What the crew has kept of a kind."""
+    """What the pool has kept of a kind."""
     path = folder / "workers.jsonl"
     return [r for r in FileJournal(path).read() if r["kind"] == kind]
 

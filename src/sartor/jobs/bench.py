@@ -22,11 +22,11 @@ from sartor.core.rng import derive
 from sartor.costs.tabular import Tabular as LookedUp
 from sartor.evaluators.tabular import METRIC, Tabular
 from sartor.jobs.fit.assemble import analytic_costs
-from sartor.jobs.fit.crew import workers_of
+from sartor.jobs.fit.workers import workers_of
 from sartor.regions.region import Price
 from sartor.rewards import compression
-from sartor.run.crew import Crew
 from sartor.run.journal import MemoryJournal
+from sartor.run.pool import Pool
 from sartor.run.simulated import SimulatedLab
 from sartor.run.stopwatch import Stopwatch
 from sartor.run.work import Order, Work
@@ -379,10 +379,10 @@ def _worked(stand: Stand, chunks: Sequence[tuple[str, range]], workers: int) -> 
             yield name, {r: stand.run(name, r) for r in runs}
         return
     order = Order(f"{__name__}:many_runs", asdict(stand.task))
-    with Crew(workers_of({"name": "processes", "count": workers}, order), MemoryJournal()) as crew:
-        crew.expect({i: {"strategy": name, "runs": list(runs)} for i, (name, runs) in enumerate(chunks)})
+    with Pool(workers_of({"name": "processes", "count": workers}, order), MemoryJournal()) as pool:
+        pool.expect({i: {"strategy": name, "runs": list(runs)} for i, (name, runs) in enumerate(chunks)})
         for i, (name, runs) in enumerate(chunks):
-            yield name, {r: Run.of(found) for r, found in zip(runs, crew.take(i).got(), strict=True)}
+            yield name, {r: Run.of(found) for r, found in zip(runs, pool.take(i).got(), strict=True)}
 
 
 def many_runs(task: Mapping[str, Any]) -> Work:

@@ -9,10 +9,10 @@ from sartor import archs
 from sartor.config import Table
 from sartor.core.errors import BudgetError
 from sartor.jobs.fit.assemble import Objects, assemble
-from sartor.jobs.fit.crew import check
 from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
+from sartor.jobs.fit.workers import check
 from sartor.run import result as results
 from sartor.run.folder import RunFolder
 from sartor.run.ledger import Ledger

@@ -25,8 +25,8 @@ from sartor.core.errors import (
 )
 from sartor.core.records import Proposal, Trial
 from sartor.core.rng import derive
-from sartor.run.crew import FATAL, LOST, MAX_STARTS, Crew, over_time
 from sartor.run.journal import Contents, Journal, chained, read_contents
+from sartor.run.pool import FATAL, LOST, MAX_STARTS, Pool, over_time
 
 WEIGHTS = "weights"
 """The folder among the artifacts with one file of weights per trial that may become a parent."""
@@ -35,7 +35,7 @@ Progress = Callable[[float, float, str], None]
 
 
 class JournaledLab:
-    """Evaluates proposals one by one, in order; with a crew several at a time, and what it journals is the same.
+    """Evaluates proposals one by one, in order; with a pool several at a time, and what it journals is the same.
 
     `resume_at` is the number of trials that the checkpoint already knows. Journaled trials
     after that were finished but not checkpointed: they are handed back instead of being run
@@ -43,8 +43,8 @@ class JournaledLab:
     is dropped (by a `rewind` record; the journal itself is never rewritten). `contents` is what
     the journal holds, for who has read it already.
 
-    With a crew the start of a trial is journaled with its end, when its turn has come: what is under way, and what has
-    come early, the crew keeps itself, deaths included (sartor.run.crew).
+    With a pool the start of a trial is journaled with its end, when its turn has come: what is under way, and what has
+    come early, the pool keeps itself, deaths included (sartor.run.pool).
 
     A start must survive the death of this process only, and a trial can be run again to the same
     result: both may reach the disk a little later (`sartor.run.journal.LAG`).
@@ -64,7 +64,7 @@ class JournaledLab:
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
         contents: Contents | None = None,
-        crew: Crew | None = None,
+        pool: Pool | None = None,
     ) -> None:
         contents = contents or read_contents(journal)
         self.digest = contents.digest(resume_at)
@@ -74,7 +74,7 @@ class JournaledLab:
         self.artifacts, self._progress, self._on_trial = artifacts, progress, on_trial
         self.count, self._replay = resume_at, deque(contents.trials[resume_at:])
         self._starts = dict(contents.starts)
-        self._crew, self._expected = crew, resume_at
+        self._pool, self._expected = pool, resume_at
         self.pending: list[dict[str, Any]] = []
 
     def evaluate(self, proposals: Sequence[Proposal], ahead: Sequence[Proposal] = ()) -> list[Trial]:
@@ -118,7 +118,7 @@ class JournaledLab:
         Call it once a checkpoint that knows them is written.
         """
         count = self.count if count is None else count
-        waiting = [] if self._crew is None else [job["parent"] for job in self._crew.expected.values()]
+        waiting = [] if self._pool is None else [job["parent"] for job in self._pool.expected.values()]
         parents = {*parents, *waiting}
         for path in (self.artifacts / WEIGHTS).glob("*.safetensors") if self.artifacts is not None else ():
             if int(path.stem) < count and int(path.stem) not in parents:
@@ -129,7 +129,7 @@ class JournaledLab:
             raise BudgetSpentError(f"all {self.max_trials} trials are used; raise limits.trials to go on")
         trial = self._replayed(proposal)
         if trial is None:
-            trial = self._run(proposal) if self._crew is None else self._fetch(proposal, following, self._crew)
+            trial = self._run(proposal) if self._pool is None else self._fetch(proposal, following, self._pool)
             if self._on_trial is not None:
                 self._on_trial(trial)
         self.count, self.digest = self.count + 1, chained(self.digest, [trial])
@@ -170,16 +170,16 @@ class JournaledLab:
         self.journal.append({"kind": "trial", **vars(trial)}, soon=True)
         return trial
 
-    def _fetch(self, proposal: Proposal, following: Sequence[Proposal], crew: Crew) -> Trial:
-        """The trial, from the crew, which is told what comes after it."""
+    def _fetch(self, proposal: Proposal, following: Sequence[Proposal], pool: Pool) -> Trial:
+        """The trial, from the pool, which is told what comes after it."""
         first = max(self._expected, self.count)
         last = self.count + len(following) if self.max_trials is None else self.max_trials
         jobs = {
             index: self._job(index, p) for index, p in enumerate(following[first - self.count :], first) if index < last
         }
-        crew.expect(jobs)
+        pool.expect(jobs)
         self._expected = first + len(jobs)
-        outcome = crew.take(self.count)
+        outcome = pool.take(self.count)
         metrics, error = self._costs(proposal), outcome.text
         if error is None:
             try:

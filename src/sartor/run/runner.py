@@ -18,9 +18,9 @@ from sartor.core import state
 from sartor.core.contracts import Evaluator, Problem, Strategy
 from sartor.core.errors import BudgetSpentError, ConfigError, StateError
 from sartor.core.records import Trial
-from sartor.run.crew import Crew
 from sartor.run.journal import LAG, Contents, FileJournal, read_contents
 from sartor.run.lab import JournaledLab, Progress
+from sartor.run.pool import Pool
 from sartor.run.scalars import Scalars
 
 CHECKPOINT = "state.safetensors"
@@ -63,7 +63,7 @@ def run(
     progress: Progress | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     on_step: Callable[[int], None] | None = None,
-    crew: Crew | None = None,
+    pool: Pool | None = None,
 ) -> bool:
     """Run, or go on with, the search kept in `folder`.
 
@@ -81,7 +81,7 @@ def run(
         progress: Told how much of a step is done.
         on_trial: Called after each trial that was run; not for those that an earlier session ran.
         on_step: Called with the number of each step that is done.
-        crew: Who runs the trials instead of `evaluator` here; trials and journal are the same.
+        pool: Who runs the trials instead of `evaluator` here; trials and journal are the same.
 
     Returns:
         Whether the strategy has finished (False: a limit was reached).
@@ -105,7 +105,7 @@ def run(
         progress=progress,
         on_trial=on_trial,
         contents=contents,
-        crew=crew,
+        pool=pool,
     )
     ends = None if limits.hours is None else time.monotonic() + 3600 * limits.hours
     lab.forget(strategy.parents())  # a kill may have come between the last checkpoint and this

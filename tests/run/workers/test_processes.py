@@ -6,8 +6,8 @@ from run import driver, faults
 from run.toys import Draws, Score, problem
 from sartor.core import plugins
 from sartor.core.errors import ConfigError, StateError
-from sartor.run.crew import LOST, Crew
 from sartor.run.journal import FileJournal, MemoryJournal, read_trials
+from sartor.run.pool import LOST, Pool
 from sartor.run.runner import run
 from sartor.run.work import Order, usable
 from sartor.run.workers.processes import Processes
@@ -24,8 +24,8 @@ def whole(tmp_path_factory):
 def test_the_journal_is_the_serial_one(tmp_path, whole, count):
     p = problem()
     workers = Processes(Order("run.toys:scores"), count=count)
-    with Crew(workers, FileJournal(tmp_path / "workers.jsonl")) as crew:
-        assert run(Draws(p, 0, batch=6, trials=TRIALS), p, Score(), folder=tmp_path, seed=0, crew=crew)
+    with Pool(workers, FileJournal(tmp_path / "workers.jsonl")) as pool:
+        assert run(Draws(p, 0, batch=6, trials=TRIALS), p, Score(), folder=tmp_path, seed=0, pool=pool)
     assert faults.journal(tmp_path) == whole
     assert len(driver.records(tmp_path, "ran")) == TRIALS
     assert len({r["by"]["process"] for r in driver.records(tmp_path, "ran")}) <= count
@@ -65,9 +65,9 @@ def test_two_thousand_trials_with_a_kill_every_few_seconds_lose_nothing(tmp_path
     faults.soak(tmp_path, "processes", trials=2000, seconds=0.05, every=3.0)
 
 
-def crew(count, **settings):
+def pool(count, **settings):
     work = settings.pop("work", {})
-    return Crew(Processes(Order("run.toys:scores", work), count=count, **settings), MemoryJournal())
+    return Pool(Processes(Order("run.toys:scores", work), count=count, **settings), MemoryJournal())
 
 
 def job(index):
@@ -75,7 +75,7 @@ def job(index):
 
 
 def test_threads_and_cores_are_set_in_the_process():
-    with crew(2, work={"where": True, "seconds": 0.3}) as it:
+    with pool(2, work={"where": True, "seconds": 0.3}) as it:
         it.expect({i: job(i) for i in range(4)})
         found = [it.take(i).got() for i in range(4)]
     assert {f["threads"] for f in found} == {1}
@@ -101,14 +101,14 @@ def test_what_cannot_be_is_said_before_anything_starts(settings, message):
 
 
 def test_workers_that_cannot_make_the_work_end_the_search():
-    with Crew(Processes(Order("no_such_module:work"), count=1), MemoryJournal()) as it:
+    with Pool(Processes(Order("no_such_module:work"), count=1), MemoryJournal()) as it:
         it.expect({0: job(0)})
         with pytest.raises(StateError, match="a worker failed: ModuleNotFoundError: No module named 'no_such_module'"):
             it.take(0)
 
 
 def test_a_mistake_in_the_set_up_stops_the_search():
-    with crew(1, work={"acts": {"0": "fatal"}}) as it:
+    with pool(1, work={"acts": {"0": "fatal"}}) as it:
         it.expect({0: job(0)})
         found = it.take(0)
     with pytest.raises(ConfigError, match="mend me"):

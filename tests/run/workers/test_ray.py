@@ -15,8 +15,8 @@ import pytest
 from run import driver, faults
 from run.toys import Draws, Score, problem
 from sartor.core.errors import ConfigError, MissingExtraError
-from sartor.run.crew import LOST
 from sartor.run.journal import FileJournal, read_trials
+from sartor.run.pool import LOST
 from sartor.run.runner import run
 from sartor.run.workers import ray
 from sartor.run.workers.ray import Ray

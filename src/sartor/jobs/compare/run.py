@@ -35,20 +35,20 @@ from sartor.jobs.compare.statistics import Frame, Outcome, contestants, figures,
 from sartor.jobs.fit import search, verify
 from sartor.jobs.fit.assemble import Parts, assemble
 from sartor.jobs.fit.budget import constraints
-from sartor.jobs.fit.crew import check, seen, workers_of
 from sartor.jobs.fit.deliver import environment
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Tested
+from sartor.jobs.fit.workers import check, seen, workers_of
 from sartor.run import comparison as comparisons
 from sartor.run.comparison import Answer, Comparison, Given, Posed, Use, Yardstick
-from sartor.run.crew import Crew
 from sartor.run.folder import RunFolder, plain
 from sartor.run.journal import FileJournal, MemoryJournal
 from sartor.run.lab import JournaledLab
 from sartor.run.ledger import Ledger
+from sartor.run.pool import Pool
 from sartor.run.progress import Display, Silent
 from sartor.run.runner import Limits, restore, run
 from sartor.run.schema import decode, encode
@@ -327,10 +327,10 @@ class _Contest:
             self._pace(entrant)  # timed here, before anything runs beside it
         answers: dict[tuple[str, int], Named] = {}
         self.job.display.stage(f"{len(wanted)} searches, {workers.count} side by side")
-        with Crew(workers, MemoryJournal()) as crew, self.job.ledger.stage("search"):
-            crew.expect({i: {"strategy": e.name, "seed": seed} for i, (e, seed) in enumerate(wanted)})
+        with Pool(workers, MemoryJournal()) as pool, self.job.ledger.stage("search"):
+            pool.expect({i: {"strategy": e.name, "seed": seed} for i, (e, seed) in enumerate(wanted)})
             for i, (entrant, seed) in enumerate(wanted):
-                found = crew.take(i).got()
+                found = pool.take(i).got()
                 self.job.ledger.count(trained=found["trained"])
                 self.job.display.bar(i + 1, len(wanted), "searches")
                 answers[entrant.name, seed] = decode(Named, found["named"], f"the answer of {entrant.name}")

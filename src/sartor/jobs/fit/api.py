@@ -17,10 +17,10 @@ from sartor.core.contracts import Batch, Space, Target, Task
 from sartor.core.errors import ConfigError
 from sartor.exporting.weights_file import load_own
 from sartor.jobs.fit.assemble import Objects, Parts, assemble, of_a_module, stand_in
-from sartor.jobs.fit.crew import check
 from sartor.jobs.fit.deliver import deliver, digests, environment, look_after
 from sartor.jobs.fit.pipeline import Pipeline
 from sartor.jobs.fit.stage import Job
+from sartor.jobs.fit.workers import check
 from sartor.report.page import render
 from sartor.run import result as results
 from sartor.run.folder import RunFolder

@@ -15,12 +15,12 @@ from sartor.jobs.fit import choose, reference, search, verify
 from sartor.jobs.fit.assemble import analytic_costs
 from sartor.jobs.fit.budget import aimed, check_reachable, constraints, words
 from sartor.jobs.fit.choose import Chooser, Pick, Uniform
-from sartor.jobs.fit.crew import crew_for
 from sartor.jobs.fit.meter import Meter
 from sartor.jobs.fit.search import Search
 from sartor.jobs.fit.stage import Chosen, Job
 from sartor.jobs.fit.train import TrainedNetwork, forget_training, keep_network, train_network
 from sartor.jobs.fit.verify import Export, Tested, Verified
+from sartor.jobs.fit.workers import pool_for
 from sartor.run.result import Entry, LatencyModel, Look, Point, Role
 
 
@@ -131,8 +131,8 @@ class Pipeline:
         self.search = search.prepare(job, self.costs, constraints(self._aims()))
         if job.done("search.run", Searched) is None:
             with job.stage("search.run", f"Search: {self.parts.config['strategy']['name']}"):
-                with crew_for(job, type(self.search.strategy), self.search.problem) as crew:
-                    finished = self.search.run(crew)
+                with pool_for(job, type(self.search.strategy), self.search.problem) as pool:
+                    finished = self.search.run(pool)
                 if finished or final:
                     job.ledger.count(trained=self.search.trained(finished=finished))
                     job.end("search.run", Searched(finished))

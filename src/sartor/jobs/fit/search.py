@@ -18,8 +18,8 @@ from sartor.jobs.fit.assemble import Parts
 from sartor.jobs.fit.budget import human
 from sartor.jobs.fit.stage import Job
 from sartor.run import result as results
-from sartor.run.crew import Crew
 from sartor.run.journal import FileJournal, read_trials
+from sartor.run.pool import Pool
 from sartor.run.runner import Limits, restore, run
 
 SUPERNET = "supernet.safetensors"
@@ -70,11 +70,11 @@ class Search:
     strategy: Strategy
     evaluator: Evaluator
 
-    def run(self, crew: Crew | None = None) -> bool:
+    def run(self, pool: Pool | None = None) -> bool:
         """Run, or go on; a finished search only loads its state. False when a limit ended it: it can go on.
 
         Args:
-            crew: Who runs the trials; None: this process.
+            pool: Who runs the trials; None: this process.
         """
         job = self.job
         limits = configs.call(Limits, limits_of(job.parts.config))
@@ -92,7 +92,7 @@ class Search:
             progress=progress,
             on_trial=job.ledger.tick,
             on_step=job.ledger.tick,
-            crew=crew,
+            pool=pool,
         )
 
     def trained(self, *, finished: bool) -> int:

@@ -6,8 +6,8 @@ from multiprocessing.connection import wait
 from typing import final
 
 from sartor.core.errors import ConfigError
-from sartor.run.hand import Hand
 from sartor.run.work import Answer, Job, Workers, check_machine, cores_of, this_machine
+from sartor.run.worker import Worker
 
 __all__ = ["Processes"]
 
@@ -35,11 +35,11 @@ class Processes(Workers):
 
     def open(self) -> None:
         """Start all processes; they make the work side by side."""
-        self._hands: list[Hand] = []
+        self._workers: list[Worker] = []
         for slot in range(self.count):
             gpus = range(slot * self.gpus, (slot + 1) * self.gpus) if self.gpus else None
-            self._hands.append(
-                Hand(
+            self._workers.append(
+                Worker(
                     self.order,
                     threads=self.cpus,
                     gpus=gpus,
@@ -50,22 +50,22 @@ class Processes(Workers):
 
     def start(self, key: int, job: Job) -> None:
         """Give it to a free process."""
-        slot = next(i for i, hand in enumerate(self._hands) if hand.task is None)
-        self._hands[slot].start(key, job, cores_of(slot, self.cpus))
+        slot = next(i for i, worker in enumerate(self._workers) if worker.task is None)
+        self._workers[slot].start(key, job, cores_of(slot, self.cpus))
 
     def wait(self) -> list[Answer]:
         """What has ended."""
         found: list[Answer] = []
         while not found:
-            limits = [hand.left for hand in self._hands if hand.left is not None]
-            readable = wait([hand.handle for hand in self._hands], min(limits, default=None))
-            for hand in self._hands:
-                if hand.handle in readable or hand.left == 0.0:
-                    answer = hand.read()
+            limits = [worker.left for worker in self._workers if worker.left is not None]
+            readable = wait([worker.handle for worker in self._workers], min(limits, default=None))
+            for worker in self._workers:
+                if worker.handle in readable or worker.left == 0.0:
+                    answer = worker.read()
                     found += [] if answer is None else [answer]
         return found
 
     def close(self) -> None:
         """End all processes."""
-        while self._hands:
-            self._hands.pop().close()
+        while self._workers:
+            self._workers.pop().close()

@@ -1,7 +1,7 @@
 """A Ray cluster: one task per trial, on this machine or on several (needs `ray`).
 
 Plain tasks, no actors, no retries by Ray: who dies is counted here. Inside a task the trial runs in a process of its
-own (sartor.run.hand), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same as
+own (sartor.run.worker), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same as
 with `processes`, on every node. Nothing is pickled but the name of a function and two lines of JSON. Files (the run
 folder, weights that are handed on, data) are read and written where the driver reads and writes them: all nodes must
 see the same folders.
@@ -23,8 +23,8 @@ from importlib.util import find_spec
 from typing import Any, final
 
 from sartor.core.errors import ConfigError, MissingExtraError, SartorError, StateError
-from sartor.run.hand import Hand, named_error
 from sartor.run.work import Answer, Job, Order, Workers, check_machine, cores_of, this_machine
+from sartor.run.worker import Worker, named_error
 
 __all__ = ["Ray"]
 
@@ -168,25 +168,25 @@ def one(told: str, asked: str) -> str:
     Returns:
         The answer as JSON; `refused` with kind and message of the error if no process can do the work here.
     """
-    hand, wanted = _hand(told), json.loads(asked)
+    worker, wanted = _worker(told), json.loads(asked)
     try:
-        hand.start(0, wanted["job"], wanted["cores"])
+        worker.start(0, wanted["job"], wanted["cores"])
         while True:
-            answer = hand.await_answer()
+            answer = worker.await_answer()
             if answer is not None:
                 return json.dumps(asdict(answer))
     except SartorError as error:
-        _hand.cache_clear()
-        hand.close()
+        _worker.cache_clear()
+        worker.close()
         return json.dumps({"refused": [type(error).__name__, str(error)]})
 
 
 @lru_cache(maxsize=1)
-def _hand(told: str) -> Hand:
+def _worker(told: str) -> Worker:
     """The process of this worker of Ray: made once, as Ray uses a worker for many tasks."""
     settings: Mapping[str, Any] = json.loads(told)
     order = Order(settings["order"]["make"], settings["order"]["arguments"], tuple(settings["order"]["sees"]))
-    return Hand(
+    return Worker(
         order,
         threads=settings["threads"],
         memory_gb=settings["memory_gb"],

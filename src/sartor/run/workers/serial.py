@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import final
 
-from sartor.run.hand_process import done
 from sartor.run.work import Answer, Job, Work, Workers
+from sartor.run.worker_process import done
 
 __all__ = ["Serial"]
 

@@ -25,7 +25,7 @@ told = json.loads(sys.stdin.readline())
 os.environ.update(told["environment"])
 os.chdir(told["folder"])
 sys.path[:] = told["path"]
-from sartor.run.hand_process import main
+from sartor.run.worker_process import main
 main()
 """
 """It finds the modules that this process finds, and has its threads and GPUs before anything reads their number."""
@@ -36,7 +36,7 @@ TRIES = 3
 
 @dataclass
 class Task:
-    """A job that a hand is at.
+    """A job that a worker is at.
 
     Attributes:
         key: Of the job.
@@ -53,7 +53,7 @@ class Task:
 
 
 @final
-class Hand:
+class Worker:
     """Does one job at a time in a process of its own, which is started anew whenever it dies.
 
     Args:
@@ -89,8 +89,8 @@ class Hand:
         self._begin()
 
     def start(self, key: int, job: Job, cores: Sequence[int] = ()) -> None:
-        """Begin a job; the hand must be free."""
-        assert self.task is None, "a hand does one job at a time"
+        """Begin a job; the worker must be free."""
+        assert self.task is None, "a worker does one job at a time"
         self.task = Task(key, job, list(cores))
         self._send()
 
@@ -150,7 +150,7 @@ class Hand:
             stdin=subprocess.PIPE,
             stdout=theirs,
             stderr=self._noise,
-            start_new_session=True,  # Ctrl-C is for the driver, which then ends its hands
+            start_new_session=True,  # Ctrl-C is for the driver, which then ends its workers
         )
         os.close(theirs)
         self._text, self._ready, self._closed = b"", False, False

@@ -5,8 +5,8 @@ from collections import deque
 import pytest
 
 from sartor.core.errors import StateError
-from sartor.run.crew import LOST, MAX_STARTS, Crew, Outcome
 from sartor.run.journal import MemoryJournal
+from sartor.run.pool import LOST, MAX_STARTS, Outcome, Pool
 from sartor.run.work import Answer, Workers
 
 
@@ -50,64 +50,64 @@ def jobs(*numbers, offset=0):
 
 def test_results_come_in_the_order_in_which_they_are_asked_for():
     workers = Scripted([2, 0, 1, 3], count=3)
-    with Crew(workers, MemoryJournal()) as crew:
-        crew.expect(jobs(0, 1, 2, 3))
-        assert [crew.take(n).got() for n in range(4)] == [0, 10, 20, 30]
+    with Pool(workers, MemoryJournal()) as pool:
+        pool.expect(jobs(0, 1, 2, 3))
+        assert [pool.take(n).got() for n in range(4)] == [0, 10, 20, 30]
     assert workers.started == [0, 1, 2, 3]
     assert workers.most == 3
 
 
 def test_what_has_come_early_is_not_done_again():
     log = MemoryJournal()
-    with Crew(Scripted([2, 1, 0], count=3), log) as crew:
-        crew.expect(jobs(0, 1, 2, 3))
-        crew.take(0)
+    with Pool(Scripted([2, 1, 0], count=3), log) as pool:
+        pool.expect(jobs(0, 1, 2, 3))
+        pool.take(0)
     workers = Scripted()
-    with Crew(workers, log) as crew:
-        crew.expect(jobs(1, 2, 3))
-        assert [crew.take(n).got() for n in (1, 2, 3)] == [10, 20, 30]
+    with Pool(workers, log) as pool:
+        pool.expect(jobs(1, 2, 3))
+        assert [pool.take(n).got() for n in (1, 2, 3)] == [10, 20, 30]
     assert workers.started == [3]
 
 
 def test_what_is_known_of_other_jobs_of_these_numbers_is_forgotten():
     log = MemoryJournal()
-    with Crew(Scripted(lose=[0, 0, 0], count=2), log) as crew:
-        crew.expect(jobs(0, 1))
-        assert (crew.take(0).text, crew.take(1).got()) == (LOST, 10)
-    with Crew(Scripted(lose=[0, 0]), log) as crew:
-        crew.expect(jobs(0, 1, offset=5))
-        assert [crew.take(n).got() for n in (0, 1)] == [50, 60]
+    with Pool(Scripted(lose=[0, 0, 0], count=2), log) as pool:
+        pool.expect(jobs(0, 1))
+        assert (pool.take(0).text, pool.take(1).got()) == (LOST, 10)
+    with Pool(Scripted(lose=[0, 0]), log) as pool:
+        pool.expect(jobs(0, 1, offset=5))
+        assert [pool.take(n).got() for n in (0, 1)] == [50, 60]
 
 
 def test_the_third_death_in_a_job_fails_it_earlier_sessions_included():
     log = MemoryJournal()
-    with Crew(Scripted([1, 0, 0], lose=[1, 0], count=2), log) as crew:
-        crew.expect(jobs(0, 1))
-        assert crew.take(0).got() == 0
-    with Crew(Scripted(lose=[1, 1]), log) as crew:
-        crew.expect(jobs(1))
-        assert crew.take(1) == Outcome(error=("", LOST))
+    with Pool(Scripted([1, 0, 0], lose=[1, 0], count=2), log) as pool:
+        pool.expect(jobs(0, 1))
+        assert pool.take(0).got() == 0
+    with Pool(Scripted(lose=[1, 1]), log) as pool:
+        pool.expect(jobs(1))
+        assert pool.take(1) == Outcome(error=("", LOST))
     assert len([r for r in log.read() if r["kind"] == "death"]) == 1 + MAX_STARTS
     records = [r for r in log.read() if r["kind"] != "ran"]
     workers = Scripted()
     cut = MemoryJournal()
     cut.extend(records)  # killed between the third death and its consequence
-    with Crew(workers, cut) as crew:
-        crew.expect(jobs(1))
-        assert crew.take(1).text == LOST
+    with Pool(workers, cut) as pool:
+        pool.expect(jobs(1))
+        assert pool.take(1).text == LOST
     assert workers.started == []
 
 
 def test_a_late_job_is_said_to_be_so():
-    with Crew(Scripted(late=[0]), MemoryJournal()) as crew:
-        crew.expect(jobs(0))
-        assert crew.take(0).text == "TrialTimeoutError: over its time limit of 5 s (trial_seconds)"
+    with Pool(Scripted(late=[0]), MemoryJournal()) as pool:
+        pool.expect(jobs(0))
+        assert pool.take(0).text == "TrialTimeoutError: over its time limit of 5 s (trial_seconds)"
 
 
 def test_workers_are_opened_with_the_first_job_only():
     workers = Scripted()
-    with Crew(workers, MemoryJournal()) as crew:
-        crew.expect({})
+    with Pool(workers, MemoryJournal()) as pool:
+        pool.expect({})
     assert not hasattr(workers, "opened")
 
 
@@ -129,4 +129,4 @@ def test_a_damaged_record_is_named(record):
     log = MemoryJournal()
     log.append(record)
     with pytest.raises(StateError, match=r"no whole 'ran' .*; restore workers\.jsonl"):
-        Crew(Scripted(), log)
+        Pool(Scripted(), log)

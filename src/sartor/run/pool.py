@@ -1,4 +1,4 @@
-"""A crew: jobs with numbers go to workers, and come back when they are asked for, in whatever order they ended.
+"""A pool: jobs with numbers go to workers, and come back when they are asked for, in whatever order they ended.
 
 A journal of its own keeps what is known before it is asked for: a job that was started, one that has ended (with who
 did it, on which cores, how long), one that took its worker down. Whoever is killed goes on from there: only what was
@@ -14,9 +14,9 @@ from typing import Any, Self, final
 
 from sartor.core import errors
 from sartor.core.errors import CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, StateError
-from sartor.run.hand import named_error
 from sartor.run.journal import Journal
 from sartor.run.work import Answer, Job, Workers
+from sartor.run.worker import named_error
 
 FATAL = (CapabilityError, ConfigError, DataError, LeakError, MissingExtraError, StateError)
 """Mistakes in the set-up and full disks: every other trial would fail the same way, so the search stops."""
@@ -70,7 +70,7 @@ class Outcome:
 
 
 @final
-class Crew:
+class Pool:
     """Hands jobs to workers in the order of their numbers.
 
     Args:

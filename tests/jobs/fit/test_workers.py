@@ -8,7 +8,7 @@ from torch import nn
 
 from sartor.core.errors import ConfigError
 from sartor.jobs.fit.api import fit
-from sartor.jobs.fit.crew import check, seen, workers_of
+from sartor.jobs.fit.workers import check, seen, workers_of
 from sartor.jobs.search import search
 from sartor.run.journal import FileJournal
 from small import settings

@@ -17,10 +17,10 @@ from sartor.core.records import Constraint
 from sartor.jobs.fit import search
 from sartor.jobs.fit.assemble import OBJECT, analytic_costs, assemble
 from sartor.jobs.fit.stage import Job
-from sartor.run.crew import Crew
 from sartor.run.folder import plain
 from sartor.run.journal import FileJournal
 from sartor.run.lab import judged_job
+from sartor.run.pool import Pool
 from sartor.run.work import Order, Work, Workers
 
 KIND = "run.workers"
@@ -68,7 +68,7 @@ def check(config: Table) -> None:
             )
 
 
-def crew_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractContextManager[Crew | None]:
+def pool_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractContextManager[Pool | None]:
     """Who runs the trials of a search; None: this process does."""
     config = job.parts.config
     if "workers" not in config:
@@ -79,7 +79,7 @@ def crew_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractCo
     if strategy.shares_weights:
         job.display.say("  no workers: the strategy trains one network for all its trials, in this process")
         return nullcontext()
-    return Crew(workers, FileJournal(job.folder.path / "search" / "workers.jsonl"))
+    return Pool(workers, FileJournal(job.folder.path / "search" / "workers.jsonl"))
 
 
 def seen(folder: Path) -> tuple[str, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sartor.core.errors import ConfigError, StateError
-from sartor.run import hand as hands
-from sartor.run.hand import Hand, named_error
+from sartor.run import worker as workers
 from sartor.run.work import Order
+from sartor.run.worker import Worker, named_error
 from sartor.timing import quiet
 
 
@@ -18,24 +18,24 @@ def job(index):
     return {"index": index, "arch": [0, 1, 2], "fidelity": 1.0, "parent": None, "seed": index}
 
 
-def answer(hand):
+def answer(worker):
     while True:
-        found = hand.await_answer()
+        found = worker.await_answer()
         if found is not None:
             return found
 
 
 @pytest.fixture
 def made():
-    hands = []
+    workers = []
 
     def make(order, **settings):
-        hands.append(Hand(order, threads=1, **settings))
-        return hands[-1]
+        workers.append(Worker(order, threads=1, **settings))
+        return workers[-1]
 
     yield make
-    for hand in hands:
-        hand.close()
+    for worker in workers:
+        worker.close()
 
 
 def dies_at_once(arguments):
@@ -47,38 +47,38 @@ def gpus(arguments):
 
 
 def test_one_process_does_job_after_job_and_a_new_one_follows_a_death(made):
-    hand = made(Order("run.toys:scores", {"acts": {"1": "die"}}))
+    worker = made(Order("run.toys:scores", {"acts": {"1": "die"}}))
     found = []
     for index in (0, 1, 2, 3):
-        hand.start(index, job(index))
-        found.append(answer(hand))
+        worker.start(index, job(index))
+        found.append(answer(worker))
     assert [a.key for a in found] == [0, 1, 2, 3]
     assert [a.lost for a in found] == ["", "SIGKILL", "", ""]
     assert found[2].ran["process"] == found[3].ran["process"] != found[0].ran["process"]
 
 
 def test_a_job_that_is_late_is_stopped_from_outside(made):
-    hand = made(Order("run.toys:scores", {"acts": {"0": "hang"}}), trial_seconds=0.3)
-    hand.start(0, job(0))
-    assert answer(hand).late
-    hand.start(1, job(1))
-    assert answer(hand).value
+    worker = made(Order("run.toys:scores", {"acts": {"0": "hang"}}), trial_seconds=0.3)
+    worker.start(0, job(0))
+    assert answer(worker).late
+    worker.start(1, job(1))
+    assert answer(worker).value
 
 
 def test_a_process_has_the_folder_the_gpus_and_the_threads_that_it_is_given(made):
-    hand = made(Order("run.test_hand:gpus"), gpus=[2, 3])
-    hand.start(0, job(0))
-    assert answer(hand).value == ["2,3", "1", str(Path.cwd())]
+    worker = made(Order("run.test_worker:gpus"), gpus=[2, 3])
+    worker.start(0, job(0))
+    assert answer(worker).value == ["2,3", "1", str(Path.cwd())]
 
 
 def test_processes_that_end_before_they_are_ready_are_not_started_for_ever(made):
-    hand = made(Order("run.test_hand:dies_at_once"))
+    worker = made(Order("run.test_worker:dies_at_once"))
     with pytest.raises(StateError, match=r"a worker ended 3 times while it started \(status 3\)"):
-        answer(hand)
+        answer(worker)
 
 
 def test_another_version_in_a_worker_is_refused(made, monkeypatch):
-    monkeypatch.setattr(hands, "versions", lambda: {"sartor": "9.9", "torch": "1.0"})
+    monkeypatch.setattr(workers, "versions", lambda: {"sartor": "9.9", "torch": "1.0"})
     with pytest.raises(ConfigError, match=r"has sartor .*, torch .*, this process has sartor 9\.9, torch 1\.0"):
         answer(made(Order("run.toys:scores")))
 
@@ -97,12 +97,12 @@ def test_errors_of_another_process_are_raised_as_what_they_are():
 def test_who_waits_until_nobody_measures_is_not_late(made, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    hand = made(Order("run.toys:scores"), trial_seconds=0.3)
+    worker = made(Order("run.toys:scores"), trial_seconds=0.3)
     with quiet.measuring():
-        hand.start(0, job(0))
+        worker.start(0, job(0))
         ends = time.monotonic() + 1.5
         while time.monotonic() < ends:
-            if wait([hand.handle], 0.1):
-                assert hand.read() is None
-            assert hand.left is None
-    assert answer(hand).value
+            if wait([worker.handle], 0.1):
+                assert worker.read() is None
+            assert worker.left is None
+    assert answer(worker).value

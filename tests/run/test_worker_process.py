@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from run.toys import scores
-from sartor.run.hand_process import done
 from sartor.run.work import usable
+from sartor.run.worker_process import done
 
 
 def job(index):
@@ -39,13 +39,13 @@ def test_cores_are_those_that_were_asked_for():
 def test_a_process_ends_in_the_middle_of_a_job_when_its_driver_is_gone(tmp_path):
     program = """
 import os, sys
-from sartor.run.hand import Hand
+from sartor.run.worker import Worker
 from sartor.run.work import Order
-hand = Hand(Order("run.toys:scores", {"seconds": 600, "marks": sys.argv[1]}), threads=1)
-hand.start(0, {"index": 0, "arch": [0, 1, 2], "fidelity": 1.0, "parent": None, "seed": 0})
+worker = Worker(Order("run.toys:scores", {"seconds": 600, "marks": sys.argv[1]}), threads=1)
+worker.start(0, {"index": 0, "arch": [0, 1, 2], "fidelity": 1.0, "parent": None, "seed": 0})
 while not os.listdir(sys.argv[1]):
-    hand.await_answer() if not hand._ready else None
-print(hand.process.pid, flush=True)
+    worker.await_answer() if not worker._ready else None
+print(worker.process.pid, flush=True)
 os._exit(9)
 """
     path = os.pathsep.join(sys.path)
