@@ -1,8 +1,8 @@
 """A Ray cluster: one task per trial, on this machine or on several (needs `ray`).
 
 Plain tasks, no actors, no retries by Ray: who dies is counted here. Inside a task the trial runs in a process of its
-own (sartor.run.worker), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same as
-with `processes`, on every node. Nothing is pickled but the name of a function and two lines of JSON. Files (the run
+own (sartor.run.worker), which lasts as long as Ray keeps its worker: so a time limit, a crash and memory are the same
+as with `processes`, on every node. Nothing is pickled but the name of a function and two lines of JSON. Files (the run
 folder, weights that are handed on, data) are read and written where the driver reads and writes them: all nodes must
 see the same folders.
 """
