@@ -58,6 +58,7 @@ from sartor.targets.openvino import OpenVino
 from sartor.targets.torch_cpu import TorchCpu
 from sartor.tasks.loaders import loaders
 from sartor.timing.meter import Subject
+from sartor.training.doubts import doubts
 from sartor.training.evaluation import evaluate, score
 from sartor.training.fitting import channels_apart, check_fits
 from small import settings
@@ -184,6 +185,7 @@ LEAVES: dict[str, Callable[[Any, Path], Any]] = {
     "targets.torch_cpu:TorchCpu.prepare": lambda n, f: TorchCpu().prepare(n, X, f),
     "targets.torch_cpu:TorchCpu.template": lambda n, _: TorchCpu().template(n, X),
     "timing.meter:Subject.prepared": lambda n, f: Subject.prepared(TorchCpu(), n, X, f),
+    "training.doubts:doubts": lambda n, _: doubts(n, task(), 0.5),
     "training.fitting:channels_apart": lambda n, _: channels_apart(task(), n),
     "training.fitting:check_fits": lambda n, _: check_fits(task(), n, taught=True),
     "core.trees:device_of": lambda n, _: device_of(n),
@@ -213,6 +215,7 @@ OWN = {
     "surgery.students.tally:Tally.__init__": "reads weights of what a space holds",
     "surrogates.embedding:": "networks of its own",
     "targets.torch_cuda:": "needs a GPU; copies as the others do",
+    "training.drop_path:": "for the training of it, with which it shares its weights",
     "training.engine:": "trains it, which is what it is for",
     "training.evaluation:mode": "for a block",
     "training.loop:fit": "trains it, which is what it is for",

@@ -124,6 +124,10 @@ def minus(trial):
     return replace(trial, metrics={k: -v if k.startswith("accuracy") else v for k, v in trial.metrics.items()})
 
 
+NEEDS = {("partition", "latent"): {"share": "none"}}
+"""Words that go with one of another setting only."""
+
+
 def worded(cls, smoke):
     """Every word or switch that a setting can have and has not, as `SETTING-WORD` and a table."""
     hints = get_type_hints(cls.__init__)
@@ -133,7 +137,8 @@ def worded(cls, smoke):
         for word in words:
             if word not in (setting.default, smoke.get(setting.name)) and word not in ONLY_MAXIMISED:
                 # the options of one of Optuna's samplers are none of another's
-                yield f"{setting.name}-{word}", {setting.name: word, **({"options": {}} if "options" in smoke else {})}
+                more = {"options": {}} if "options" in smoke else NEEDS.get((setting.name, word), {})
+                yield f"{setting.name}-{word}", {setting.name: word, **more}
 
 
 def variants():
