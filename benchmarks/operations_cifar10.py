@@ -58,12 +58,17 @@ def main() -> None:
         display=display(quiet=False),
         command="benchmarks/operations_cifar10.py",
     )
-    write(found, args.work)
+    show(found, args.work, args.out)
+
+
+def show(found: Comparison, work: Path, out: Path | None) -> None:
+    """Print a comparison, and write its page into `work` and its figures to `out`."""
+    write(found, work)
     console().print(overview(found))
     print(*sentences(found), *notes(found), sep="\n")
-    if args.out:
+    if out:
         text = json.dumps(figures(found), indent=1) + "\n"
-        files.atomically(args.out, lambda part: part.write_text(text))
+        files.atomically(out, lambda part: part.write_text(text))
 
 
 def arguments() -> argparse.Namespace:

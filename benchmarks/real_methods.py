@@ -11,16 +11,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from operations_cifar10 import figures
+from operations_cifar10 import show
 
-from sartor.core import files
 from sartor.jobs.compare.run import compare_recipe
-from sartor.report.compare import notes, overview, sentences, write
-from sartor.run.progress import console, display
+from sartor.run.progress import display
 
 METHODS = ("block_qnn", "mcts", "nasnet")
 """The cheapest first."""
@@ -40,12 +37,7 @@ def main() -> None:
         display=display(quiet=False),
         command="benchmarks/real_methods.py",
     )
-    write(found, args.work)
-    console().print(overview(found))
-    print(*sentences(found), *notes(found), sep="\n")
-    if args.out:
-        text = json.dumps(figures(found), indent=1) + "\n"
-        files.atomically(args.out, lambda part: part.write_text(text))
+    show(found, args.work, args.out)
 
 
 def arguments() -> argparse.Namespace:

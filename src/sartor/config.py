@@ -59,8 +59,7 @@ def name_of(kind: str, table: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: There is none, or it is no string.
     """
-    kind_ = kind.rpartition(".")[2]
-    one = kind_ if kind_ in TABLES else f"{kind_[:-3]}y" if kind_.endswith("ies") else kind_.removesuffix("s")
+    one = kind if kind in TABLES else f"{kind[:-3]}y" if kind.endswith("ies") else kind.removesuffix("s")
     if "name" not in table:
         raise ConfigError(f"[{one}] has no name; known: {', '.join(plugins.names(kind))}")
     name = table["name"]

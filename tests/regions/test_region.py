@@ -12,7 +12,7 @@ from sartor import archs
 from sartor.core.contracts import CostModel, Problem, Space
 from sartor.core.errors import BudgetError, CapabilityError, ConfigError
 from sartor.core.records import Choice, Constraint, Objective, Trial
-from sartor.regions.region import Price, Region, answer, at_least_one
+from sartor.regions.region import Price, Region, answer, at_least_one, proposals
 
 SMALL = small_problem()
 EVERY = list(archs.enumerate_all(SMALL.space))
@@ -144,3 +144,23 @@ def test_at_least_one():
     at_least_one(trials=1, batch=2)
     with pytest.raises(ConfigError, match="batch is 0; it must be at least 1"):
         at_least_one(trials=1, batch=0)
+
+
+def test_fresh_networks_are_none_that_are_taken():
+    region = Region(small_problem())
+    everything = {region.sample(np.random.default_rng(i)) for i in range(200)}
+    one = min(everything)
+    assert region.fresh(everything - {one}, np.random.default_rng(0), 5000) == one
+    assert region.fresh(everything, np.random.default_rng(0), 50) is None
+
+
+def test_proposals_are_drawn_one_after_another_until_there_are_none():
+    seen = []
+
+    def draw(before):
+        seen.append(list(before))
+        return (len(before),) if len(before) < 3 else None
+
+    assert [p.arch for p in proposals(2, draw)] == [(0,), (1,)]
+    assert [p.arch for p in proposals(9, draw)] == [(0,), (1,), (2,)]
+    assert seen[:2] == [[], [(0,)]]

@@ -32,7 +32,7 @@ def main(told: dict[str, Any]) -> None:
     p, folder = problem(), Path(told["folder"])
     strategy = Draws(p, 0, batch=told["batch"], trials=told["trials"])
     strategy.window = told.get("window", 1)
-    workers = plugins.load("run.workers", told["kind"])(Order("run.toys:scores", told["work"]), **told["table"])
+    workers = plugins.load("workers", told["kind"])(Order("run.toys:scores", told["work"]), **told["table"])
     with Pool(workers, FileJournal(folder / "workers.jsonl")) as pool:
         run(strategy, p, Score(), folder=folder, seed=0, pool=pool if told["table"]["count"] else None)
 

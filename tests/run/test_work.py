@@ -50,7 +50,7 @@ def test_an_order_makes_its_work():
 
 
 def test_all_kinds_take_the_same_settings():
-    names = plugins.names("run.workers")
+    names = plugins.names("workers")
     assert set(names) == {"serial", "processes", "ray"}
     for name in ("serial", "processes"):
-        plugins.load("run.workers", name)(None, count=2, cpus=1, memory_gb=0.5, trial_seconds=9.0)
+        plugins.load("workers", name)(None, count=2, cpus=1, memory_gb=0.5, trial_seconds=9.0)

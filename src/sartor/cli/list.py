@@ -13,8 +13,6 @@ from sartor.core.errors import ConfigError
 from sartor.core.plugins import names, purpose
 
 KINDS = ("spaces", "strategies", "targets", "tasks", "costs", "evaluators", "workers")
-PLACES = {"workers": "run.workers"}
-"""Where they are, if not in the folder of their name."""
 
 
 def run(
@@ -25,7 +23,7 @@ def run(
     if kind is not None and kind not in (*KINDS, "recipes"):
         raise ConfigError(f"there is no kind {kind!r}; it is one of {', '.join(KINDS)}, recipes")
     kinds = [kind] if kind else [*KINDS, "recipes"]
-    found = {k: _recipes() if k == "recipes" else _purposes(PLACES.get(k, k)) for k in kinds}
+    found = {k: _recipes() if k == "recipes" else {n: purpose(k, n) for n in names(k)} for k in kinds}
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0
@@ -34,10 +32,6 @@ def run(
         for name, line in entries.items():
             sys.stdout.write(f"  {name:22s}{line}\n")
     return 0
-
-
-def _purposes(kind: str) -> dict[str, str]:
-    return {name: purpose(kind, name) for name in names(kind)}
 
 
 def _recipes() -> dict[str, str]:

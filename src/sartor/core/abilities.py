@@ -9,8 +9,7 @@ Terms: A cost that is the sum of table entries, or the largest of several such s
 Accounted: A space that counts its networks itself, exactly and without building them; by tables wherever it can.
     offered by spaces/blocks, spaces/burger, spaces/cells, spaces/compression, spaces/mbconv, spaces/mobilenet_v2,
         spaces/mobilenet_v3_large, spaces/mobilenet_v3_small, spaces/nats_size, spaces/nats_topology, spaces/widths
-    asked for by costs/_counting, costs/density, costs/edges, costs/memory, costs/price, evaluators/synthetic,
-        jobs/fit/assemble
+    asked for by costs/_counting, costs/memory, costs/price, evaluators/synthetic, jobs/fit/assemble
     without: MACs, parameters and memory come from its layers (`Layered`), else from built networks, one by one.
 Layered: A space of widths that can list its layers.
     offered by spaces/digits_widths, spaces/mobilenet_v1, spaces/nats_size, spaces/resnet_widths, spaces/tiny,

@@ -141,3 +141,20 @@ def observe(module: nn.Module, example: Inputs) -> list[Use]:
         for hook in hooks:
             hook.remove()
     return uses
+
+
+def told(space: Space, metric: str) -> Callable[[Sequence[Arch]], Tensor]:
+    """What only the space itself can count, as it tells it.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not isinstance(space, Accounted) or space.tally(metric, []) is None:
+        raise ConfigError(f"{type(space).__name__} does not tell {metric}; take a space of graphs: blocks")
+
+    def cost(archs: Sequence[Arch]) -> Tensor:
+        found = space.tally(metric, archs)
+        assert found is not None, f"{type(space).__name__} tells {metric} of no network only"
+        return found
+
+    return cost

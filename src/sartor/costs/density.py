@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sartor.core.abilities import Accounted
 from sartor.core.contracts import CostModel, Space
-from sartor.core.errors import ConfigError
 from sartor.core.records import Arch
+from sartor.costs._counting import told
 
 __all__ = ["Density"]
 
@@ -27,11 +26,7 @@ class Density(CostModel):
     metric = "density"
 
     def __init__(self, space: Space) -> None:
-        if not isinstance(space, Accounted) or space.tally(self.metric, []) is None:
-            raise ConfigError(f"{type(space).__name__} does not tell {self.metric}; take a space of graphs: blocks")
-        self._space = space
+        self._cost = told(space, self.metric)
 
     def __call__(self, archs: Sequence[Arch]) -> Tensor:
-        found = self._space.tally(self.metric, archs)
-        assert found is not None, f"{type(self._space).__name__} tells {self.metric} of no network only"
-        return found
+        return self._cost(archs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from sartor import archs
 from sartor.core.abilities import Terms
 from sartor.core.contracts import CostModel, Problem
 from sartor.core.errors import CapabilityError, ConfigError
-from sartor.core.records import Arch, Constraint, Trial
+from sartor.core.records import Arch, Constraint, Proposal, Trial
 from sartor.core.tables import Tables
 from sartor.solvers.budgets import Budget
 
@@ -142,6 +142,18 @@ class Region:
                 return arch
         return self.repair(arch, rng)
 
+    def fresh(self, taken: Container[Arch], rng: np.random.Generator, tries: int) -> Arch | None:
+        """The first of several samples that is not `taken`; None if all are.
+
+        Raises:
+            BudgetError: No network is inside.
+        """
+        for _ in range(tries):
+            arch = self.sample(rng)
+            if arch not in taken:
+                return arch
+        return None
+
     def repair(self, arch: Arch, rng: np.random.Generator) -> Arch:
         """`arch` with one random choice after the other set to a cheaper option, as little as possible, until inside.
 
@@ -188,6 +200,19 @@ def answer(problem: Problem, trials: Sequence[Trial], limits: Mapping[str, float
         return region.sample(rng)
     top = max(t.fidelity for t in known)
     return min((t for t in known if t.fidelity == top), key=problem.objectives[0].loss).arch
+
+
+def proposals(count: int, draw: Callable[[Collection[Arch]], Arch | None]) -> list[Proposal]:
+    """Up to `count` networks, one drawn after another.
+
+    Args:
+        count: How many are wanted.
+        draw: Those drawn before -> another one; None where there is none.
+    """
+    found = dict[Arch, None]()
+    while len(found) < count and (arch := draw(found)) is not None:
+        found[arch] = None
+    return [Proposal(arch) for arch in found]
 
 
 def at_least_one(**settings: int) -> None:

@@ -42,6 +42,11 @@ class Order:
         """As JSON-able data."""
         return asdict(self)
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Order:
+        """What `as_dict` made."""
+        return cls(told["make"], told["arguments"], tuple(told["sees"]))
+
     def work(self) -> Work:
         """Make the work, in this process."""
         module, _, function = self.make.partition(":")
@@ -68,6 +73,12 @@ class Answer:
     lost: str = ""
     late: bool = False
     ran: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, key: int, said: Mapping[str, Any]) -> Answer:
+        """From what a process says: the fields by their names, as JSON has them."""
+        error = said.get("error")
+        return cls(**{**said, "key": key, "error": error and (error[0], error[1])})
 
 
 class Workers(ABC):
@@ -107,6 +118,11 @@ class Workers(ABC):
         self._order, self.count, self.cpus, self.gpus = order, count, cpus, gpus
         self.memory_gb, self.trial_seconds = memory_gb, trial_seconds
         self.check()
+
+    @property
+    def used(self) -> bool:
+        """Whether jobs go to other processes: where there are to be 0 of them, none does."""
+        return self.elsewhere and self.count > 0
 
     def check(self) -> None:  # noqa: B027 - this process has what it has
         """Refuse what can be known to fail before anything is started; called once.

@@ -179,19 +179,18 @@ class Worker:
             assert self.task is not None
             self.task.since = time.monotonic()
             return None
-        error = said.get("error")
-        return self._ended(value=said.get("value"), error=error and (error[0], error[1]), ran=said["ran"])
+        return self._ended(said)
 
-    def _ended(self, **facts: Any) -> Answer:
+    def _ended(self, said: Mapping[str, Any]) -> Answer:
         assert self.task is not None
         task, self.task = self.task, None
-        return Answer(task.key, **facts)
+        return Answer.of(task.key, said)
 
     def _stopped(self) -> Answer:
         ran = {"process": self.process.pid, "seconds": self._seconds}
         self.close()
         self._begin()
-        return self._ended(late=True, ran=ran)
+        return self._ended({"late": True, "ran": ran})
 
     def _died(self) -> Answer | None:
         """It has ended by itself: one that was at a job has lost it, one that was starting starts again."""
@@ -204,7 +203,7 @@ class Worker:
         if self.task is None:
             return None
         if ready:
-            return self._ended(lost=why)
+            return self._ended({"lost": why})
         self._send()
         return None
 

@@ -75,7 +75,7 @@ def _read(lines: SimpleQueue[str]) -> None:
 def _made(told: Mapping[str, Any], tell: Tell) -> Work:
     """The work; what keeps this process from it is told as it is."""
     try:
-        order = Order(told["order"]["make"], told["order"]["arguments"], tuple(told["order"]["sees"]))
+        order = Order.of(told["order"])
         check_versions(told["versions"], versions(), platform.node())
         check_sees(order.sees)
         _limit(told["threads"], told["memory_gb"])

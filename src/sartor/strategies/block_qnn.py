@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from sartor.core.contracts import AskTell, Problem
@@ -31,7 +31,7 @@ from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
 from sartor.policies.q_table import QTable, shaped
 from sartor.regions.openings import Openings
-from sartor.regions.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one, proposals
 
 __all__ = ["BlockQnn"]
 
@@ -117,13 +117,7 @@ class BlockQnn(AskTell):
     def ask(self) -> list[Proposal]:
         """Draws by the values, epsilon of the options at random."""
         self._catch_up()
-        count, found = min(self.batch, self.total - len(self.trials)), dict[Arch, None]()
-        while len(found) < count:
-            arch = self._new(found)
-            if arch is None:
-                break
-            found[arch] = None
-        return [Proposal(arch) for arch in found]
+        return proposals(min(self.batch, self.total - len(self.trials)), self._new)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learn from the batch, then from a sample of all."""
@@ -159,17 +153,13 @@ class BlockQnn(AskTell):
         else:
             self.table.update(arch, shaped(reward, length, length if self.shaping == "length" else len(arch)))
 
-    def _new(self, pending: Mapping[Arch, None]) -> Arch | None:
+    def _new(self, pending: Collection[Arch]) -> Arch | None:
         epsilon = self.epsilon(len(self.trials) + len(pending))
         for _ in range(TRIES):
             arch = self._drawn(epsilon)
             if arch is not None and arch not in self._rewards and arch not in pending:
                 return arch
-        for _ in range(TRIES):
-            arch = self.region.sample(self.rng)
-            if arch not in self._rewards and arch not in pending:
-                return arch
-        return None
+        return self.region.fresh({*self._rewards, *pending}, self.rng, TRIES)
 
     def _drawn(self, epsilon: float) -> Arch | None:
         """One episode; None if it ends outside of the limits."""

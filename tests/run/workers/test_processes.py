@@ -97,7 +97,7 @@ def test_threads_and_cores_are_set_in_the_process():
 )
 def test_what_cannot_be_is_said_before_anything_starts(settings, message):
     with pytest.raises(ConfigError, match=message):
-        plugins.load("run.workers", "processes")(None, **settings)
+        plugins.load("workers", "processes")(None, **settings)
 
 
 def test_workers_that_cannot_make_the_work_end_the_search():

@@ -321,7 +321,7 @@ class _Contest:
         wanted = [(entrant, seed) for seed in self.seeds for entrant in self.entrants]
         table = {k: v for k, v in self.parts.config.get("workers", {}).items() if k != "trial_seconds"}
         workers = workers_of(table, self._order()) if table else None
-        if workers is None or not workers.elsewhere or not workers.count:
+        if workers is None or not workers.used:
             return {(entrant.name, seed): self.answer(entrant, seed) for entrant, seed in wanted}
         for entrant in self.entrants:
             self._pace(entrant)  # timed here, before anything runs beside it
@@ -337,12 +337,9 @@ class _Contest:
         return answers
 
     def _order(self) -> Order:
-        kept = plain({k: v for k, v in self.parts.config.items() if k != "workers"})
-        seconds = self.parts.config.get("workers", {}).get("trial_seconds")
-        if seconds is not None:  # of a trial; what a worker does here is a whole search
-            kept["limits"] = {**kept.get("limits", {}), "trial_seconds": seconds}
+        config = {**self.parts.config, "limits": search.limits_of(self.parts.config)}  # a job is a whole search here
         arguments = {
-            "config": kept,
+            "config": plain({k: v for k, v in config.items() if k != "workers"}),
             "folder": str(self.job.folder.path.absolute()),
             "setup": encode(self.setup),
         }

@@ -23,8 +23,6 @@ from sartor.run.lab import judged_job
 from sartor.run.pool import Pool
 from sartor.run.work import Order, Work, Workers
 
-KIND = "run.workers"
-"""Where the kinds of workers are."""
 SEEN = ".workers"
 """A file of the run folder by which workers know that they see the same one."""
 
@@ -44,7 +42,7 @@ def workers_of(table: Table, order: Order | None, limits: Table | None = None) -
     """
     seconds = (limits or {}).get("trial_seconds")
     table = {"trial_seconds": seconds, **table} if seconds is not None else table
-    made: Workers = configs.build(KIND, {"name": "serial", **table}, order)
+    made: Workers = configs.build("workers", {"name": "serial", **table}, order)
     return made
 
 
@@ -57,7 +55,7 @@ def check(config: Table) -> None:
     if "workers" not in config:
         return
     made = workers_of(config["workers"], None)
-    if not made.elsewhere or not made.count:
+    if not made.used:
         return
     for kind, words in NAMES.items():
         name = str(config.get(kind, {}).get("name"))
@@ -74,7 +72,7 @@ def pool_for(job: Job, strategy: type[Strategy], problem: Problem) -> AbstractCo
     if "workers" not in config:
         return nullcontext()
     workers = workers_of(config["workers"], _order(job, problem), config.get("limits"))
-    if not workers.elsewhere or not workers.count:
+    if not workers.used:
         return nullcontext()
     if strategy.shares_weights:
         job.display.say("  no workers: the strategy trains one network for all its trials, in this process")

@@ -154,8 +154,7 @@ class Ray(Workers):
             return Answer(key, lost=_first(error))
         if "refused" in said:
             raise named_error(*said["refused"])
-        raised = said["error"]
-        return Answer(**{**said, "key": key, "error": raised and (raised[0], raised[1])})
+        return Answer.of(key, said)
 
 
 def one(told: str, asked: str) -> str:
@@ -185,9 +184,8 @@ def one(told: str, asked: str) -> str:
 def _worker(told: str) -> Worker:
     """The process of this worker of Ray: made once, as Ray uses a worker for many tasks."""
     settings: Mapping[str, Any] = json.loads(told)
-    order = Order(settings["order"]["make"], settings["order"]["arguments"], tuple(settings["order"]["sees"]))
     return Worker(
-        order,
+        Order.of(settings["order"]),
         threads=settings["threads"],
         memory_gb=settings["memory_gb"],
         trial_seconds=settings["trial_seconds"],

@@ -32,9 +32,7 @@ class Serial(Workers):
     def wait(self) -> list[Answer]:
         """Do the first job on the list."""
         key, job = self._jobs.popleft()
-        said = done(self._work, job, [], 0)
-        error = said.get("error")
-        return [Answer(key, said.get("value"), error and (error[0], error[1]), ran=said["ran"])]
+        return [Answer.of(key, done(self._work, job, [], 0))]
 
     def close(self) -> None:
         """Nothing is under way."""

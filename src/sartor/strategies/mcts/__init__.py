@@ -23,7 +23,7 @@ Deviations and additions:
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Literal
 
 from sartor.core.contracts import AskTell, Problem
@@ -31,7 +31,7 @@ from sartor.core.errors import ConfigError
 from sartor.core.records import Arch, Proposal, Trial
 from sartor.core.rng import numpy_rng
 from sartor.regions.openings import Openings
-from sartor.regions.region import Region, answer, at_least_one
+from sartor.regions.region import Region, answer, at_least_one, proposals
 from sartor.strategies.mcts.imagined import Planner
 from sartor.strategies.mcts.latent import Partition
 from sartor.strategies.mcts.tree import Tree
@@ -112,13 +112,7 @@ class Mcts(AskTell):
         """The ends of the best paths that have not been tried."""
         self._catch_up()
         self._regions = None
-        count, found = min(self.batch, self.total - len(self.trials)), dict[Arch, None]()
-        while len(found) < count:
-            arch = self._next(found)
-            if arch is None:
-                break
-            found[arch] = None
-        return [Proposal(arch) for arch in found]
+        return proposals(min(self.batch, self.total - len(self.trials)), self._next)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Keep them; trees and models are brought up to date when something is next asked for."""
@@ -160,7 +154,7 @@ class Mcts(AskTell):
                 self._tree.learn(one, reward)
         self._failed.clear()
 
-    def _next(self, pending: Mapping[Arch, None]) -> Arch | None:
+    def _next(self, pending: Collection[Arch]) -> Arch | None:
         taken = {*self._known, *self._failed, *pending}
         if (self.share == "model" or self.depth) and len(self._known) + len(pending) < self.first:
             return self._random(taken)
@@ -194,8 +188,4 @@ class Mcts(AskTell):
         return best[1] if best else None
 
     def _random(self, taken: Container[Arch]) -> Arch | None:
-        for _ in range(TRIES):
-            arch = self.region.sample(self.rng)
-            if arch not in taken:
-                return arch
-        return None
+        return self.region.fresh(taken, self.rng, TRIES)
